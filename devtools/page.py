@@ -1,0 +1,134 @@
+"""ComfyUI's own page in a headless browser: open workflows, read them back, take pictures."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def browser_path() -> str | None:
+    """The Chromium or Chrome of this machine, if it has one on its PATH."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def open_page(url: str, *, width: int = 1600, height: int = 900) -> Iterator[Page]:
+    """The page of the server at `url`, ready for workflows."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path(), headless=True, args=FLAGS
+        )
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(url, wait_until="domcontentloaded")
+        page.wait_for_function("window.app && window.app.graph", timeout=120_000)
+        page.wait_for_function("document.querySelector('#splash-loader') === null")
+        yield page
+        browser.close()
+
+
+def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
+    """Open this workflow -> the node types that the page does not know."""
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.wait_for_timeout(1000)
+    return page.evaluate(
+        "() => window.app.graph._nodes.map(n => n.type)"
+        ".filter(t => !(t in window.LiteGraph.registered_node_types))"
+    )
+
+
+def page_prompt(page: Page) -> dict[str, Any]:
+    """The API prompt that the page would send for the open workflow."""
+    return page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+
+def page_workflow(page: Page) -> dict[str, Any]:
+    """The open workflow as the page would save it."""
+    return page.evaluate("() => window.app.graph.serialize()")
+
+
+def press_run(page: Page) -> None:
+    """Press the page's own Run button."""
+    page.evaluate(
+        """() => {
+            window.runEvents = [];
+            for (const name of ["execution_error", "execution_interrupted", "execution_success"])
+                window.app.api.addEventListener(name, e => window.runEvents.push([name, e.detail]));
+        }"""
+    )
+    page.get_by_test_id("queue-button").click()
+
+
+def wait_for_end(page: Page, seconds: float) -> None:
+    """Wait until the run has ended; raises RuntimeError with the node's message if it failed."""
+    page.wait_for_function("window.runEvents.length > 0", timeout=seconds * 1000)
+    name, detail = page.evaluate("window.runEvents[0]")
+    if name != "execution_success":
+        where = f"node {detail.get('node_id')} ({detail.get('node_type')})"
+        raise RuntimeError(f"{name}: {where}: {detail.get('exception_message', '')}")
+
+
+def canvas_nodes(page: Page) -> list[dict[str, Any]]:
+    """The open workflow's nodes as the page has laid them out.
+
+    needs: the least size that shows everything. wrong: whether the page outlines it in red.
+    cut: how many pixels of its text do not fit. visible: names of the widgets shown.
+    """
+    return page.evaluate(
+        """() => window.app.graph._nodes.map(node => ({
+            id: node.id, type: node.type, title: node.title,
+            pos: [...node.pos], size: [...node.size], needs: [...node.computeSize()],
+            wrong: Boolean(node.has_errors),
+            cut: Math.max(0, ...(node.widgets ?? [])
+                .map(w => w.element ?? w.inputEl).filter(Boolean)
+                .map(e => e.querySelector(".comfy-markdown-content, .tiptap") ?? e)
+                .map(e => e.scrollHeight - e.clientHeight)),
+            visible: (node.widgets ?? []).filter(w => node.isWidgetVisible(w)).map(w => w.name),
+        }))"""
+    )
+
+
+def set_modern(page: Page, modern: bool) -> None:  # noqa: FBT001
+    """Switch between the page's two looks: the classic canvas and Nodes 2.0."""
+    page.evaluate(
+        "on => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", modern
+    )
+    page.wait_for_timeout(1000)
+
+
+def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
+    """Select the node of this title and bring it into view."""
+    page.evaluate(
+        """([title, zoom]) => {
+            const canvas = window.app.canvas;
+            const node = window.app.graph._nodes.find(n => n.title === title);
+            canvas.selectNode(node);
+            canvas.ds.scale = zoom;
+            canvas.ds.offset = [-node.pos[0] + 300 / zoom, -node.pos[1] + 250 / zoom];
+            canvas.setDirty(true, true);
+        }""",
+        [title, zoom],
+    )
+    page.wait_for_timeout(1000)
+
+
+def screenshot(page: Page, path: Path) -> None:
+    """The page as it looks, with the whole workflow in view and no minimap over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.evaluate("() => window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1500)  # the view moves there
+    page.screenshot(path=str(path))
