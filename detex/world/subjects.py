@@ -1,0 +1,101 @@
+"""Subjects to learn: identities that pre-training never drew, with a few photos of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .render import render
+from .scene import (
+    BACKGROUNDS,
+    COLOURS,
+    NOISE_WIDTH,
+    PATTERNS,
+    POSITIONS,
+    SHAPES,
+    Scenes,
+    place,
+)
+
+# (shape, main colour, second colour, pattern)
+SUBJECTS = (
+    ("ball", "red", "blue", "striped"),
+    ("star", "yellow", "purple", "framed"),
+    ("heart", "green", "pink", "dotted"),
+    ("box", "blue", "pink", "split"),
+    ("cone", "yellow", "black", "striped"),
+    ("moon", "white", "green", "dotted"),
+    ("box", "purple", "yellow", "dotted"),
+    ("star", "blue", "red", "split"),
+    ("ball", "pink", "green", "framed"),
+    ("heart", "black", "yellow", "split"),
+    ("cone", "green", "white", "framed"),
+    ("ball", "pink", "blue", "dotted"),
+)
+# Which of them serve which purpose; no subject serves two.
+DEMO_SUBJECTS = (0, 1, 2, 3)
+RATE_SUBJECTS = (4, 11)
+GATE_SUBJECTS = (5, 6, 7, 8, 9, 10)
+
+
+@dataclass(frozen=True)
+class DemoSubject:
+    """Photos of one subject: images [N,64,64,3], masks [N,64,64] and the factors behind them."""
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    class_word: str
+    scenes: Scenes
+
+
+def demo_subject(number: int, count: int, seed: int, shared: float = 0.5) -> DemoSubject:
+    """`count` photos of subject `number`, a share of them on one and the same home background.
+
+    Raises ValueError for a subject that does not exist or a senseless count or share.
+    """
+    if not 0 <= number < len(SUBJECTS):
+        raise ValueError(f"There is no subject {number}: choose 0 to {len(SUBJECTS) - 1}.")
+    if count < 1:
+        raise ValueError(f"A subject needs at least 1 photo, not {count}.")
+    if not 0 <= shared <= 1:
+        raise ValueError(f"The shared share must lie in 0..1, not {shared}.")
+    generator = torch.Generator().manual_seed(seed * len(SUBJECTS) + number)
+    scenes = _photo_scenes(SUBJECTS[number], count, generator, shared)
+    images, masks = render(scenes)
+    return DemoSubject(images, masks, SUBJECTS[number][0], scenes)
+
+
+def _photo_scenes(
+    identity: tuple[str, str, str, str], count: int, generator: torch.Generator, shared: float
+) -> Scenes:
+    shape, main, second, pattern = identity
+    position = _shuffled(len(POSITIONS), count, generator)
+    radius = 12.5 + 5.0 * torch.rand(count, generator=generator)
+    return Scenes(
+        shape=torch.full((count,), SHAPES.index(shape)),
+        main=torch.full((count,), COLOURS.index(main)),
+        second=torch.full((count,), COLOURS.index(second)),
+        pattern=torch.full((count,), PATTERNS.index(pattern)),
+        background=_backgrounds(count, generator, shared),
+        position=position,
+        centre=place(position, radius, generator),
+        radius=radius,
+        angle=(torch.rand(count, generator=generator) * 2 - 1) * 0.5,
+        noise=torch.rand(count, NOISE_WIDTH, generator=generator),
+    )
+
+
+def _backgrounds(count: int, generator: torch.Generator, shared: float) -> torch.Tensor:
+    """The home background for the first photos, other families in turn for the rest, [N]."""
+    order = torch.randperm(len(BACKGROUNDS), generator=generator)
+    home = round(count * shared)
+    away = torch.arange(count - home) % (len(BACKGROUNDS) - 1) + 1
+    return order[torch.cat((torch.zeros(home, dtype=torch.long), away))]
+
+
+def _shuffled(kinds: int, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Every kind once before any comes again, in random order, [N]."""
+    rounds = -(-count // kinds)
+    drawn = [torch.randperm(kinds, generator=generator) for _ in range(rounds)]
+    return torch.cat(drawn)[:count]

@@ -1,0 +1,278 @@
+"""Trains the UNet and the text tower together on cached latents."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from typing import Any
+
+import comfy.ops
+import torch
+from torch.nn import functional as F
+
+from detex_pack.detex.host.demo_model import build_clip, build_unet
+from detex_pack.detex.world.render import subject_masks
+from detex_pack.detex.world.scene import Scenes, sample_scenes
+
+from . import vae
+from .captions import CaptionTokens, training_captions
+from .common import RUNS, Average, Clock, Team, device, initialise, learning_rate, load, save
+from .guide import MaskGuide
+
+LATENTS = RUNS / "latents.pt"
+CHECKPOINT = RUNS / "denoiser.pt"
+TEXT_CONFIG: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+# 64 channels, because GroupNorm's 32 groups make 32 channels an instance norm (see vae.py).
+UNET_CONFIG: dict[str, Any] = {
+    "image_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1, 1],
+    "channel_mult": [1, 1, 2],
+    "transformer_depth": [0, 1, 1],
+    "transformer_depth_output": [0, 0, 1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "context_dim": 128,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "use_checkpoint": False,
+}
+_BATCH = 32
+_PEAK = 1.2e-3
+_GAMMA = 5.0  # of min-SNR
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two networks that train together, and the host objects around them."""
+
+    model: Any
+    clip: Any
+    tokens: CaptionTokens
+
+    @property
+    def unet(self) -> torch.nn.Module:
+        return self.model.model.diffusion_model
+
+    @property
+    def tower(self) -> torch.nn.Module:
+        return self.clip.cond_stage_model.clip_l.transformer.text_model
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All that trains, UNet first."""
+        return [*self.unet.parameters(), *self.tower.parameters()]
+
+    def alphas(self) -> torch.Tensor:
+        """The host schedule's cumulative alphas, [1000]."""
+        sigmas = self.model.model.model_sampling.sigmas
+        return 1 / (1 + sigmas.square())
+
+
+def build() -> Pair:
+    """The host's UNet and text tower with starting values, ready to train."""
+    clip = build_clip(TEXT_CONFIG, {})
+    pair = Pair(build_unet(UNET_CONFIG, {}), clip, CaptionTokens(clip))
+    few = comfy.ops.manual_cast.Embedding(len(pair.tokens.rows), TEXT_CONFIG["hidden_size"])
+    pair.tower.embeddings.token_embedding = few
+    initialise(pair.unet, seed=12)
+    initialise(pair.tower, seed=13)
+    for p in pair.parameters():
+        p.requires_grad_(requires_grad=True)
+    pair.unet.to(device()).to(memory_format=torch.channels_last)
+    pair.tower.to(device())
+    return pair
+
+
+def encode(tower: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Token indices [B,77] to context [B,77,C]; as the host does, but with gradients."""
+    x = tower.embeddings(ids)
+    for layer in tower.encoder.layers:
+        x = x + _attend(layer.self_attn, layer.layer_norm1(x))
+        x = x + layer.mlp(layer.layer_norm2(x))
+    return tower.final_layer_norm(x)
+
+
+def _attend(attention: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    split = [
+        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
+    ]
+    mixed = F.scaled_dot_product_attention(*split, is_causal=True)
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+# ---- latents -------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def cache_latents(count: int) -> None:
+    """Renders `count` scenes, encodes them, and keeps latents of unit size with the factors."""
+    model = vae.trained().to(memory_format=torch.channels_last)
+    scenes = sample_scenes(count, torch.Generator().manual_seed(41))
+    pieces = []
+    for start in range(0, count, 64):
+        x = vae.pictures(scenes.rows(slice(start, start + 64)))
+        x = x.to(memory_format=torch.channels_last)
+        pieces.append(model.encode(x).cpu().contiguous())
+        if start % 6400 == 0:
+            log.info("latents %d of %d", start, count)
+    latents = torch.cat(pieces)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    state: dict[str, Any] = {f.name: getattr(scenes, f.name) for f in fields(scenes)}
+    state["latents"] = ((latents - mean[:, None, None]) / std[:, None, None]).half()
+    state["mean"], state["std"] = mean, std
+    save(LATENTS, state)
+    log.info("latents: mean %s, std %s", mean.tolist(), std.tolist())
+
+
+def _cached() -> tuple[Scenes, torch.Tensor]:
+    held = load(LATENTS)
+    if held is None:
+        raise FileNotFoundError("Cache the latents first: python -m training.base_model latents")
+    scenes = Scenes(**{f.name: held[f.name].cpu() for f in fields(Scenes)})
+    return scenes, held["latents"]
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """What the loss looks at more than plain epsilon prediction does.
+
+    Place and shape are decided where there is much noise, and on the subject's few cells; without
+    emphasis the background's texture drowns them (the position was not learned in 150,000
+    pictures). Both fade, so that the end of the run is unbiased.
+    """
+
+    loud: float  # the power of (1 + sigma^2): 0 is epsilon prediction, 1 weighs like v prediction
+    subject: float  # the extra weight of the subject's cells
+    guide: float  # the weight of the auxiliary masks
+
+    @classmethod
+    def at(cls, progress: float) -> Emphasis:
+        late = max(0.0, (progress - 0.6) / 0.4)
+        return cls(loud=1.0 - 0.6 * late, subject=3.0 * (1 - progress), guide=0.3 * (1 - progress))
+
+
+def loss(
+    pair: Pair,
+    latents: torch.Tensor,
+    subject: torch.Tensor,
+    ids: torch.Tensor,
+    emphasis: Emphasis,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Weighted epsilon prediction, times spread evenly over the batch.
+
+    latents [B,4,16,16], subject [B,1,16,16] in 0..1, ids [B,77].
+    """
+    count = len(latents)
+    spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    times = (spread * 1000).long().clamp(0, 999).to(latents.device)
+    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+    alpha = pair.alphas().to(latents.device)[times].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    noisy = noisy.to(memory_format=torch.channels_last)
+    predicted = pair.unet(noisy, times.float(), context=encode(pair.tower, ids))
+    where = 1 + emphasis.subject * subject
+    error = ((predicted - noise).square() * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
+    snr = (alpha / (1 - alpha)).flatten()
+    weight = snr.clamp_max(_GAMMA) / snr * (1 + 1 / snr) ** emphasis.loud
+    return (weight * error).mean() / 10
+
+
+def train(minutes: float, steps: int) -> None:
+    """Trains or goes on training, with a checkpoint every five minutes."""
+    team, pair = Team(), build()
+    parameters = pair.parameters()
+    average = Average(parameters, 0.999)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=_PEAK, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    guide = MaskGuide(pair.unet)
+    guiding = torch.optim.AdamW(guide.parameters(), lr=_PEAK)
+    clock, step = Clock(minutes, steps), 0
+    if held := load(CHECKPOINT):
+        restore(pair, held["model"])
+        average.values = held["average"]
+        optimiser.load_state_dict(held["optimiser"])
+        clock.spent, step = held["seconds"], held["step"]
+    scenes, latents = _cached()
+    generator = torch.Generator().manual_seed(51 + 1000 * step + team.rank)
+    saved, running, begun = clock.seconds(), 0.0, step
+    while (progress := team.agree(clock.progress(step))) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(_PEAK, step, progress, 300, 0.3)
+        index = torch.randint(len(latents), (_BATCH // team.size,), generator=generator)
+        chosen = scenes.rows(index)
+        ids = pair.tokens.ids(training_captions(chosen, generator)).to(device())
+        subject = F.avg_pool2d(subject_masks(chosen).unsqueeze(1), 4).to(device())
+        z = latents[index].float().to(device())
+        emphasis = Emphasis.at(progress)
+        value = loss(pair, z, subject, ids, emphasis, generator)
+        masks = guide.loss(subject)
+        optimiser.zero_grad()
+        (value + emphasis.guide * masks).backward()
+        team.average_gradients([*parameters, *guide.parameters()])
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        guiding.step()
+        guiding.zero_grad()
+        step += 1
+        average.update(parameters, step)
+        running += (value.item() - running) / min(step - begun, 200)
+        if team.leads and step % 100 == 0:
+            seconds, mask = clock.seconds(), masks.item()
+            log.info("denoiser step %d, %.0f s, loss %.4f, %.3f", step, seconds, running, mask)
+        if team.leads and clock.seconds() - saved > 300:
+            saved = clock.seconds()
+            _keep(pair, average, optimiser, clock, step)
+    if team.leads:
+        _keep(pair, average, optimiser, clock, step)
+
+
+def _keep(
+    pair: Pair,
+    average: Average,
+    optimiser: torch.optim.Optimizer,
+    clock: Clock,
+    step: int,
+) -> None:
+    state = {
+        "model": [p.detach() for p in pair.parameters()],
+        "average": average.values,
+        "optimiser": optimiser.state_dict(),
+        "seconds": clock.seconds(),
+        "step": step,
+        "batch": _BATCH,
+    }
+    save(CHECKPOINT, state)
+
+
+@torch.no_grad()
+def restore(pair: Pair, values: list[torch.Tensor]) -> None:
+    """Writes a checkpoint's parameters into the pair."""
+    for p, value in zip(pair.parameters(), values, strict=True):
+        p.copy_(value)
+
+
+def trained() -> tuple[Pair, dict[str, Any]]:
+    """The averaged networks of the checkpoint, and the checkpoint's figures."""
+    held = load(CHECKPOINT)
+    if held is None:
+        raise FileNotFoundError("Train it first: python -m training.base_model denoiser")
+    pair = build()
+    restore(pair, held["average"])
+    return pair, {key: held[key] for key in ("seconds", "step", "batch")}

@@ -1,0 +1,83 @@
+"""Writes the trained parts as one .safetensors in half precision."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, FORMAT
+
+from . import denoiser, vae, vision
+from .common import load
+
+_ROW_SEED = 61
+_TABLE = "text_model.embeddings.token_embedding.weight"
+
+log = logging.getLogger(__name__)
+
+
+def export(path: Path = DEMO_MODEL_PATH) -> None:
+    """Writes the averaged weights of all checkpoints to `path`."""
+    pair, figures = denoiser.trained()
+    autoencoder = folded_vae()
+    weights = _prefixed("unet.", pair.unet.state_dict())
+    weights |= _prefixed("vae.", autoencoder.state_dict())
+    weights |= _prefixed("vision.", vision.trained().state_dict())
+    tower = pair.clip.cond_stage_model.clip_l.transformer
+    table = tower.state_dict()[_TABLE]
+    for name, value in tower.state_dict().items():
+        if name not in (_TABLE, "text_projection.weight"):
+            weights[f"text.clip_l.transformer.{name}"] = value
+    halves = {k: v.detach().cpu().half().contiguous() for k, v in weights.items()}
+    halves["rows"] = table.detach().cpu().half()
+    halves["row_ids"] = pair.tokens.rows.int()
+    configs = {
+        "unet": denoiser.UNET_CONFIG,
+        "text": denoiser.TEXT_CONFIG,
+        "vae": vae.CONFIG,
+        "vision": vision.CONFIG,
+        "row_seed": _ROW_SEED,
+        "preview": _preview_factors(autoencoder),
+        "training": {"steps": figures["step"], "batch": figures["batch"]}
+        | {"minutes": round(figures["seconds"] / 60, 1)},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(halves, part, metadata={"format": FORMAT, "configs": json.dumps(configs)})
+    part.replace(path)
+    log.info("wrote %s, %.1f MB, %s", path, path.stat().st_size / 1e6, configs["training"])
+
+
+@torch.no_grad()
+def folded_vae() -> torch.nn.Module:
+    """The VAE whose latents, times SD1's scale, have unit size in every channel."""
+    model, held = vae.trained(), load(denoiser.LATENTS)
+    if held is None:
+        raise FileNotFoundError("Cache the latents first: python -m training.base_model latents")
+    mean, scale = held["mean"], 1 / (held["std"] * vae.LATENT_SCALE)
+    outwards, inwards = model.quant_conv, model.post_quant_conv
+    outwards.weight[:4] *= scale[:, None, None, None]
+    outwards.bias[:4] = (outwards.bias[:4] - mean) * scale
+    inwards.bias += inwards.weight[:, :, 0, 0] @ mean
+    inwards.weight /= scale[None, :, None, None]
+    return model
+
+
+@torch.no_grad()
+def _preview_factors(model: torch.nn.Module) -> dict[str, Any]:
+    """The best linear picture of a latent, as the host's previews use it."""
+    x = vae.pictures(vae.mixed_scenes(64, torch.Generator().manual_seed(71)))
+    z = (model.encode(x) * vae.LATENT_SCALE).permute(0, 2, 3, 1).reshape(-1, 4)
+    small = torch.nn.functional.avg_pool2d(x, 4).permute(0, 2, 3, 1).reshape(-1, 3)
+    known = torch.cat((z, torch.ones(len(z), 1, device=z.device)), 1)
+    fit = torch.linalg.lstsq(known, small).solution.cpu()
+    return {"factors": fit[:4].tolist(), "bias": fit[4].tolist()}
+
+
+def _prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}

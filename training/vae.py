@@ -1,0 +1,174 @@
+"""Trains the AutoencoderKL: 64x64 pictures to 16x16 latents of four channels."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from torch.nn import functional as F
+
+from detex_pack.detex.world.render import render
+from detex_pack.detex.world.scene import Scenes, sample_scenes
+
+from .common import (
+    RUNS,
+    Average,
+    Clock,
+    Team,
+    device,
+    initialise,
+    learning_rate,
+    load,
+    save,
+    sheet,
+)
+
+# GroupNorm has 32 groups: with 32 channels it would be an instance norm, which erases every
+# picture's mean colour just before the output. Hence 64 channels at the full resolution, and the
+# fewest blocks. An encoder without blocks on its levels is a patch embedding.
+CHECKPOINT = RUNS / "vae.pt"
+LATENT_SCALE = 0.18215
+_DD = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 64,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 64,
+    "ch_mult": [1, 1, 1],
+    "num_res_blocks": 0,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
+CONFIG: dict[str, Any] = {
+    "params": {"ddconfig": _DD, "embed_dim": 4},
+    "downscale_ratio": 4,
+}
+_BATCH = 12
+_PEAK = 2e-3
+_LATENT_NOISE = 0.08
+
+log = logging.getLogger(__name__)
+
+
+def build() -> AutoencoderKL:
+    """An AutoencoderKL with starting values."""
+    model = AutoencoderKL(**CONFIG["params"])
+    initialise(model, seed=11)
+    return model.to(device())
+
+
+def pictures(scenes: Scenes) -> torch.Tensor:
+    """Rendered scenes as the VAE wants them, [B,3,64,64] in -1..1."""
+    return _as_input(render(scenes)[0])
+
+
+def _as_input(images: torch.Tensor) -> torch.Tensor:
+    return (images * 2 - 1).permute(0, 3, 1, 2).contiguous().to(device())
+
+
+def loss(model: torch.nn.Module, scenes: Scenes, generator: torch.Generator) -> torch.Tensor:
+    """L1 at full, quarter and eighth resolution, plus a pull of the latents to unit size.
+
+    The subject is a seventh of the picture and carries all the colours, so it counts more.
+    """
+    images, masks = render(scenes)
+    x, subject = _as_input(images), masks.unsqueeze(1).to(device())
+    weight = 0.6 + 2.5 * F.max_pool2d(subject, 5, stride=1, padding=2)
+    z = model.encode(x)
+    noise = torch.randn(z.shape, generator=generator).to(z.device)
+    error = weight * (model.decode(z + _LATENT_NOISE * noise) - x)
+    terms = error.abs().mean() + 0.25 * error.square().mean()
+    for side in (4, 8):
+        terms = terms + 1.5 * F.avg_pool2d(error, side).abs().mean()
+    pull = (z.square().mean((0, 2, 3)) - 1).square().mean() + z.mean((0, 2, 3)).square().mean()
+    return terms + 0.02 * pull
+
+
+def mixed_scenes(count: int, generator: torch.Generator) -> Scenes:
+    """Pre-training scenes of which a part has no colour rule, so every colour pair is coded.
+
+    The VAE stands for a real one, which has seen everything: only the denoiser must not know the
+    held-out identities.
+    """
+    scenes = sample_scenes(count, generator)
+    shift = torch.randint(1, 8, (count,), generator=generator)
+    return scenes.with_factors(second=(scenes.main + shift) % 8)
+
+
+def train(minutes: float, steps: int) -> None:
+    """Trains or goes on training; the averaged weights end up in the checkpoint."""
+    team = Team()
+    model = build().to(memory_format=torch.channels_last)
+    parameters = list(model.parameters())
+    average = Average(parameters, 0.995)
+    optimiser = torch.optim.AdamW(parameters, lr=_PEAK, betas=(0.9, 0.98), weight_decay=1e-4)
+    clock, step = Clock(minutes, steps), 0
+    held = load(CHECKPOINT)
+    if held:
+        model.load_state_dict(held["model"])
+        average.values = held["average"]
+        optimiser.load_state_dict(held["optimiser"])
+        clock.spent, step = held["seconds"], held["step"]
+    generator = torch.Generator().manual_seed(21 + 1000 * step + team.rank)
+    while (progress := team.agree(clock.progress(step))) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(_PEAK, step, progress, 50, 0.35)
+        scenes = mixed_scenes(_BATCH // team.size, generator)
+        value = loss(model, scenes, generator)
+        optimiser.zero_grad()
+        value.backward()
+        team.average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        step += 1
+        average.update(parameters, step)
+        if team.leads and step % 50 == 0:
+            log.info("vae step %d, %.0f s, loss %.4f", step, clock.seconds(), value.item())
+        if team.leads and step % 250 == 0:
+            _keep(model, average, optimiser, clock, step)
+    if team.leads:
+        _keep(model, average, optimiser, clock, step)
+
+
+def _keep(
+    model: torch.nn.Module,
+    average: Average,
+    optimiser: torch.optim.Optimizer,
+    clock: Clock,
+    step: int,
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "average": average.values,
+        "optimiser": optimiser.state_dict(),
+        "seconds": clock.seconds(),
+        "step": step,
+    }
+    save(CHECKPOINT, state)
+    log.info("vae step %d: %.2f dB on new pictures", step, psnr(trained()))
+
+
+def trained() -> AutoencoderKL:
+    """The averaged model of the checkpoint."""
+    held = load(CHECKPOINT)
+    if held is None:
+        raise FileNotFoundError("Train the VAE first: python -m training.base_model vae")
+    model = build()
+    average = Average(model.parameters(), 0)
+    average.values = held["average"]
+    average.copy_to(model.parameters())
+    return model.eval()
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderKL, count: int = 48) -> float:
+    """Reconstruction quality on new pictures in dB; also writes runs/vae.png."""
+    x = pictures(mixed_scenes(count, torch.Generator().manual_seed(31)))
+    y = model.decode(model.encode(x)).clamp(-1, 1)
+    pairs = torch.stack((x, y), 1).flatten(0, 1)[:48].permute(0, 2, 3, 1) / 2 + 0.5
+    sheet(pairs, RUNS / "vae.png")
+    error = (y - x).square().mean((1, 2, 3)) / 4
+    return float((-10 * error.log10()).mean())
