@@ -1,0 +1,162 @@
+"""The concept file: everything that training leaves behind, in one .safetensors."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT = "detex-concept"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The model a concept was trained on."""
+
+    family: str  # "Stable Diffusion 1.x", as `host.families` names it
+    fingerprint: str  # hash of the base K and V matrices
+    tower: str  # the text tower of the words: "l" is CLIP-L
+    v_prediction: bool
+    unet: Mapping[str, Any]  # the layout: what other tools' layer names are made from
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A learned subject.
+
+    words: "V", "P1".., "B1".. -> tower -> vector [1, C]; deltas: the path of a to_k or to_v in the
+    UNet, "input_blocks.1.1.….attn2.to_k" -> [out, in], to be added to the base weight.
+    """
+
+    words: Mapping[str, Mapping[str, Tensor]]
+    deltas: Mapping[str, Tensor]
+    class_word: str
+    attribute: str  # "pose" or "view"
+    method: str
+    base: BaseModel
+    config: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)  # losses, overlap of maps and masks
+    photo_hashes: tuple[str, ...] = ()
+    thumbnails: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1, 3, dtype=torch.uint8))
+
+    @property
+    def photo_count(self) -> int:
+        """How many [P_i] and [B_i] there are; 0 for Custom Diffusion."""
+        return sum(name.startswith("P") for name in self.words)
+
+    @property
+    def word_names(self) -> tuple[str, ...]:
+        """V, P1, P2, ..., B1, B2, ..."""
+        numbers = range(1, self.photo_count + 1)
+        return ("V", *(f"P{i}" for i in numbers), *(f"B{i}" for i in numbers))
+
+    def vectors(self, tower: str) -> dict[str, Tensor]:
+        """The words of one text tower. Raises ValueError where the concept has none for it."""
+        if any(tower not in towers for towers in self.words.values()):
+            raise ValueError(
+                f"This concept's words belong to the text encoder of {self.base.family}; the CLIP "
+                f'wired here is another kind ("{tower}"). Wire the CLIP of a {self.base.family} '
+                "checkpoint."
+            )
+        return {name: self.words[name][tower] for name in self.word_names}
+
+
+def concept_bytes(concept: Concept) -> bytes:
+    """The file's content. The same concept gives the same bytes."""
+    tensors = {f"deltas.{name}": delta for name, delta in concept.deltas.items()}
+    for name, towers in concept.words.items():
+        tensors |= {f"words.{name}.{tower}": vector for tower, vector in towers.items()}
+    tensors["thumbnails"] = concept.thumbnails
+    header = {
+        "method": concept.method,
+        "class_word": concept.class_word,
+        "attribute": concept.attribute,
+        "base": vars(concept.base),
+        "config": dict(concept.config),
+        "report": dict(concept.report),
+        "photo_hashes": list(concept.photo_hashes),
+    }
+    metadata = {
+        "format": FORMAT,
+        "version": str(FORMAT_VERSION),
+        "concept": json.dumps(header, sort_keys=True),
+    }
+    return sorted_header(
+        save({key: value.contiguous() for key, value in tensors.items()}, metadata)
+    )
+
+
+def sorted_header(content: bytes) -> bytes:
+    """A .safetensors with its header in order: the library writes metadata in a random one."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":"))
+    padded = header.encode() + b" " * (-len(header.encode()) % 8)
+    return len(padded).to_bytes(8, "little") + padded + content[start:]
+
+
+def load_concept(path: Path) -> Concept:
+    """Read a concept file. Raises ValueError with the remedy for anything else."""
+    if not path.is_file():
+        raise ValueError(
+            f"There is no concept file {path}. Choose one from the list, or train one."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            check_format(path.name, metadata)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is damaged or incomplete ({error}). Copy it again from where it came, or "
+            "train the concept again."
+        ) from error
+    header = json.loads(metadata["concept"])
+    words: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("words."):
+            _, name, tower = key.split(".")
+            words.setdefault(name, {})[tower] = tensor
+    return Concept(
+        words=words,
+        deltas={
+            k.removeprefix("deltas."): t for k, t in tensors.items() if k.startswith("deltas.")
+        },
+        class_word=header["class_word"],
+        attribute=header["attribute"],
+        method=header["method"],
+        base=BaseModel(**header["base"]),
+        config=header["config"],
+        report=header["report"],
+        photo_hashes=tuple(header["photo_hashes"]),
+        thumbnails=tensors["thumbnails"],
+    )
+
+
+def check_format(name: str, metadata: Mapping[str, str]) -> None:
+    """Raise ValueError for a file of another kind or of a newer version."""
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{name} is not a DETEX concept file. A LoRA goes into Load LoRA, an embedding into a "
+            'prompt as "embedding:name"; this node reads files of "Save Decoupled Embeddings".'
+        )
+    version = int(metadata.get("version", "0"))
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{name} has format {version}; this version of the pack reads up to {FORMAT_VERSION}. "
+            "Update the DETEX nodes in ComfyUI-Manager."
+        )
+
+
+def check_base(concept: Concept, family: str) -> None:
+    """Raise ValueError where the concept was trained on another model family."""
+    if concept.base.family != family:
+        raise ValueError(
+            f"This concept was trained on {concept.base.family}, but the MODEL wired here is "
+            f"{family}. Load a {concept.base.family} checkpoint, or train the concept on this one."
+        )

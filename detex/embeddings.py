@@ -1,0 +1,142 @@
+"""The learned words: [V], and [P_i], [B_i] from attribute mappers or as free vectors."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .config import Attributes
+
+RARE_ROWS = {"V": 42170, "P": 47629, "B": 43514}  # Custom Diffusion's initialiser tokens, by row
+
+
+@dataclass(frozen=True)
+class WordAnchors:
+    """Where the words start in the token table: rows [C] by role, and the table's RMS."""
+
+    rows: Mapping[str, Tensor]
+    rms: float
+
+
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
+    """nn.Linear with torch's default initialisation from a private generator."""
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    bound = 1 / math.sqrt(inputs)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+class AttributeMapper(nn.Module):
+    """v_i = anchor + g * MLP(u_i): CLIP features to one word a photo (DETEX Eq. (3)).
+
+    The paper says a three-layer MLP of 6.7 MB, no more. Ours has 768-768-768-768 for SD 1.x, a
+    LayerNorm and LeakyReLU after each hidden layer, and g fixed so that the MLP adds a quarter
+    of a token's size at the start: without these the words of similar photos start out equal.
+    `plain` is the bare MLP, 1,771,776 parameters.
+    """
+
+    features: Tensor
+    anchor: Tensor
+
+    def __init__(
+        self,
+        features: Tensor,  # [N, F], RMS 1
+        anchor: Tensor,  # [C]
+        rms: float,
+        generator: torch.Generator,
+        *,
+        plain: bool = False,
+    ):
+        super().__init__()
+        inputs, width = features.shape[1], anchor.shape[0]
+        norm = nn.Identity if plain else lambda: nn.LayerNorm(width)
+        self.layers = nn.Sequential(
+            linear(inputs, width, generator),
+            norm(),
+            nn.LeakyReLU(0.01),
+            linear(width, width, generator),
+            norm(),
+            nn.LeakyReLU(0.01),
+            linear(width, width, generator, bias=plain),
+        )
+        self.register_buffer("features", features.clone())
+        self.register_buffer("anchor", torch.zeros_like(anchor) if plain else anchor.clone())
+        with torch.no_grad():
+            start = self.layers(features).square().mean().sqrt().item()
+        self.gain = 1.0 if plain else 0.25 * rms / max(start, 1e-12)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """photos [B] indices -> vectors [B, C]."""
+        return self.anchor + self.gain * self.layers(self.features[photos])
+
+
+class FreeVectors(nn.Module):
+    """One vector a photo. Each is a parameter of its own, so that AdamW leaves the vectors of
+    photos outside the batch untouched.
+    """
+
+    def __init__(self, count: int, anchor: Tensor):
+        super().__init__()
+        self.vectors = nn.ParameterList(nn.Parameter(anchor.clone()) for _ in range(count))
+
+    def forward(self, photos: Tensor) -> list[Tensor]:
+        """photos [B] indices -> B vectors [C]; not stacked: an unused one gets no gradient."""
+        return [self.vectors[i] for i in photos.tolist()]
+
+
+class Words(nn.Module):
+    """All learned words of one subject."""
+
+    def __init__(
+        self,
+        features: Tensor,  # [N, F]
+        anchors: WordAnchors,
+        attributes: Attributes,
+        generator: torch.Generator,
+        *,
+        plain: bool = False,
+        center: bool = False,
+    ):
+        super().__init__()
+        self.count = len(features)
+        self.subject = nn.Parameter(anchors.rows["V"].clone())
+        self.attributes = nn.ModuleDict()
+        for role in ("P", "B"):
+            anchor = anchors.rows[role]
+            if attributes is Attributes.MAPPERS:
+                unit = unit_features(features, center=center)
+                mapper = AttributeMapper(unit, anchor, anchors.rms, generator, plain=plain)
+                self.attributes[role] = mapper
+            elif attributes is Attributes.VECTORS:
+                self.attributes[role] = FreeVectors(self.count, anchor)
+
+    def of_photos(self, photos: Tensor) -> list[Mapping[str, Tensor]]:
+        """The words of each sample: photos [B] -> [{"V": [C], "P": [C], "B": [C]}, ...]."""
+        vectors = {role: source(photos) for role, source in self.attributes.items()}
+        return [
+            {"V": self.subject} | {role: rows[i] for role, rows in vectors.items()}
+            for i in range(len(photos))
+        ]
+
+    @torch.no_grad()
+    def export(self) -> dict[str, Tensor]:
+        """{"V": [1, C], "P1": [1, C], ..., "BN": [1, C]}, on the CPU."""
+        photos = torch.arange(self.count, device=self.subject.device)
+        words = {"V": self.subject[None]}
+        for role, source in self.attributes.items():
+            words |= {f"{role}{i + 1}": row[None] for i, row in enumerate(source(photos))}
+        return {name: vector.detach().float().cpu().clone() for name, vector in words.items()}
+
+
+def unit_features(features: Tensor, *, center: bool) -> Tensor:
+    """Features [N, F] at RMS 1, less their mean where `center` (needs two photos)."""
+    if center and len(features) > 1:
+        features = features - features.mean(dim=0, keepdim=True)
+    norm = features.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return features / norm * math.sqrt(features.shape[1])

@@ -1,0 +1,111 @@
+"""The one file that replaces ComfyUI's cross-attention: taps for training, capture for viewing."""
+
+from collections.abc import Callable, Sequence
+
+import comfy.patcher_extension
+import torch
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..attention import AttentionMaps, AttentionTap, attend, attention_probs
+from .families import CrossAttention, cross_attentions
+
+CAPTURE_KEY = "detex_capture"
+MAX_POSITIONS = 32 * 32  # larger grids cost much and look the same once drawn
+
+
+def training_options(layers: Sequence[CrossAttention], tap: AttentionTap | None) -> dict:
+    """transformer_options of one training forward.
+
+    All attention runs on torch's own kernel: others a user may have chosen (sage, flash) have no
+    backward. With a tap, the layers on its grid compute their softmax in the open.
+    """
+    options: dict = {"optimized_attention_override": _pytorch_attention}
+    if tap is not None:
+        replace = _tapping(tap)
+        options["patches_replace"] = {"attn2": {layer.key: replace for layer in layers}}
+    return options
+
+
+def _pytorch_attention(_chosen: Callable, *args, **kwargs) -> Tensor:
+    kwargs.pop("transformer_options", None)
+    return attention_pytorch(*args, **kwargs)
+
+
+def _tapping(tap: AttentionTap) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
+        heads = options["n_heads"]
+        if tuple(options["activations_shape"][-2:]) != tap.grid:
+            return attention_pytorch(q, k, v, heads)
+        rows = tap.rows
+        probs = attention_probs(q[:rows], k[:rows], heads)
+        tap.add(probs)
+        out = attend(probs, v[:rows])
+        if len(q) == rows:
+            return out
+        return torch.cat([out, attention_pytorch(q[rows:], k[rows:], v[rows:], heads).to(out)])
+
+    return attention
+
+
+def capture_attention(
+    model: ModelPatcher, maps: AttentionMaps, positions: Sequence[Sequence[int]]
+) -> ModelPatcher:
+    """A clone of `model` that adds the maps of its conditioned passes to `maps` while it samples.
+
+    positions: the token positions of each of `maps.words`. The sampled image does not change by a
+    bit: the attention itself is whatever it was, another pack's patch included. Layers of more
+    than 32x32 positions are left alone. Each sampling run starts with empty maps.
+    """
+    patched = model.clone()
+    taken = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    columns = [list(p) for p in positions]
+    for layer in cross_attentions(patched):
+        inner = taken.get(layer.key) or taken.get(layer.key[:2])
+        patched.set_model_attn2_replace(_capturing(inner, maps, columns), *layer.key)
+
+    def fresh(executor: Callable, *args, **kwargs):
+        maps.reset()
+        return executor(*args, **kwargs)
+
+    patched.add_wrapper_with_key(
+        comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, CAPTURE_KEY, fresh
+    )
+    return patched
+
+
+def _capturing(inner: Callable | None, maps: AttentionMaps, columns: list[list[int]]) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
+        if inner is not None:
+            out = inner(q, k, v, options)
+        else:
+            out = optimized_attention(
+                q,
+                k,
+                v,
+                options["n_heads"],
+                attn_precision=options["attn_precision"],
+                transformer_options=options,
+            )
+        if q.shape[1] <= MAX_POSITIONS:
+            _collect(q, k, options, maps, columns)
+        return out
+
+    return attention
+
+
+def _collect(
+    q: Tensor, k: Tensor, options: dict, maps: AttentionMaps, columns: list[list[int]]
+) -> None:
+    """Add the chosen columns of the conditioned rows: ComfyUI stacks [cond, uncond] in a batch."""
+    kinds = options.get("cond_or_uncond", [0])
+    grid = tuple(options["activations_shape"][-2:])
+    if max(max(c) for c in columns) >= k.shape[1]:
+        return
+    q_of, k_of = q.chunk(len(kinds)), k.chunk(len(kinds))
+    for kind, q_rows, k_rows in zip(kinds, q_of, k_of, strict=True):
+        if kind == 0:
+            probs = attention_probs(q_rows, k_rows, options["n_heads"]).mean(dim=1)  # [b, L, T]
+            words = torch.stack([probs[:, :, c].mean(dim=-1) for c in columns], dim=1)
+            maps.add(words, (grid[0], grid[1]))

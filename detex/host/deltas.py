@@ -1,0 +1,55 @@
+"""K and V deltas on ComfyUI's UNet: live while training, as ModelPatcher patches afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ..concept import Concept, check_base
+from ..kv import KVDeltas, add_delta
+from .families import family_of, kv_shapes
+
+
+@contextmanager
+def live_deltas(unet: nn.Module, deltas: KVDeltas, *, detach_start_token: bool) -> Iterator[None]:
+    """Add `deltas` to the K and V of a private UNet for the time of the context."""
+
+    def hook_of(delta: Tensor):
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return add_delta(output, inputs[0], delta, detach_start_token=detach_start_token)
+
+        return hook
+
+    handles = [
+        unet.get_submodule(name).register_forward_hook(hook_of(delta))
+        for name, delta in deltas.named().items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> ModelPatcher:
+    """A clone of `model` with the concept's deltas as weight patches: free at sampling time, and
+    summed with LoRAs and other concepts.
+
+    Raises ValueError where the model is of another family than the concept.
+    """
+    check_base(concept, family_of(model))
+    shapes = kv_shapes(model)
+    wrong = [name for name, delta in concept.deltas.items() if shapes.get(name) != delta.shape]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of the concept's matrices do not fit this MODEL, {wrong[0]} for one. "
+            f"Load the checkpoint it was trained on ({concept.base.family})."
+        )
+    patched = model.clone()
+    patches = {
+        f"diffusion_model.{name}.weight": ("diff", (delta,))
+        for name, delta in concept.deltas.items()
+    }
+    patched.add_patches(patches, strength)
+    return patched

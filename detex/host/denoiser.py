@@ -1,0 +1,126 @@
+"""A private, trainable copy of the user's MODEL and CLIP."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import comfy.model_management as model_management
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..attention import AttentionTap
+from ..kv import KVDeltas
+from .attention import training_options
+from .deltas import live_deltas
+from .families import cross_attentions, family_of, is_v_prediction, kv_shapes
+from .text import ComfyTextEncoder, tower_of
+
+# What a step keeps for its backward pass, in units of ComfyUI's estimate of a sampling step. Only a
+# request: it makes ComfyUI unload what else is on the card.
+TRAINING_MEMORY = 8
+
+
+@contextmanager
+def training_session(
+    model: ModelPatcher, clip: comfy.sd.CLIP, latent_shape: tuple[int, ...]
+) -> Iterator[tuple["ComfyDenoiser", ComfyTextEncoder]]:
+    """Copies of MODEL and CLIP that autograd can use, on the training device, with room to train
+    on `latent_shape` [B, 4, h, w].
+
+    ComfyUI runs graphs in torch.inference_mode (execution.py) and shares weights between clones,
+    so both are loaded again from disk outside of it. The user's own are never touched; whatever
+    happens, ComfyUI's training flag is put back and the copies are let go.
+    Raises ValueError for models of unknown families or loaders.
+    """
+    family_of(model)
+    tower_of(clip)
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        unet = private_copy(model, "MODEL")
+        encoder = clip.clone()
+        encoder.patcher = private_copy(clip.patcher, "CLIP")
+        encoder.cond_stage_model = encoder.patcher.model  # clone() alone keeps the shared one
+        memory = TRAINING_MEMORY * unet.memory_required(latent_shape)
+        copies = [unet, encoder.patcher]
+        model_management.load_models_gpu(copies, memory_required=memory, force_full_load=True)
+        for copy in copies:
+            copy.model.requires_grad_(requires_grad=False).eval()
+        encoder.cond_stage_model.float()
+        if unet.load_device.type == "cpu":
+            unet.model.diffusion_model.float()
+        was_training = model_management.in_training
+        model_management.in_training = True
+        try:
+            yield ComfyDenoiser(unet), ComfyTextEncoder(encoder)
+        finally:
+            model_management.in_training = was_training
+            for copy in copies:
+                copy.detach()
+
+
+def private_copy(patcher: ModelPatcher, socket: str) -> ModelPatcher:
+    """Load the model again, as a ModelPatcher whose weights stay where they are.
+
+    Raises ValueError for quantised weights and for loaders that cannot load twice.
+    """
+    if any(
+        type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
+        for p in patcher.model.parameters()
+    ):
+        raise ValueError(
+            f"The {socket} is quantised; training needs real weights. Load the fp16 or fp32 "
+            "checkpoint with Load Checkpoint."
+        )
+    if patcher.cached_patcher_init is None:
+        raise ValueError(
+            f"The node that loaded this {socket} does not let it be loaded a second time, which "
+            "training needs so as to leave yours alone. Use ComfyUI's own Load Checkpoint."
+        )
+    load, arguments, *index = patcher.cached_patcher_init
+    fresh = load(*arguments, disable_dynamic=True)
+    fresh = fresh[index[0]] if index else fresh
+    copy = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+    copy.set_attachments("detex_loaded", fresh)  # else ComfyUI logs a leak
+    return copy
+
+
+class ComfyDenoiser:
+    """The UNet of a private MODEL copy, called directly, without other packs' patches."""
+
+    def __init__(self, model: ModelPatcher):
+        self.patcher = model
+        self.unet = model.model.diffusion_model
+        self.device = str(model.load_device)
+        self.v_prediction = is_v_prediction(model)
+        self.sigmas = model.model.model_sampling.sigmas.detach().float().cpu().clone()
+        self.kv_shapes = kv_shapes(model)
+        self.layers = cross_attentions(model)
+        self.dtype = training_dtype(model.load_device)
+
+    def with_deltas(
+        self, deltas: KVDeltas, *, detach_start_token: bool
+    ) -> AbstractContextManager[None]:
+        return live_deltas(self.unet, deltas, detach_start_token=detach_start_token)
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, cond: Tensor, tap: AttentionTap | None
+    ) -> Tensor:
+        options = training_options(self.layers, tap)
+        with self._autocast():
+            return self.unet(noisy, timesteps, context=cond, transformer_options=options).float()
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        kind = torch.device(self.device).type
+        return torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, self.dtype)
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 or float16 by what the card computes well, float32 elsewhere (a CPU above all)."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if model_management.should_use_bf16(device) else torch.float16

@@ -1,0 +1,69 @@
+"""Where concepts and exports live on disk. Nothing is ever overwritten."""
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+FOLDER = "detex"
+RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file on Windows may have these names
+
+
+def register_folder() -> None:
+    """Make models/detex a model folder, beside what extra_model_paths.yaml adds."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
+
+
+def concept_files() -> list[str]:
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def concept_path(name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def safe_name(name: str) -> str:
+    """A file name that every system, and ComfyUI's `embedding:` syntax, can read: a-z 0-9 _ -."""
+    plain = re.sub(r"[^a-z0-9_-]+", "_", name.strip().lower()).strip("_-")
+    if RESERVED.fullmatch(plain):
+        plain += "_subject"
+    if not plain:
+        raise ValueError(
+            f'The name "{name}" has no letters or digits. Call it for example "my_dog".'
+        )
+    return plain
+
+
+def free_stem(name: str, targets: list[tuple[str, str]]) -> str:
+    """`name`, or `name_2`, `name_3`…: the first for which no target file exists yet.
+
+    targets: (model folder, suffix of the file name), such as ("detex", ".safetensors").
+    """
+    stem, number = safe_name(name), 1
+    while True:
+        candidate = stem if number == 1 else f"{stem}_{number}"
+        if not any(target_path(folder, candidate + suffix).exists() for folder, suffix in targets):
+            return candidate
+        number += 1
+
+
+def target_path(folder: str, file_name: str) -> Path:
+    return Path(folder_paths.get_folder_paths(folder)[0]) / file_name
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write beside, flush, rename: a crash leaves no half file, and no file is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already. Save under another name.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

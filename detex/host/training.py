@@ -1,0 +1,97 @@
+"""From a subject to a concept, on the user's MODEL and CLIP."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import comfy.sd
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..concept import BaseModel, Concept
+from ..config import DetexConfig, TrainConfig, as_json
+from ..interfaces import OnStep
+from ..methods.detex import Detex, attention_overlap
+from ..subject import Subject
+from ..trainer import train
+from .denoiser import training_session
+from .families import family_of, fingerprint, unet_layout
+from .text import tower_of
+
+
+def train_concept(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    subject: Subject,
+    prior_latents: Tensor | None,
+    config: DetexConfig,
+    train_config: TrainConfig,
+    on_step: OnStep,
+) -> tuple[Concept, dict[str, list[float]]]:
+    """Train on private copies; `model` and `clip` stay as they are, whatever happens.
+
+    prior_latents [R, 4, h, w]: unscaled VAE latents of images of the class, or None.
+    -> the concept, and each loss term's value at each step.
+    """
+    photos = 2 * train_config.batch_size  # with the prior images
+    shape = (photos, *subject.latents.shape[-3:])
+    with training_session(model, clip, shape) as (denoiser, text):
+        base = BaseModel(
+            family=family_of(denoiser.patcher),
+            fingerprint=fingerprint(denoiser.patcher),
+            tower=tower_of(clip),
+            v_prediction=denoiser.v_prediction,
+            unet=unet_layout(denoiser.patcher),
+        )
+        scale = model.model.process_latent_in
+        method = Detex(
+            scaled_subject(subject, scale),
+            None if prior_latents is None else scale(prior_latents),
+            config,
+            train_config,
+            denoiser,
+            text,
+        )
+        before = attention_overlap(method, denoiser)
+        history = train(method, denoiser, train_config, on_step)
+        after = attention_overlap(method, denoiser)
+        words = {name: {base.tower: vector} for name, vector in method.words.export().items()}
+        concept = Concept(
+            words=words,
+            deltas=method.deltas.export(),
+            class_word=subject.class_word,
+            attribute=subject.attribute,
+            method=config.method,
+            base=base,
+            config=as_json(train_config, config),
+            report={
+                "losses": first_and_last(history),
+                "overlap": {"before": before, "after": after},
+            },
+            photo_hashes=subject.photo_hashes,
+            thumbnails=subject.thumbnails.clone(),
+        )
+    return concept, history
+
+
+def first_and_last(history: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Each term's mean over its first and its last 20 steps, or quarter of a short run."""
+    means = {}
+    for name, values in history.items():
+        window = max(1, min(20, len(values) // 4))
+        means[name] = [sum(part) / window for part in (values[:window], values[-window:])]
+    return means
+
+
+def scaled_subject(subject: Subject, scale: Callable[[Tensor], Tensor]) -> Subject:
+    """Latents as the UNet reads them, and every tensor usable by autograd.
+
+    Nodes make tensors in torch.inference_mode; autograd takes only copies made outside of it.
+    """
+    return replace(
+        subject,
+        features=subject.features.clone(),
+        latents=scale(subject.latents.clone()),
+        blanked=scale(subject.blanked.clone()),
+        masks=subject.masks.clone(),
+        valid=subject.valid.clone(),
+    )

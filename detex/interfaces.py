@@ -1,0 +1,62 @@
+"""All that the core asks of a host: a denoiser, a text encoder, and someone to report to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from torch import Tensor
+from torch.amp import GradScaler
+
+from .attention import AttentionTap
+from .kv import KVDeltas
+from .prompt import PromptTokens
+
+
+class Denoiser(Protocol):
+    """A frozen UNet on `device`, with trainable additions to its attn2 K and V."""
+
+    device: str
+    v_prediction: bool
+    sigmas: Tensor  # [1000], of the training schedule
+    kv_shapes: dict[str, tuple[int, int]]  # "….attn2.to_k" -> (out, in)
+
+    def with_deltas(
+        self, deltas: KVDeltas, *, detach_start_token: bool
+    ) -> AbstractContextManager[None]:
+        """Add `deltas` to K and V for the time of the context."""
+        ...
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, cond: Tensor, tap: AttentionTap | None
+    ) -> Tensor:
+        """UNet output, float32: [B, 4, h, w], [B], [B, T, C] -> [B, 4, h, w]."""
+        ...
+
+    def grad_scaler(self) -> GradScaler:
+        """Enabled where the device computes in float16, else a pass-through."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """A frozen text tower that gradients pass through."""
+
+    def tokenize(self, text: str) -> PromptTokens:
+        """One 77-token prompt. Raises ValueError where it does not fit."""
+        ...
+
+    def encode(
+        self, prompts: Sequence[PromptTokens], words: Sequence[Mapping[str, Tensor]]
+    ) -> Tensor:
+        """cond [B, T, C], with words[i]["V"] [C] and so on in their places in prompts[i]."""
+        ...
+
+    def embedding_row(self, token_id: int) -> Tensor:
+        """One row of the token table, float32 [C]."""
+        ...
+
+    def embedding_rms(self) -> float:
+        """Root mean square of the token table."""
+        ...
+
+
+OnStep = Callable[[int, Mapping[str, Tensor]], None]  # step from 1, terms as detached scalars

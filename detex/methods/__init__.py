@@ -1,0 +1,1 @@
+"""Training methods. Each is a `trainer.Method`."""

@@ -1,0 +1,208 @@
+"""DETEX (arXiv 2312.11826), section 3; with every addition off it is Custom Diffusion.
+
+Joint training (3.3): with chance gamma a sample is the subject alone on a blank background, under
+a prompt without [B]. Cross-attention loss (3.4): [P] attends to the subject, [B] to the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import AttentionTap
+from ..config import DetexConfig, TrainConfig
+from ..embeddings import RARE_ROWS, WordAnchors, Words
+from ..interfaces import Denoiser, TextEncoder
+from ..kv import KVDeltas
+from ..losses import attention_loss, diffusion_loss, map_loss
+from ..metrics import half_maximum_iou
+from ..noise import add_noise
+from ..prompt import PromptTokens, training_prompt
+from ..subject import Subject, latent_grid
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B photos, then as many prior images where there are any."""
+
+    photos: Tensor  # [B] indices
+    blanked: Tensor  # [B] bool
+    latents: Tensor  # [B + R, 4, h, w]
+    masks: Tensor  # [B, h, w]
+    valid: Tensor  # [B + R, h, w]
+    prompts: tuple[PromptTokens, ...]  # of the photos
+
+    @property
+    def count(self) -> int:
+        return len(self.photos)
+
+
+class Detex:
+    """One subject's training: what is learned, what a batch is, what it costs."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        prior_latents: Tensor | None,  # [R, 4, h, w]
+        config: DetexConfig,
+        train: TrainConfig,
+        denoiser: Denoiser,
+        text: TextEncoder,
+    ):
+        self.subject, self.config, self.train_config, self.text = subject, config, train, text
+        self.device = denoiser.device
+        self.prior_latents = prior_latents if config.prior_weight else None
+        self.deltas = KVDeltas(denoiser.kv_shapes, self.device)
+        anchors = WordAnchors(
+            {role: text.embedding_row(row) for role, row in RARE_ROWS.items()}, text.embedding_rms()
+        )
+        self.words = Words(
+            subject.features,
+            anchors,
+            config.attributes,
+            torch.Generator().manual_seed(train.seed),
+            plain=config.plain_mapper,
+            center=config.center_features,
+        ).to(self.device)
+        self.photo_rng = torch.Generator().manual_seed(train.seed + 1)
+        self.gamma_rng = torch.Generator().manual_seed(train.seed + 2)  # of its own: gamma may be 0
+        self.weights = {
+            "diffusion": 1.0,
+            "prior": config.prior_weight,
+            "attention": config.attention_weight,
+        }
+        self._prompts: dict[str, PromptTokens] = {}
+        self._prior_cond: Tensor | None = None
+
+    def parameter_groups(self) -> list[dict]:
+        """The optimiser's groups, each with its rate."""
+        rate = self.train_config.effective_rate
+        mappers, vectors = [], [self.words.subject]
+        for source in self.words.attributes.values():
+            is_mapper = any(isinstance(module, nn.Linear) for module in source.modules())
+            (mappers if is_mapper else vectors).extend(source.parameters())
+        groups = [
+            {"params": list(self.deltas.parameters()), "lr": rate},
+            {"params": vectors, "lr": rate * self.train_config.token_rate},
+            {"params": mappers, "lr": rate * self.train_config.mapper_rate},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def sample_batch(self) -> Batch:
+        """Photos without replacement where there are enough, each blanked or not."""
+        size, subject = self.train_config.batch_size, self.subject
+        if subject.count >= size:
+            photos = torch.randperm(subject.count, generator=self.photo_rng)[:size]
+        else:
+            photos = torch.randint(subject.count, (size,), generator=self.photo_rng)
+        copies = torch.randint(subject.latents.shape[1], (size,), generator=self.photo_rng)
+        blanked = torch.rand(size, generator=self.gamma_rng) < self.config.gamma
+        picked = subject.latents[photos, copies], subject.blanked[photos, copies]
+        latents = torch.where(blanked[:, None, None, None], picked[1], picked[0])
+        masks = subject.masks[photos, copies]
+        valid = torch.where(
+            blanked[:, None, None], torch.ones_like(masks), subject.valid[photos, copies]
+        )
+        if self.prior_latents is not None:
+            chosen = torch.randint(len(self.prior_latents), (size,), generator=self.photo_rng)
+            latents = torch.cat([latents, self.prior_latents[chosen]])
+            valid = torch.cat([valid, torch.ones_like(valid)])
+        prompts = tuple(
+            self.prompt(subject.prefixes[int(i)][int(k)], blanked=bool(b))
+            for b, i, k in zip(blanked, photos, copies, strict=True)
+        )
+        tensors = (t.to(self.device) for t in (photos, blanked, latents, masks, valid))
+        return Batch(*tensors, prompts=prompts)
+
+    def cond(self, batch: Batch) -> Tensor:
+        """Text context [B + R, T, C], the learned words in place."""
+        cond = self.text.encode(batch.prompts, self.words.of_photos(batch.photos))
+        prior = len(batch.latents) - batch.count
+        if not prior:
+            return cond
+        if self._prior_cond is None:  # frozen tower, no learned word: the same every step
+            caption = training_prompt(self.subject.class_word, self.subject.attribute, ())
+            with torch.no_grad():
+                self._prior_cond = self.text.encode([self.text.tokenize(caption)], [{}])
+        return torch.cat([cond, self._prior_cond.expand(prior, -1, -1)])
+
+    def tap(self, batch: Batch) -> AttentionTap | None:
+        """The maps that the attention loss needs: half the latent side, photos only."""
+        if not self.config.attention_weight:
+            return None
+        h, w = batch.latents.shape[-2:]
+        return AttentionTap(grid=(h // 2, w // 2), rows=batch.count)
+
+    def loss_terms(
+        self, batch: Batch, output: Tensor, target: Tensor, tap: AttentionTap | None
+    ) -> dict[str, Tensor]:
+        """L_LDM, L_pr and L_CA of Eq. (5), unweighted scalars."""
+        n, valid = batch.count, batch.valid
+        if self.config.masked_loss:
+            alone = torch.where(batch.blanked[:, None, None], batch.masks, 1.0)
+            valid = torch.cat([valid[:n] * alone, valid[n:]])
+        photo = diffusion_loss(output[:n], target[:n], valid[:n], self.config.reduction)
+        terms = {"diffusion": photo.mean()}
+        if len(output) > n:
+            terms["prior"] = diffusion_loss(output[n:], target[n:], valid[n:]).mean()
+        if tap is not None:
+            terms["attention"] = self._attention_term(batch, tap)
+        return terms
+
+    def _attention_term(self, batch: Batch, tap: AttentionTap) -> Tensor:
+        subject = (latent_grid(batch.masks, tap.grid) > 0.5).float()
+        valid = (latent_grid(batch.valid[: batch.count], tap.grid) > 0.999).float()
+        how, norm = self.config.attention_map, self.config.attention_norm
+        pose = map_loss(token_maps(tap, batch.prompts, "P"), subject, valid, how, norm)
+        if not self.config.masked_pose:
+            pose = pose * ~batch.blanked
+        # blanked prompts have no [B]: position 0 stands in, and its term is dropped
+        background = map_loss(token_maps(tap, batch.prompts, "B"), 1 - subject, valid, how, norm)
+        return attention_loss(pose, torch.where(batch.blanked, 0.0, background))
+
+    def prompt(self, prefix: str, *, blanked: bool) -> PromptTokens:
+        """y, or y' without [B] where `blanked`; tokenised once."""
+        words = {"V", *self.words.attributes} - ({"B"} if blanked else set())
+        text = training_prompt(self.subject.class_word, self.subject.attribute, words, prefix)
+        if text not in self._prompts:
+            self._prompts[text] = self.text.tokenize(text)
+        return self._prompts[text]
+
+
+def token_maps(tap: AttentionTap, prompts: Sequence[PromptTokens], word: str) -> Tensor:
+    """The map [B, h, w] of `word` in each prompt; of the start token where a prompt lacks it."""
+    positions = [dict((name, at) for at, name in p.slots).get(word, 0) for p in prompts]
+    return tap.token_map(torch.tensor(positions))
+
+
+@torch.no_grad()
+def attention_overlap(method: Detex, denoiser: Denoiser) -> dict[str, float]:
+    """How well the maps of [P] and [B] lie on the subject and off it: mean IoU at half maximum.
+
+    Every photo, unblanked, at a quarter and a half of the schedule, with noise of seed 0. Empty
+    where the method has no [P] and [B].
+    """
+    if not method.words.attributes:
+        return {}
+    subject = method.subject
+    photos = torch.arange(subject.count)
+    latents, masks = subject.latents[:, 0].to(method.device), subject.masks[:, 0]
+    grid = (latents.shape[-2] // 2, latents.shape[-1] // 2)
+    inside = (latent_grid(masks, grid) > 0.5).to(method.device)
+    prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
+    cond = method.text.encode(prompts, method.words.of_photos(photos.to(method.device)))
+    scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
+    deltas = denoiser.with_deltas(method.deltas, detach_start_token=False)
+    with deltas:
+        for part in (0.25, 0.5):
+            step = int(part * len(denoiser.sigmas))
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+            sigmas = denoiser.sigmas[step].to(latents).expand(len(latents))
+            tap = AttentionTap(grid=grid, rows=len(latents))
+            noisy = add_noise(latents, noise.to(latents), sigmas)
+            timesteps = torch.full((len(latents),), float(step), device=latents.device)
+            denoiser.predict(noisy, timesteps, cond, tap)
+            for name, word, region in (("pose", "P", inside), ("background", "B", ~inside)):
+                scores[name].append(half_maximum_iou(token_maps(tap, prompts, word), region))
+    return {name: torch.cat(values).mean().item() for name, values in scores.items()}

@@ -1,0 +1,80 @@
+"""Prompts with placeholders: [V] the subject, [P2] a pose, [B1] a background.
+
+In training the photo's own words are plain [P] and [B]; in a finished concept they have numbers.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+PLACEHOLDER = re.compile(r"\[([A-Za-z]\d*)\]")
+
+LIVING = frozenset(
+    "dog cat puppy kitten person man woman boy girl child baby animal horse cow sheep goat pig "
+    "rabbit hamster bird parrot duck chicken fish turtle fox wolf bear lion tiger".split()
+)
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """A tokenised prompt. ids [T]; slots: (position, word) where a learned vector goes."""
+
+    ids: tuple[int, ...]
+    slots: tuple[tuple[int, str], ...]
+
+    def position(self, word: str) -> int:
+        """Where `word` ("V", "P", "B2") stands. Raises KeyError where it does not."""
+        for position, name in self.slots:
+            if name == word:
+                return position
+        raise KeyError(word)
+
+    @property
+    def words(self) -> frozenset[str]:
+        return frozenset(name for _, name in self.slots)
+
+
+def attribute_word(class_word: str) -> str:
+    """ "pose" for living things, else "view" (DETEX section 3.2 and supplement B.1)."""
+    words = class_word.lower().split()
+    is_toy = any(word in ("toy", "plush", "plushie", "stuffed") for word in words)
+    return "pose" if words and words[-1] in LIVING and not is_toy else "view"
+
+
+def training_prompt(
+    class_word: str, attribute: str, words: Collection[str], prefix: str = ""
+) -> str:
+    """y = "photo of a [V] dog with [P] pose in [B] background"; a word not in `words` and its
+    clause are left out (DETEX section 3.2). `prefix` is the caption of a scaled copy.
+    """
+    subject = f"[V] {class_word}" if "V" in words else class_word
+    pose = f" with [P] {attribute}" if "P" in words else ""
+    background = " in [B] background" if "B" in words else ""
+    return f"{prefix}photo of a {subject}{pose}{background}"
+
+
+def with_clauses(text: str, attribute: str, pose: int, background: int) -> str:
+    """`text` with the trained clauses in trained order; number 0 adds none."""
+    text = text.rstrip().rstrip(",.")
+    if pose:
+        text += f" with [P{pose}] {attribute}"
+    if background:
+        text += f" in [B{background}] background"
+    return text
+
+
+def split_placeholders(text: str) -> tuple[list[str], list[str]]:
+    """ "a [V] dog" -> pieces ["a ", " dog"] and words ["V"]; len(pieces) == len(words) + 1."""
+    parts = PLACEHOLDER.split(text)
+    return parts[0::2], parts[1::2]
+
+
+def check_words(text: str, known: Sequence[str]) -> None:
+    """Raise ValueError where `text` uses a placeholder that is not in `known`."""
+    unknown = sorted({word for word in split_placeholders(text)[1] if word not in known})
+    if unknown:
+        raise ValueError(
+            f"The prompt asks for {', '.join(f'[{w}]' for w in unknown)}, but this concept has "
+            f"{', '.join(f'[{w}]' for w in known)}. Use one of these; the contact sheet of "
+            '"Load Decoupled Embeddings" shows which photo each number stands for.'
+        )

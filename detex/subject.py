@@ -1,0 +1,217 @@
+"""The photos of a subject, checked and turned into what a training step needs."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .framing import Framing, place, sample_framing
+from .prompt import attribute_word
+
+BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
+RANDOM_BLANKS = 8  # differently coloured copies of each blanked photo
+SCALED_COPIES = 12  # scaled copies of each photo
+THUMBNAIL = 128  # pixels, for the contact sheet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """N photos of one subject, encoded once. K copies of each differ in scale or blank colour."""
+
+    class_word: str
+    attribute: str  # "pose" or "view": the word after [P]
+    features: Tensor  # [N, F] CLIP image embeddings of the original photos
+    latents: Tensor  # [N, K, 4, h, w]
+    blanked: Tensor  # [N, K, 4, h, w], background replaced by a solid colour before the VAE
+    masks: Tensor  # [N, K, h, w] in [0, 1], 1 = subject
+    valid: Tensor  # [N, K, h, w], 0 where a shrunken copy has no photo
+    prefixes: tuple[tuple[str, ...], ...]  # [N][K], caption of the scaled copy
+    photo_hashes: tuple[str, ...]
+    thumbnails: Tensor  # [N, 128, 128, 3] uint8
+    encode: Callable[[Tensor], Tensor]  # pixels [B, S, S, 3] -> latents [B, 4, h, w]
+    resolution: int  # S, pixels
+
+    @property
+    def count(self) -> int:
+        return len(self.photo_hashes)
+
+
+def square_crop(photo: Tensor, mask: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """The square that holds most of the subject, at S x S pixels.
+
+    photo [H, W, 3], mask [H, W] -> [S, S, 3], [S, S]. Along the longer side the square is centred
+    on the subject, so that an off-centre subject is not cut off.
+    """
+    height, width = mask.shape
+    side = min(height, width)
+    centre_y = (mask.sum(1) * torch.arange(height)).sum() / mask.sum()
+    centre_x = (mask.sum(0) * torch.arange(width)).sum() / mask.sum()
+    top = int((centre_y - side / 2).round().clamp(0, height - side))
+    left = int((centre_x - side / 2).round().clamp(0, width - side))
+    both = torch.cat([photo.movedim(-1, 0), mask[None]])[:, top : top + side, left : left + side]
+    if side != resolution:
+        size = (resolution, resolution)
+        both = F.interpolate(both[None], size=size, mode="bicubic", antialias=True)[0]
+    both = both.clamp(0, 1)
+    return both[:3].movedim(0, -1), both[3]
+
+
+def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
+    """Raise ValueError for a photo or mask that would quietly spoil the training."""
+    if not torch.isfinite(photo).all():
+        raise ValueError(
+            f"Photo {number} holds NaN or infinite pixels. Load it again from its file."
+        )
+    if not torch.isfinite(mask).all():
+        raise ValueError(f"The mask of photo {number} holds NaN or infinite values. Make it anew.")
+    area = mask.mean().item()
+    if area < 0.01:
+        raise ValueError(
+            f"The mask of photo {number} is empty (it covers {area:.1%} of the photo). Paint the "
+            "subject white in the MaskEditor, or wire a segmentation node's MASK. Load Image gives "
+            "an empty mask for a picture without transparency."
+        )
+    if area > 0.95:
+        raise ValueError(
+            f"The mask of photo {number} covers {area:.0%} of the photo, so there is no background "
+            "to tell the subject from. Mask the subject alone."
+        )
+    border = torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean().item()
+    if border > 0.9 and area > 0.5:
+        raise ValueError(
+            f"The mask of photo {number} looks inverted: it covers the photo's border. Put an "
+            "Invert Mask node between the mask and this node (Load Image's MASK is inverted alpha)."
+        )
+
+
+def blank_colours(blank: str, copies: int, generator: torch.Generator) -> Tensor:
+    """The colours [copies, 3] that stand for the background of blanked photos."""
+    if blank == "random":
+        return torch.rand(copies, 3, generator=generator)
+    return torch.full((copies, 3), BLANK_COLOURS[blank])
+
+
+def latent_grid(plane: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, S, S] pixels -> [B, h, w] cells; area mean, so thin subjects survive."""
+    return F.interpolate(plane[:, None], size=grid, mode="area")[:, 0]
+
+
+def make_subject(
+    photos: list[Tensor],
+    masks: list[Tensor],
+    features: Tensor,
+    encode: Callable[[Tensor], Tensor],
+    class_word: str,
+    *,
+    attribute: str = "auto",
+    resolution: int = 512,
+    blank: str = "white",
+    scaled_copies: int = 0,
+    seed: int = 0,
+) -> Subject:
+    """Crop, blank, scale and encode N photos.
+
+    photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject;
+    features [N, F]; encode: pixels [B, S, S, 3] -> latents [B, 4, h, w].
+    Raises ValueError for unusable masks, photos or class words.
+    """
+    class_word = check_class_word(class_word)
+    cropped = []
+    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), start=1):
+        check_photo(number, photo, mask)
+        cropped.append(square_crop(photo.float(), mask.float(), resolution))
+
+    generator = torch.Generator().manual_seed(seed)
+    copies = max(scaled_copies, RANDOM_BLANKS if blank == "random" else 1)
+    views = []
+    for photo, mask in cropped:
+        framings = [Framing(resolution, 0, 0, "")] * copies
+        if scaled_copies:
+            framings = [sample_framing(resolution, generator) for _ in range(copies)]
+        colours = blank_colours(blank, copies, generator)
+        views.append(_views(photo, mask, framings, colours, encode))
+    thumbnails = torch.stack([photo for photo, _ in cropped]).movedim(-1, 1)
+    thumbnails = F.interpolate(
+        thumbnails, size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True
+    )
+    return Subject(
+        class_word=class_word,
+        attribute=attribute_word(class_word) if attribute == "auto" else attribute,
+        features=features.float(),
+        latents=torch.stack([view.latents for view in views]),
+        blanked=torch.stack([view.blanked for view in views]),
+        masks=torch.stack([view.masks for view in views]),
+        valid=torch.stack([view.valid for view in views]),
+        prefixes=tuple(view.prefixes for view in views),
+        photo_hashes=tuple(photo_hash(photo) for photo in photos),
+        thumbnails=(thumbnails.movedim(1, -1) * 255).round().to(torch.uint8),
+        encode=encode,
+        resolution=resolution,
+    )
+
+
+class _Views(NamedTuple):
+    """The K copies of one photo."""
+
+    latents: Tensor  # [K, 4, h, w]
+    blanked: Tensor  # [K, 4, h, w]
+    masks: Tensor  # [K, h, w]
+    valid: Tensor  # [K, h, w]
+    prefixes: tuple[str, ...]
+
+
+def _views(
+    photo: Tensor,
+    mask: Tensor,
+    framings: Sequence[Framing],
+    colours: Tensor,  # [K, 3]
+    encode: Callable[[Tensor], Tensor],
+) -> _Views:
+    """Frame, blank and encode a square photo [S, S, 3] with its mask [S, S]."""
+    size = photo.shape[0]
+    picture, plane = photo.movedim(-1, 0), mask[None]
+    grey, nothing = torch.full((3,), 0.5), torch.zeros(1)
+    full = torch.stack([place(picture, f, size, grey) for f in framings])
+    masks = torch.cat([place(plane, f, size, nothing) for f in framings])
+    inside = torch.cat([place(torch.ones_like(plane), f, size, nothing) for f in framings])
+    alone = masks[:, None] * full + (1 - masks[:, None]) * colours[:, :, None, None]
+    latents = encode(full.movedim(1, -1)).float()
+    grid = (latents.shape[-2], latents.shape[-1])
+    return _Views(
+        latents=latents,
+        blanked=encode(alone.movedim(1, -1)).float(),
+        masks=latent_grid(masks, grid),
+        valid=erode(latent_grid(inside, grid)),
+        prefixes=tuple(f.prefix for f in framings),
+    )
+
+
+def erode(inside: Tensor) -> Tensor:
+    """Keep the cells [B, h, w] whose whole neighbourhood lies in the photo; 1 or 0."""
+    padded = F.pad(inside[:, None], (1, 1, 1, 1), value=1.0)
+    return (-F.max_pool2d(-padded, 3, stride=1)[:, 0] > 0.999).float()
+
+
+def check_class_word(class_word: str) -> str:
+    """The word as captions use it. Raises ValueError where it is missing or is a placeholder."""
+    word = " ".join(class_word.split())
+    if not word:
+        raise ValueError(
+            'The class word is empty. Name what the photos show, such as "dog" or "boot".'
+        )
+    if any(sign in word for sign in "[]<>,"):
+        raise ValueError(
+            f'The class word "{class_word}" must be plain words such as "dog" or "rubber duck": '
+            "the placeholder [V] is added for you."
+        )
+    return word
+
+
+def photo_hash(photo: Tensor) -> str:
+    """Content hash of a photo [H, W, 3]: the same picture keeps its numbers wherever it lies."""
+    pixels = (photo.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().cpu()
+    return hashlib.sha256(pixels.numpy().tobytes() + str(tuple(pixels.shape)).encode()).hexdigest()

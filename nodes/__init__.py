@@ -1,0 +1,34 @@
+"""The nodes: thin wrappers that translate between ComfyUI's sockets and the core."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..detex.host.paths import register_folder
+from .attention import AttentionPreview, CaptureAttention
+from .compose import ComposePrompt
+from .concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
+from .demo import DemoModel, DemoSubject
+from .subject import SubjectImages
+from .train import Train
+
+
+class DetexExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        register_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            DemoModel,
+            DemoSubject,
+            SubjectImages,
+            Train,
+            SaveEmbeddings,
+            LoadEmbeddings,
+            ApplyEmbeddings,
+            ComposePrompt,
+            CaptureAttention,
+            AttentionPreview,
+        ]
+
+
+async def comfy_entrypoint() -> DetexExtension:
+    return DetexExtension()

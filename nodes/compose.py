@@ -1,0 +1,60 @@
+"""Compose [V]/[P]/[B] Prompt."""
+
+from comfy_api.latest import io, ui
+
+from ..detex.host.text import compose, tower_of
+from ..detex.prompt import check_words, with_clauses
+from .sockets import CATEGORY, ConceptSocket
+
+
+class ComposePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXComposePrompt",
+            display_name="Compose [V]/[P]/[B] Prompt",
+            category=CATEGORY,
+            description="A prompt in ComfyUI's syntax with learned words in it: [V] the subject, "
+            "[P2] the pose and [B1] the background of a photo.",
+            search_aliases=["detex prompt", "clip text encode", "concept prompt"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of the concept's checkpoint."),
+                ConceptSocket.Input("concept", tooltip="From Load Decoupled Embeddings."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="photo of a [V] dog on the beach",
+                    dynamic_prompts=True,
+                    tooltip="[V], [P1], [B1] may stand anywhere, also with weights: ([V]:1.2). Put "
+                    "[V] right before the class word, as in training.",
+                ),
+                io.Int.Input(
+                    "pose",
+                    default=0,
+                    min=0,
+                    max=99,
+                    tooltip="Adds the pose of this photo: with [P2] pose. 0 adds none.",
+                ),
+                io.Int.Input(
+                    "background",
+                    default=0,
+                    min=0,
+                    max=99,
+                    tooltip="Adds the background of this photo: in [B1] background. 0 adds none.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning", tooltip="For any sampler."),
+                io.String.Output(
+                    display_name="text",
+                    tooltip="The prompt with its clauses, for Capture Attention.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, concept, text, pose, background) -> io.NodeOutput:
+        full = with_clauses(text, concept.attribute, pose, background)
+        check_words(full, concept.word_names)
+        conditioning = compose(clip, full, concept.vectors(tower_of(clip)))
+        return io.NodeOutput(conditioning, full, ui=ui.PreviewText(full))

@@ -1,0 +1,68 @@
+"""A small model and subjects of the pack's own, to try every graph without a download."""
+
+from comfy_api.latest import io
+
+from ..detex.host.demo_model import load_demo_model
+from ..detex.world.subjects import demo_subject
+from .sockets import CATEGORY
+
+DEMO_CATEGORY = f"{CATEGORY}/demo"
+
+
+class DemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXDemoModel",
+            display_name="DETEX Demo Model",
+            category=DEMO_CATEGORY,
+            description="A tiny text-to-image model of toys at 64x64 pixels, trained from scratch "
+            "for this pack. Swap it for Load Checkpoint when the graph does what you want.",
+            search_aliases=["detex", "tiny model", "example model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="64x64 pixels, CPU-fast."),
+                io.Clip.Output(display_name="clip", tooltip="Its text encoder."),
+                io.Vae.Output(display_name="vae", tooltip="Its VAE, 4 pixels a latent cell."),
+                io.ClipVision.Output(display_name="clip_vision", tooltip="Its image encoder."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        demo = load_demo_model()
+        return io.NodeOutput(demo.model, demo.clip, demo.vae, demo.clip_vision)
+
+
+class DemoSubject(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXDemoSubject",
+            display_name="DETEX Demo Subject",
+            category=DEMO_CATEGORY,
+            description="Photos and masks of a toy that the demo model has never seen.",
+            search_aliases=["detex", "example images"],
+            inputs=[
+                io.Int.Input("number", default=1, min=1, max=12, tooltip="Which toy."),
+                io.Int.Input("count", default=4, min=1, max=16, tooltip="How many photos."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=False,
+                    tooltip="Of the photos.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The photos, 64x64 pixels."),
+                io.Mask.Output(display_name="masks", tooltip="White is the toy."),
+                io.String.Output(display_name="class_word", tooltip="Such as ball."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, number, count, seed) -> io.NodeOutput:
+        subject = demo_subject(number - 1, count, seed)
+        return io.NodeOutput(subject.images, subject.masks, subject.class_word)

@@ -1,0 +1,10 @@
+"""The sockets of this pack."""
+
+from comfy_api.latest import io
+
+CATEGORY = "DETEX"
+
+SubjectSocket = io.Custom("DETEX_SUBJECT")
+ConceptSocket = io.Custom("DETEX_CONCEPT")
+AttentionSocket = io.Custom("DETEX_ATTENTION")
+LossMap = io.Custom("LOSS_MAP")

@@ -1,0 +1,113 @@
+"""Subject Images: photos and masks become a DETEX_SUBJECT."""
+
+from comfy_api.latest import io
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..detex.host.images import image_features, latent_encoder
+from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, make_subject
+from .sockets import CATEGORY, SubjectSocket
+
+
+class SubjectImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXSubjectImages",
+            display_name="Subject Images",
+            category=CATEGORY,
+            description="Collects 3-5 photos of one subject and its masks, and encodes them once.",
+            search_aliases=["dataset", "reference images", "training images", "dreambooth"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input(
+                    "images",
+                    tooltip="The photos: a batch or a list, any sizes. The first is P1 and B1, the "
+                    "second P2 and B2, and so on.",
+                ),
+                io.Mask.Input(
+                    "masks",
+                    tooltip="One mask a photo, in the same order: white is the subject. From any "
+                    "segmentation node, or painted.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="Its image features drive the pose and background words. For Stable "
+                    "Diffusion 1.x: CLIP ViT-L/14.",
+                ),
+                io.Vae.Input("vae", tooltip="The VAE of the checkpoint you train on."),
+                io.String.Input(
+                    "class_word", default="dog", tooltip="What the photos show: dog, boot, teapot."
+                ),
+                io.Combo.Input(
+                    "attribute",
+                    options=["auto", "pose", "view"],
+                    default="auto",
+                    tooltip='The word after [P]: "pose" for living things, "view" for objects and '
+                    "toys. auto decides by the class word.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=1024,
+                    step=64,
+                    tooltip="Side of the square training picture, in pixels: 512 for Stable "
+                    "Diffusion 1.x, 64 for the demo model.",
+                ),
+                io.Combo.Input(
+                    "blank",
+                    options=[*BLANK_COLOURS, "random"],
+                    default="white",
+                    advanced=True,
+                    tooltip="What stands in for the background where the subject trains alone. "
+                    "white is the paper mode; random keeps any one colour from being learned.",
+                ),
+                io.Int.Input(
+                    "scaled_copies",
+                    default=SCALED_COPIES,
+                    min=0,
+                    max=64,
+                    advanced=True,
+                    tooltip="Copies of each photo at random scales, captioned far away, close up "
+                    "and so on (Custom Diffusion's augmentation). 0 trains on the plain photos.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=False,
+                    advanced=True,
+                    tooltip="Of the scales and random blank colours.",
+                ),
+            ],
+            outputs=[
+                SubjectSocket.Output(
+                    display_name="subject", tooltip="Photos, masks and features, ready to train on."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, masks, clip_vision, vae, **widgets) -> io.NodeOutput:
+        settings = {name: values[0] for name, values in widgets.items()}
+        photos = [photo[..., :3] for batch in images for photo in batch]
+        planes = matched_masks(photos, [mask for batch in masks for mask in batch])
+        features = image_features(clip_vision[0], photos)
+        encode = latent_encoder(vae[0])
+        subject = make_subject(photos, planes, features, encode, **settings)
+        return io.NodeOutput(subject)
+
+
+def matched_masks(photos: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+    """One mask [H, W] a photo [H, W, 3], at its size. Raises ValueError for other counts."""
+    if len(photos) != len(masks):
+        raise ValueError(
+            f"There are {len(photos)} photos but {len(masks)} masks. Wire one mask for each "
+            "photo, in the same order."
+        )
+    return [
+        F.interpolate(mask[None, None].float(), size=photo.shape[:2], mode="bilinear")[0, 0]
+        for photo, mask in zip(photos, masks, strict=True)
+    ]

@@ -1,0 +1,246 @@
+"""DETEX Train."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..detex.concept import Concept
+from ..detex.config import Attributes, DetexConfig, TrainConfig
+from ..detex.host.progress import progress_bar
+from ..detex.host.training import train_concept
+from .sockets import CATEGORY, ConceptSocket, LossMap, SubjectSocket
+
+METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
+
+
+class Train(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXTrain",
+            display_name="DETEX Train",
+            category=CATEGORY,
+            description="Learns the subject as [V], each photo's pose as [P1].. and background as "
+            "[B1]... MODEL and CLIP stay as they are: the training works on copies.",
+            search_aliases=["dreambooth", "textual inversion", "custom diffusion", "train lora"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The checkpoint to train for: Stable Diffusion 1.x or 2.x."
+                ),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+                SubjectSocket.Input("subject", tooltip="From Subject Images."),
+                io.Image.Input(
+                    "prior_images",
+                    optional=True,
+                    tooltip="Pictures of the class that this checkpoint made with the prompt "
+                    '"photo of a dog" (or your class word): they keep the class from becoming your '
+                    "subject. The paper uses 200. Without them there is no prior loss.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="DETEX",
+                    tooltip="DETEX, or plain Custom Diffusion for comparison: [V] alone, no [P] or "
+                    "[B]; gamma and lambda_ca do nothing then.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=TrainConfig.steps,
+                    min=2,
+                    max=20000,
+                    tooltip="Optimiser steps. The paper uses 600.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=TrainConfig.batch_size,
+                    min=1,
+                    max=32,
+                    tooltip="Photos a step; as many prior images join them. The paper uses 4.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=TrainConfig.learning_rate,
+                    min=1e-7,
+                    max=1e-1,
+                    step=1e-7,
+                    round=False,
+                    tooltip="Per sample: it is multiplied by the batch size. The paper uses 1e-5; "
+                    "the demo model needs far more, see the quickstart workflow.",
+                ),
+                io.Float.Input(
+                    "gamma",
+                    default=DetexConfig.gamma,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Chance that a sample trains on the subject alone, on a blank ground.",
+                ),
+                io.Float.Input(
+                    "lambda_ca",
+                    default=DetexConfig.attention_weight,
+                    min=0.0,
+                    max=10.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Weight of the cross-attention loss that keeps [P] on the subject and "
+                    "[B] off it.",
+                ),
+                io.Float.Input(
+                    "lambda_pr",
+                    default=DetexConfig.prior_weight,
+                    min=0.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="Weight of the prior images' loss.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=False,
+                    tooltip="The same seed and settings give the same concept on one device.",
+                ),
+                *advanced_inputs(),
+            ],
+            outputs=[
+                ConceptSocket.Output(
+                    display_name="concept", tooltip="The learned words and K, V deltas."
+                ),
+                LossMap.Output(
+                    display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, subject, method, lambda_ca, lambda_pr, prior_images=None, **settings
+    ) -> io.NodeOutput:
+        detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
+        detex["attributes"] = Attributes(detex["attributes"])
+        config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
+        train = TrainConfig(**settings)
+        prior = prior_latents(subject, prior_images) if lambda_pr else None
+        on_step = progress_bar(train.steps)
+        concept, history = train_concept(model, clip, subject, prior, config, train, on_step)
+        losses = total_loss(history, config)
+        return io.NodeOutput(concept, {"loss": losses}, ui=ui.PreviewText(summary(concept)))
+
+
+ADVANCED_DETEX = (
+    "attributes",
+    "attention_norm",
+    "attention_map",
+    "masked_loss",
+    "detach_start_token",
+    "center_features",
+    "reduction",
+)
+
+
+def advanced_inputs() -> list[io.Input]:
+    """The settings that the page folds away; the defaults are the paper mode."""
+    return [
+        io.Float.Input(
+            "token_rate",
+            default=TrainConfig.token_rate,
+            min=0.0,
+            max=1000.0,
+            advanced=True,
+            tooltip="Multiplies the learning rate of the word vectors.",
+        ),
+        io.Float.Input(
+            "mapper_rate",
+            default=TrainConfig.mapper_rate,
+            min=0.0,
+            max=1000.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Multiplies the learning rate of the attribute mappers.",
+        ),
+        io.Boolean.Input(
+            "stratified_timesteps",
+            default=TrainConfig.stratified_timesteps,
+            advanced=True,
+            tooltip="Spread each batch's timesteps over the schedule: less noise in the gradient.",
+        ),
+        io.Combo.Input(
+            "attributes",
+            options=[Attributes.MAPPERS.value, Attributes.VECTORS.value],
+            default=DetexConfig.attributes.value,
+            advanced=True,
+            tooltip="[P] and [B] from mappers over CLIP features (the paper), or as free vectors.",
+        ),
+        io.Combo.Input(
+            "attention_norm",
+            options=["mse", "l1", "fro"],
+            default=DetexConfig.attention_norm,
+            advanced=True,
+            tooltip="The norm of the cross-attention loss, which the paper leaves open.",
+        ),
+        io.Combo.Input(
+            "attention_map",
+            options=["max", "max_detach", "minmax", "raw"],
+            default=DetexConfig.attention_map,
+            advanced=True,
+            tooltip="How an attention map is scaled before it is compared with the mask.",
+        ),
+        io.Boolean.Input(
+            "masked_loss",
+            default=DetexConfig.masked_loss,
+            advanced=True,
+            tooltip="Where the subject trains alone, count only its pixels (worse in the paper).",
+        ),
+        io.Boolean.Input(
+            "detach_start_token",
+            default=DetexConfig.detach_start_token,
+            advanced=True,
+            tooltip="No gradient through the start token, which all prompts share.",
+        ),
+        io.Boolean.Input(
+            "center_features",
+            default=DetexConfig.center_features,
+            advanced=True,
+            tooltip="Subtract the photos' mean CLIP feature: their words start further apart.",
+        ),
+        io.Combo.Input(
+            "reduction",
+            options=["mean", "adobe"],
+            default=DetexConfig.reduction,
+            advanced=True,
+            tooltip="adobe: the photo loss counts four times, as in Custom Diffusion's own code.",
+        ),
+    ]
+
+
+def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
+    """Prior images [R, H, W, 3], centre-cropped to the subject's resolution, as latents."""
+    if images is None:
+        return None
+    side = min(images.shape[1:3])
+    top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+    square = images[:, top : top + side, left : left + side, :3].movedim(-1, 1)
+    if side != subject.resolution:
+        size = (subject.resolution, subject.resolution)
+        square = torch.nn.functional.interpolate(square, size=size, mode="bicubic", antialias=True)
+    return subject.encode(square.movedim(1, -1).clamp(0, 1))
+
+
+def total_loss(history: Mapping[str, Sequence[float]], config: DetexConfig) -> list[float]:
+    """The weighted sum at each step."""
+    weights = {"prior": config.prior_weight, "attention": config.attention_weight}
+    columns = [[weights.get(name, 1.0) * v for v in values] for name, values in history.items()]
+    return [sum(step) for step in zip(*columns, strict=True)]
+
+
+def summary(concept: Concept) -> str:
+    """What the run did, in a few lines for the node."""
+    lines = [f"{concept.method}: {concept.config['steps']} steps"]
+    for name, (first, last) in concept.report["losses"].items():
+        lines.append(f"{name} loss {first:.4f} -> {last:.4f}")
+    before, after = concept.report["overlap"]["before"], concept.report["overlap"]["after"]
+    for name in after:
+        lines.append(f"{name} map on its region (IoU) {before[name]:.2f} -> {after[name]:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Settings check themselves, and their defaults are the paper's."""
+
+import json
+
+import pytest
+
+from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig, as_json
+
+
+def test_default_rate_is_the_papers_times_the_batch():
+    assert TrainConfig().effective_rate == pytest.approx(4e-5)
+
+
+def test_defaults_are_the_paper_mode():
+    config = DetexConfig()
+    assert (config.gamma, config.attention_weight, config.prior_weight) == (0.5, 0.01, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must lie between 0 and 1, got 0.0"),
+        ({"learning_rate": 1.5}, "got 1.5"),
+    ],
+)
+def test_senseless_training_settings_are_refused(settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gamma": 1.1}, "gamma is a probability between 0 and 1, got 1.1"),
+        ({"gamma": -0.1}, "got -0.1"),
+        ({"attention_weight": -1}, "attention_weight must not be negative, got -1"),
+        ({"prior_weight": -1}, "prior_weight must not be negative, got -1"),
+        ({"attention_norm": "l2"}, "attention_norm must be one of .*mse.*got 'l2'"),
+        ({"attention_map": "sum"}, "attention_map must be one of .*minmax.*got 'sum'"),
+        ({"reduction": "sum"}, "reduction must be one of .*adobe.*got 'sum'"),
+        ({"attributes": Attributes.NONE}, r"Without \[P\] and \[B\] there is no attention loss"),
+    ],
+)
+def test_senseless_method_settings_are_refused(settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        DetexConfig(**settings)
+
+
+def test_custom_diffusion_is_detex_with_every_addition_off():
+    config = DetexConfig.custom_diffusion(gamma=0.7, attention_weight=0.5, prior_weight=0.3)
+    assert (config.attributes, config.gamma, config.attention_weight) == (Attributes.NONE, 0, 0)
+    assert config.prior_weight == 0.3
+
+
+def test_method_is_named_by_what_it_learns():
+    assert DetexConfig().method == "DETEX"
+    assert DetexConfig.custom_diffusion().method == "Custom Diffusion"
+
+
+def test_settings_become_plain_json():
+    merged = json.loads(json.dumps(as_json(TrainConfig(), DetexConfig())))
+    assert merged["attributes"] == "mappers"
+    assert merged["steps"] == 600

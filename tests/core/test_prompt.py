@@ -1,0 +1,87 @@
+"""Prompts with placeholders."""
+
+import pytest
+
+from detex_pack.detex.prompt import (
+    PromptTokens,
+    attribute_word,
+    check_words,
+    split_placeholders,
+    training_prompt,
+    with_clauses,
+)
+
+
+def test_full_caption_is_the_papers_y():
+    caption = training_prompt("dog", "pose", {"V", "P", "B"})
+    assert caption == "photo of a [V] dog with [P] pose in [B] background"
+
+
+def test_blanked_caption_has_no_background_clause():
+    assert training_prompt("boot", "view", {"V", "P"}) == "photo of a [V] boot with [P] view"
+
+
+def test_prior_caption_has_no_learned_word():
+    assert training_prompt("dog", "pose", ()) == "photo of a dog"
+
+
+def test_scaled_copy_puts_its_prefix_first():
+    assert training_prompt("dog", "pose", {"V"}, "a far away ") == "a far away photo of a [V] dog"
+
+
+@pytest.mark.parametrize(
+    ("class_word", "word"),
+    [
+        ("dog", "pose"),
+        ("Cat", "pose"),
+        ("golden retriever dog", "pose"),
+        ("toy dog", "view"),
+        ("bear plushie", "view"),
+        ("stuffed animal", "view"),
+        ("boot", "view"),
+        ("dog bowl", "view"),
+    ],
+)
+def test_living_things_have_a_pose_and_objects_a_view(class_word: str, word: str):
+    assert attribute_word(class_word) == word
+
+
+def test_pieces_and_placeholders_of_a_prompt_alternate():
+    pieces, words = split_placeholders("a ([V]:1.2) dog, [P2].")
+    assert pieces == ["a (", ":1.2) dog, ", "."]
+    assert words == ["V", "P2"]
+
+
+def test_brackets_around_other_text_are_no_placeholder():
+    assert split_placeholders("a [dog] [12] [VV1] []")[1] == []
+
+
+def test_clauses_follow_the_trained_order():
+    text = with_clauses("a [V] dog on a beach", "pose", 2, 1)
+    assert text == "a [V] dog on a beach with [P2] pose in [B1] background"
+
+
+def test_number_zero_adds_no_clause():
+    assert with_clauses("a [V] dog", "pose", 0, 0) == "a [V] dog"
+
+
+def test_clause_does_not_follow_a_full_stop():
+    assert with_clauses("a [V] boot. ", "view", 1, 0) == "a [V] boot with [P1] view"
+
+
+def test_unknown_placeholders_are_listed_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"asks for \[P9\], \[X\].* has \[V\], \[P1\], \[B1\]\."):
+        check_words("a [X] [V] dog with [P9] pose", ("V", "P1", "B1"))
+
+
+def test_known_placeholders_pass():
+    check_words("a [V] dog with [P1] pose, [V]", ("V", "P1", "B1"))
+
+
+def test_position_of_a_word_is_that_of_its_slot():
+    assert PromptTokens((1, 2, 3), ((1, "V"), (2, "P"))).position("P") == 2
+
+
+def test_position_of_a_missing_word_is_an_error():
+    with pytest.raises(KeyError, match="B"):
+        PromptTokens((1, 2, 3), ((1, "V"),)).position("B")

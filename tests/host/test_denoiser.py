@@ -1,0 +1,287 @@
+"""The private copy of the UNet: what it answers, where gradients go, what is refused."""
+
+import gc
+import weakref
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models
+import pytest
+import tiny
+import torch
+from comfy.ldm.modules import attention as host_attention
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.attention import AttentionTap
+from detex_pack.detex.host.denoiser import ComfyDenoiser, private_copy, training_session
+from detex_pack.detex.kv import KVDeltas
+from detex_pack.detex.losses import map_loss
+from detex_pack.detex.noise import add_noise, training_target
+
+GRID = (4, 6)  # half of latents of 8 x 12
+
+
+@pytest.fixture(scope="module")
+def denoiser(model: ModelPatcher, clip: comfy.sd.CLIP):
+    with training_session(model, clip, (2, 4, 8, 12)) as (made, _):
+        yield made
+
+
+def inputs(batch: int = 2, tokens: int = 77) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """latents, noise [B, 4, 8, 12], timesteps [B], cond [B, T, C]."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, batch, 4, 8, 12, generator=generator)
+    cond = torch.randn(batch, tokens, tiny.WIDTH, generator=generator)
+    return latents, noise, torch.tensor([700, 40, 3, 999])[:batch], cond
+
+
+def host_model(prediction: str) -> ModelPatcher:
+    return tiny.tiny_model(v_prediction=prediction == "v")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_noisy_latents_are_those_of_comfyuis_model_sampling(prediction: str):
+    sampling = host_model(prediction).model.model_sampling
+    latents, noise, timesteps, _ = inputs()
+    sigmas = sampling.sigmas[timesteps]
+    host = sampling.noise_scaling(sigmas.view(-1, 1, 1, 1), noise, latents)
+    host = sampling.calculate_input(sigmas, host)
+    torch.testing.assert_close(add_noise(latents, noise, sigmas), host, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_perfect_answer_is_denoised_by_comfyui_to_the_latents(prediction: str):
+    sampling = host_model(prediction).model.model_sampling
+    latents, noise, timesteps, _ = inputs()
+    sigmas = sampling.sigmas[timesteps]
+    target = training_target(latents, noise, sigmas, v_prediction=prediction == "v")
+    noisy = latents + sigmas.view(-1, 1, 1, 1) * noise  # as the sampler holds it
+    denoised = sampling.calculate_denoised(sigmas, target, noisy)
+    torch.testing.assert_close(denoised, latents, atol=1e-4, rtol=0)
+
+
+def test_schedule_has_stable_diffusions_thousand_steps(denoiser: ComfyDenoiser):
+    # beta from 0.00085 to 0.012, linear in the root: sigma from 0.0292 to 14.6
+    assert len(denoiser.sigmas) == 1000
+    assert denoiser.sigmas[0].item() == pytest.approx(0.0292, abs=1e-4)
+    assert denoiser.sigmas[-1].item() == pytest.approx(14.6146, abs=1e-3)
+
+
+def test_direct_call_is_the_answer_behind_comfyuis_apply_model(
+    denoiser: ComfyDenoiser, model: ModelPatcher
+):
+    latents, noise, timesteps, cond = inputs()
+    sigmas = denoiser.sigmas[timesteps]
+    spread = sigmas.view(-1, 1, 1, 1)
+    with torch.no_grad():
+        ours = denoiser.predict(add_noise(latents, noise, sigmas), timesteps.float(), cond, None)
+        noisy = latents + spread * noise
+        denoised = model.model.apply_model(noisy, sigmas, c_crossattn=cond)
+    torch.testing.assert_close(noisy - spread * ours, denoised, atol=1e-4, rtol=1e-4)
+
+
+def predict(denoiser: ComfyDenoiser, cond: Tensor, tap: AttentionTap | None) -> Tensor:
+    latents, _, timesteps, _ = inputs(len(cond))
+    return denoiser.predict(latents, timesteps.float(), cond, tap)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_tapped_forward_equals_the_stock_one(denoiser: ComfyDenoiser, rows: int):
+    cond = inputs(3)[3]
+    tapped = predict(denoiser, cond, AttentionTap(GRID, rows))
+    torch.testing.assert_close(tapped, predict(denoiser, cond, None), atol=1e-5, rtol=0)
+
+
+def test_tapped_context_gradient_equals_the_stock_one(denoiser: ComfyDenoiser):
+    slopes = []
+    for tap in (None, AttentionTap(GRID, 2)):
+        cond = inputs()[3].requires_grad_()
+        predict(denoiser, cond, tap).square().mean().backward()
+        slopes.append(cond.grad)
+    torch.testing.assert_close(slopes[0], slopes[1], atol=1e-8, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_tapped_maps_sum_to_one_over_the_tokens(denoiser: ComfyDenoiser):
+    tap = AttentionTap(GRID, 2)
+    predict(denoiser, inputs()[3], tap)
+    total = sum(tap.token_map(torch.tensor([t, t])) for t in range(77))
+    torch.testing.assert_close(total, torch.ones(2, *GRID))
+
+
+@torch.no_grad()
+def test_tap_takes_every_layer_on_its_grid_and_no_other(denoiser: ComfyDenoiser):
+    coarse, fine = AttentionTap((4, 6), 1), AttentionTap((8, 12), 1)
+    for tap in (coarse, fine):
+        predict(denoiser, inputs(1)[3], tap)
+    # level 0: input 1, output 2 and 3; level 1: input 3, middle, output 0 and 1
+    assert (fine.layers, coarse.layers) == (3, 4)
+
+
+@torch.no_grad()
+def test_taps_rows_are_the_first_samples_only(denoiser: ComfyDenoiser):
+    cond = inputs(2)[3]
+    few, all_rows = AttentionTap(GRID, 1), AttentionTap(GRID, 2)
+    for tap in (few, all_rows):
+        predict(denoiser, cond, tap)
+    first = all_rows.token_map(torch.tensor([5, 5]))[:1]
+    torch.testing.assert_close(few.token_map(torch.tensor([5])), first, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_tap_that_finds_no_layer_says_so(denoiser: ComfyDenoiser):
+    tap = AttentionTap((5, 5), 1)
+    predict(denoiser, inputs(1)[3], tap)
+    with pytest.raises(RuntimeError, match="No cross-attention layer works on a 5x5 grid"):
+        tap.token_map(torch.tensor([1]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tapped", [False, True])
+def test_attention_runs_on_torchs_kernel_whatever_the_user_chose(
+    denoiser: ComfyDenoiser, monkeypatch: pytest.MonkeyPatch, tapped: bool
+):
+    def no_backward(*_args, **_kwargs):
+        raise AssertionError("a kernel without a backward was used")
+
+    chosen = host_attention.wrap_attn(no_backward)  # as sage and flash attention are registered
+    monkeypatch.setattr(host_attention, "optimized_attention", chosen)
+    monkeypatch.setattr(host_attention, "optimized_attention_masked", chosen)
+    tap = AttentionTap(GRID, 1) if tapped else None
+    assert predict(denoiser, inputs(2)[3], tap).isfinite().all()
+
+
+def attention_slopes(denoiser: ComfyDenoiser) -> dict[str, float]:
+    """Largest gradient of the attention loss alone, for each K and V matrix."""
+    deltas = KVDeltas(denoiser.kv_shapes)
+    tap = AttentionTap(GRID, 2)
+    target = torch.zeros(2, *GRID)
+    target[:, 1:3, 2:4] = 1
+    with denoiser.with_deltas(deltas, detach_start_token=True):
+        predict(denoiser, inputs()[3], tap)
+        maps = tap.token_map(torch.tensor([7, 7]))
+        map_loss(maps, target, torch.ones_like(target)).sum().backward()
+    grads = {name: p.grad for name, p in deltas.named().items()}
+    return {name: 0.0 if g is None else g.abs().max().item() for name, g in grads.items()}
+
+
+def test_attention_loss_reaches_exactly_what_lies_before_the_last_tapped_softmax(
+    denoiser: ComfyDenoiser,
+):
+    reached = {name for name, slope in attention_slopes(denoiser).items() if slope > 0}
+    before = ["input_blocks.1.1", "input_blocks.3.1", "middle_block.1", "output_blocks.0.1"]
+    kv = {f"{b}.transformer_blocks.0.attn2.{m}" for b in before for m in ("to_k", "to_v")}
+    # of the last tapped layer K alone; of output_blocks 2 and 3, which come later, nothing
+    assert reached == kv | {"output_blocks.1.1.transformer_blocks.0.attn2.to_k"}
+
+
+def delta_slopes(denoiser: ComfyDenoiser, *, tokens: int, detach: bool) -> float:
+    deltas = KVDeltas(denoiser.kv_shapes)
+    cond = inputs(tokens=tokens)[3].requires_grad_()
+    with denoiser.with_deltas(deltas, detach_start_token=detach):
+        predict(denoiser, cond, None).square().mean().backward()
+    grads = [p.grad for p in deltas.parameters() if p.grad is not None]
+    return max((g.abs().max().item() for g in grads), default=0.0)
+
+
+def test_start_token_alone_trains_nothing(denoiser: ComfyDenoiser):
+    assert delta_slopes(denoiser, tokens=1, detach=True) == 0
+
+
+def test_start_token_alone_trains_when_it_is_not_detached(denoiser: ComfyDenoiser):
+    assert delta_slopes(denoiser, tokens=1, detach=False) > 0
+
+
+def test_whole_prompt_trains_with_the_start_token_detached(denoiser: ComfyDenoiser):
+    assert delta_slopes(denoiser, tokens=77, detach=True) > 0
+
+
+@torch.no_grad()
+def test_zero_deltas_and_the_detach_change_no_bit(denoiser: ComfyDenoiser):
+    cond = inputs()[3]
+    plain = predict(denoiser, cond, None)
+    for detach in (False, True):
+        with denoiser.with_deltas(KVDeltas(denoiser.kv_shapes), detach_start_token=detach):
+            assert torch.equal(predict(denoiser, cond, None), plain)
+
+
+def test_deltas_leave_with_their_context_even_after_an_error(denoiser: ComfyDenoiser):
+    deltas = KVDeltas(denoiser.kv_shapes)
+    with torch.no_grad():
+        for matrix in deltas.parameters():
+            matrix.fill_(0.1)
+        plain = predict(denoiser, inputs()[3], None)
+        with (
+            pytest.raises(ZeroDivisionError),
+            denoiser.with_deltas(deltas, detach_start_token=True),
+        ):
+            assert not torch.allclose(predict(denoiser, inputs()[3], None), plain, atol=1e-3)
+            raise ZeroDivisionError
+        assert torch.equal(predict(denoiser, inputs()[3], None), plain)
+
+
+def test_copy_shares_no_weight_with_the_users_model(model: ModelPatcher):
+    copy = private_copy(model, "MODEL")
+    theirs = {p.data_ptr() for p in model.model.parameters()}
+    assert theirs.isdisjoint(p.data_ptr() for p in copy.model.parameters())
+
+
+def test_session_lets_its_copies_go(
+    model: ModelPatcher, clip: comfy.sd.CLIP, caplog: pytest.LogCaptureFixture
+):
+    with training_session(model, clip, (2, 4, 8, 12)) as (denoiser, text):
+        copies = weakref.ref(denoiser.unet), weakref.ref(text.clip.cond_stage_model)
+    del denoiser, text
+    gc.collect()
+    comfy.model_management.cleanup_models_gc()
+    assert [copy() for copy in copies] == [None, None]
+    assert [r.message for r in caplog.records if "leak" in r.message] == []
+
+
+def test_copy_of_a_dynamic_model_is_not_dynamic(clip: comfy.sd.CLIP):
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self) -> bool:
+            return True
+
+    model = tiny.tiny_model()
+    dynamic = Dynamic(model.model, model.load_device, model.offload_device)
+    dynamic.cached_patcher_init = model.cached_patcher_init
+    assert not private_copy(dynamic, "MODEL").is_dynamic()
+
+
+def test_copy_keeps_the_users_loras(model: ModelPatcher):
+    patched = model.clone()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
+    assert list(private_copy(patched, "MODEL").patches) == [key]
+
+
+def test_checkpoint_loader_that_gives_several_models_is_loaded_again_too():
+    model = tiny.tiny_model()
+    both = (tiny.tiny_clip().patcher, tiny.tiny_model())
+    model.cached_patcher_init = (lambda disable_dynamic=False: both, (), 1)
+    assert private_copy(model, "MODEL").model is both[1].model
+
+
+@pytest.mark.parametrize("socket", ["MODEL", "CLIP"])
+def test_model_that_cannot_be_loaded_twice_is_refused(
+    model: ModelPatcher, clip: comfy.sd.CLIP, socket: str
+):
+    patcher = (model if socket == "MODEL" else clip.patcher).clone()
+    patcher.cached_patcher_init = None
+    with pytest.raises(ValueError, match=f"loaded this {socket} does not let .* Load Checkpoint"):
+        private_copy(patcher, socket)
+
+
+def test_quantised_model_is_refused():
+    model = tiny.tiny_model()
+    layer = model.model.diffusion_model.out[2]
+    layer.weight = torch.nn.Parameter(
+        layer.weight.data.to(torch.float8_e4m3fn), requires_grad=False
+    )
+    with pytest.raises(ValueError, match=r"MODEL is quantised.*fp16 or fp32 checkpoint"):
+        private_copy(model, "MODEL")

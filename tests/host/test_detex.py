@@ -1,0 +1,254 @@
+"""The method itself on the small UNet: batches, blanked samples and terms."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import comfy.sd
+import pytest
+import tiny
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.attention import AttentionTap
+from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.host.denoiser import training_session
+from detex_pack.detex.methods.detex import Batch, Detex, attention_overlap
+from detex_pack.detex.subject import Subject
+from detex_pack.detex.trainer import step_terms
+from detex_pack.detex.trainer import train as run_steps
+
+GRID = (4, 4)
+
+
+@pytest.fixture(scope="module")
+def session(model: ModelPatcher, clip: comfy.sd.CLIP) -> Iterator[tuple]:
+    with training_session(model, clip, (4, 4, 8, 8)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def made(session: tuple, subject: Subject, prior_latents: Tensor):
+    """made(config settings..., prior=...) -> Detex, on batches of three photos."""
+
+    def make(prior: Tensor | None = prior_latents, batch_size: int = 3, **settings) -> Detex:
+        return Detex(
+            settings.pop("subject", subject),
+            prior,
+            DetexConfig(**settings),
+            TrainConfig(batch_size=batch_size),
+            *session,
+        )
+
+    return make
+
+
+def test_gamma_zero_blanks_nothing(made):
+    method = made(gamma=0)
+    assert not any(method.sample_batch().blanked.any() for _ in range(50))
+
+
+def test_gamma_one_blanks_everything(made):
+    method = made(gamma=1)
+    assert all(method.sample_batch().blanked.all() for _ in range(50))
+
+
+def test_gamma_is_the_share_of_blanked_samples(made):
+    method = made(gamma=0.3, prior=None)
+    blanked = sum(method.sample_batch().blanked.sum().item() for _ in range(500))
+    # binomial, n = 1500: mean 450, standard deviation 17.7; four of them
+    assert abs(blanked - 450) < 71
+
+
+def test_samples_are_blanked_one_by_one_not_by_the_batch(made):
+    method = made(gamma=0.5, prior=None)
+    counts = {int(method.sample_batch().blanked.sum()) for _ in range(50)}
+    assert counts == {0, 1, 2, 3}
+
+
+def test_blanked_samples_use_the_blanked_latents(made, subject: Subject):
+    batch = made(gamma=0.5).sample_batch()
+    for i, (photo, blanked) in enumerate(zip(batch.photos, batch.blanked, strict=True)):
+        source = subject.blanked if blanked else subject.latents
+        assert torch.equal(batch.latents[i], source[photo, 0])
+    assert 0 < batch.blanked.sum() < 3  # both kinds were seen
+
+
+def test_blanked_prompt_has_no_background_word_and_the_other_has_all(made):
+    batch = made(gamma=0.5).sample_batch()
+    for prompt, blanked in zip(batch.prompts, batch.blanked, strict=True):
+        assert prompt.words == ({"V", "P"} if blanked else {"V", "P", "B"})
+
+
+def test_gamma_does_not_touch_the_choice_of_photos(made):
+    drawn = [[made(gamma=g).sample_batch().photos.tolist() for _ in range(1)] for g in (0, 0.5, 1)]
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_photos_do_not_repeat_within_a_batch_where_there_are_enough(made):
+    method = made()
+    assert all(len(set(method.sample_batch().photos.tolist())) == 3 for _ in range(20))
+
+
+def crafted_tap(pose: Tensor, background: Tensor) -> AttentionTap:
+    """Maps in which tokens 7 and 10 ([P], [B]) look like this; [h, w] each, one sample."""
+    probs = torch.zeros(1, 1, GRID[0] * GRID[1], 77)
+    probs[0, 0, :, 7], probs[0, 0, :, 10] = pose.flatten(), background.flatten()
+    tap = AttentionTap(GRID, rows=1)
+    tap.add(probs)
+    return tap
+
+
+def one_sample(method: Detex, *, blanked: bool) -> Batch:
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 2:6, 2:6] = 1  # the middle 2x2 of the 4x4 grid
+    return Batch(
+        photos=torch.tensor([0]),
+        blanked=torch.tensor([blanked]),
+        latents=torch.zeros(1, 4, 8, 8),
+        masks=mask,
+        valid=torch.ones(1, 8, 8),
+        prompts=(method.prompt("", blanked=blanked),),
+    )
+
+
+def attention_term(method: Detex, tap: AttentionTap, *, blanked: bool) -> float:
+    batch = one_sample(method, blanked=blanked)
+    zeros = torch.zeros_like(batch.latents)
+    return method.loss_terms(batch, zeros, zeros, tap)["attention"].item()
+
+
+MIDDLE = torch.zeros(GRID)
+MIDDLE[1:3, 1:3] = 0.02
+
+
+def test_pose_on_the_subject_and_background_off_it_costs_nothing(made):
+    tap = crafted_tap(MIDDLE, 0.02 - MIDDLE)
+    assert attention_term(made(), tap, blanked=False) == pytest.approx(0, abs=1e-6)
+
+
+def test_background_word_on_the_subject_costs_one(made):
+    tap = crafted_tap(MIDDLE, MIDDLE)  # every cell wrong
+    assert attention_term(made(), tap, blanked=False) == pytest.approx(1, abs=1e-3)
+
+
+def test_blanked_sample_has_no_background_term(made):
+    tap = crafted_tap(MIDDLE, MIDDLE)
+    assert attention_term(made(), tap, blanked=True) == pytest.approx(0, abs=1e-6)
+
+
+def test_blanked_sample_keeps_the_pose_term(made):
+    tap = crafted_tap(0.02 - MIDDLE, MIDDLE)
+    assert attention_term(made(), tap, blanked=True) == pytest.approx(1, abs=1e-3)
+
+
+def test_pose_term_of_blanked_samples_can_be_switched_off(made):
+    tap = crafted_tap(0.02 - MIDDLE, MIDDLE)
+    assert attention_term(made(masked_pose=False), tap, blanked=True) == 0
+
+
+def test_masked_loss_counts_the_subject_of_a_blanked_sample_alone(made):
+    method = made(masked_loss=True, attributes=Attributes.NONE, attention_weight=0)
+    target = torch.zeros(1, 4, 8, 8)
+    output = torch.ones(1, 4, 8, 8)
+    output[:, :, 2:6, 2:6] = 3  # the subject's 16 cells: 9; all others: 1
+    alone = method.loss_terms(one_sample(method, blanked=True), output, target, None)
+    whole = method.loss_terms(one_sample(method, blanked=False), output, target, None)
+    assert alone["diffusion"].item() == pytest.approx(9)
+    assert whole["diffusion"].item() == pytest.approx((16 * 9 + 48) / 64)
+
+
+def terms_of(method: Detex, session: tuple) -> dict[str, float]:
+    denoiser, _ = session
+    config = method.train_config
+    with denoiser.with_deltas(method.deltas, detach_start_token=True):
+        terms = step_terms(method, denoiser, config, torch.Generator().manual_seed(0))
+    return {name: term.item() for name, term in terms.items()}
+
+
+def test_prior_images_get_no_attention_loss(made, session: tuple, prior_latents: Tensor):
+    one, other = (terms_of(made(prior=p), session) for p in (prior_latents, 3 * prior_latents))
+    assert one["prior"] != pytest.approx(other["prior"], rel=1e-3)
+    assert one["attention"] == pytest.approx(other["attention"], rel=1e-5)
+    assert one["diffusion"] == pytest.approx(other["diffusion"], rel=1e-5)
+
+
+def test_prior_images_have_the_plain_caption(made, session: tuple):
+    method = made()
+    batch = method.sample_batch()
+    _, text = session
+    plain = text.encode([text.tokenize("photo of a ball")], [{}])
+    assert torch.equal(method.cond(batch)[3:], plain.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("settings", [{"prior": None}, {"prior_weight": 0}])
+def test_without_prior_images_or_weight_there_is_no_prior_term(
+    made, session: tuple, settings: dict
+):
+    assert set(terms_of(made(**settings), session)) == {"diffusion", "attention"}
+
+
+def test_maps_are_taken_of_the_photos_on_half_the_latent_side(made):
+    method = made()
+    tap = method.tap(method.sample_batch())  # three photos and three prior images of 8x8
+    assert (tap.rows, tap.grid) == (3, (4, 4))
+
+
+def test_attention_weight_zero_takes_no_maps(made):
+    method = made(attention_weight=0)
+    assert method.tap(method.sample_batch()) is None
+
+
+def test_rates_of_words_and_mappers_are_multiplied(session: tuple, subject: Subject):
+    train = TrainConfig(batch_size=2, learning_rate=1e-4, token_rate=3, mapper_rate=5)
+    method = Detex(subject, None, DetexConfig(), train, *session)
+    assert [g["lr"] for g in method.parameter_groups()] == pytest.approx([2e-4, 6e-4, 1e-3])
+    vectors = Detex(subject, None, DetexConfig(attributes=Attributes.VECTORS), train, *session)
+    assert [len(g["params"]) for g in vectors.parameter_groups()] == [14, 7]
+
+
+def test_overlap_scores_pose_and_background_between_zero_and_one(
+    made, session: tuple, subject: Subject
+):
+    scores = attention_overlap(made(), session[0])
+    assert set(scores) == {"pose", "background"}
+    assert all(0 <= score <= 1 for score in scores.values())
+
+
+def test_overlap_does_not_move_the_training(made, session: tuple):
+    plain, looked_at = made(), made()
+    attention_overlap(looked_at, session[0])
+    assert terms_of(plain, session) == terms_of(looked_at, session)
+
+
+@pytest.mark.parametrize("attributes", [Attributes.MAPPERS, Attributes.VECTORS])
+def test_exported_words_are_those_of_the_final_weights(
+    session: tuple, subject: Subject, attributes: Attributes
+):
+    train = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
+    method = Detex(subject, None, DetexConfig(attributes=attributes), train, *session)
+    run_steps(method, session[0], train, lambda *_: None)
+    exported = method.words.export()
+    with torch.no_grad():
+        for role, source in method.words.attributes.items():
+            live = source(torch.arange(3))
+            for i in range(3):
+                assert torch.equal(exported[f"{role}{i + 1}"], live[i][None])
+
+
+def test_word_scale_is_the_token_tables(session: tuple, made):
+    _, text = session
+    offset = made().words.attributes["P"]
+    vectors = offset(torch.arange(3)) - offset.anchor
+    assert vectors.square().mean().sqrt().item() == pytest.approx(
+        0.25 * text.embedding_rms(), rel=1e-3
+    )
+    assert math.isclose(text.embedding_rms(), 0.02, rel_tol=0.01)
+    assert offset.anchor.shape == (tiny.WIDTH,)
+
+
+def test_prefix_of_a_scaled_copy_moves_the_words(made, subject: Subject):
+    far = dataclasses.replace(subject, prefixes=(("a far away ",),) * 3)
+    batch = made(subject=far, gamma=0).sample_batch()
+    assert {prompt.position("P") for prompt in batch.prompts} == {10}  # 7 + three tokens

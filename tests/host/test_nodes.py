@@ -1,0 +1,275 @@
+"""The pack in ComfyUI's own loader, its schemas, and what each node refuses."""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.sd
+import nodes
+import pytest
+import torch
+from comfy.clip_vision import ClipVisionModel
+from comfy_api.latest import io
+from torch import Tensor
+
+from detex_pack.detex.concept import Concept
+from detex_pack.nodes import comfy_entrypoint
+from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
+from detex_pack.nodes.subject import SubjectImages
+from detex_pack.nodes.train import prior_latents as prior_latents_of
+from detex_pack.nodes.train import total_loss
+
+SNAPSHOT = Path(__file__).with_name("schemas.json")
+IDS = {
+    "DETEXApplyEmbeddings",
+    "DETEXAttentionPreview",
+    "DETEXCaptureAttention",
+    "DETEXComposePrompt",
+    "DETEXDemoModel",
+    "DETEXDemoSubject",
+    "DETEXLoadEmbeddings",
+    "DETEXSaveEmbeddings",
+    "DETEXSubjectImages",
+    "DETEXTrain",
+}
+
+
+class Records(logging.Handler):
+    """Keeps every message of at least a warning."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def loaded(root: Path) -> Iterator[SimpleNamespace]:
+    """The pack, loaded by ComfyUI's own loader as from custom_nodes."""
+    records, patch = Records(), pytest.MonkeyPatch()
+    for name in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "EXTENSION_WEB_DIRS"):
+        patch.setattr(nodes, name, dict(getattr(nodes, name)))
+    known = set(nodes.NODE_CLASS_MAPPINGS)
+    logging.getLogger().addHandler(records)
+    try:
+        success = asyncio.run(nodes.load_custom_node(str(root)))
+        new = {k: v for k, v in nodes.NODE_CLASS_MAPPINGS.items() if k not in known}
+        web = nodes.EXTENSION_WEB_DIRS.get(root.name)
+        yield SimpleNamespace(success=success, classes=new, messages=records.messages, web=web)
+    finally:
+        logging.getLogger().removeHandler(records)
+        patch.undo()
+
+
+def test_pack_loads_without_a_warning(loaded: SimpleNamespace):
+    assert loaded.success
+    assert loaded.messages == []
+
+
+def test_pack_registers_exactly_the_intended_nodes(loaded: SimpleNamespace):
+    assert set(loaded.classes) == IDS
+
+
+def test_pack_speaks_the_new_node_api_only(root: Path):
+    # with NODE_CLASS_MAPPINGS beside it, ComfyUI would never call the entry point
+    assert "NODE_CLASS_MAPPINGS" not in (root / "__init__.py").read_text(encoding="utf-8")
+
+
+def test_every_node_has_its_help_page_where_the_page_looks(loaded: SimpleNamespace):
+    assert loaded.web is not None
+    pages = {path.stem for path in (Path(loaded.web) / "docs").glob("*.md")}
+    assert pages == IDS
+
+
+def type_of(specification: tuple) -> list:
+    """[type] of an input; with its choices and default, where it has some."""
+    kind, *rest = specification
+    options = rest[0] if rest else {}
+    fact: dict = {"type": "COMBO" if isinstance(kind, list) else kind}
+    fact |= {key: options[key] for key in ("default", "min", "max", "advanced") if key in options}
+    choices = options.get("options", kind if isinstance(kind, list) else None)
+    if choices is not None:
+        fact["choices"] = choices
+    return fact
+
+
+def schema_facts(node: type) -> dict:
+    info = node.GET_NODE_INFO_V1()
+    inputs = {
+        group: {name: type_of(spec) for name, spec in info["input"].get(group, {}).items()}
+        for group in ("required", "optional")
+    }
+    inputs["required"].get("file", {}).pop("choices", None)  # the files of this machine
+    return {
+        "inputs": inputs,
+        "outputs": [
+            [name, kind] for name, kind in zip(info["output_name"], info["output"], strict=True)
+        ],
+        "is_output_node": info["output_node"],
+    }
+
+
+def test_schemas_are_those_of_the_snapshot(loaded: SimpleNamespace):
+    facts = {name: schema_facts(node) for name, node in sorted(loaded.classes.items())}
+    if os.environ.get("UPDATE_SCHEMAS"):
+        SNAPSHOT.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    stored = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(facts)) == stored, (
+        "Saved workflows depend on these names and types. If the change is meant, say so in "
+        "CHANGELOG.md and run the test once with UPDATE_SCHEMAS=1."
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(IDS))
+def schema(request: pytest.FixtureRequest) -> io.Schema:
+    extension = asyncio.run(comfy_entrypoint())
+    classes = asyncio.run(extension.get_node_list())
+    return next(s for s in (c.GET_SCHEMA() for c in classes) if s.node_id == request.param)
+
+
+def test_every_input_and_output_has_a_tooltip(schema: io.Schema):
+    bare = [
+        part.id or part.display_name
+        for part in (*schema.inputs, *schema.outputs)
+        if not part.tooltip
+    ]
+    assert bare == []
+
+
+def test_every_node_has_a_description_and_the_packs_category(schema: io.Schema):
+    assert schema.description
+    assert schema.category.split("/")[0] == "DETEX"
+
+
+Collect = Callable[..., object]
+
+
+@pytest.fixture(scope="module")
+def collect(vae: comfy.sd.VAE, clip_vision: ClipVisionModel) -> Collect:
+    """Subject Images as ComfyUI calls it: every input a list."""
+
+    def run(photos: list[Tensor], masks: list[Tensor], **changes):
+        widgets = {
+            "class_word": "dog",
+            "attribute": "auto",
+            "resolution": 32,
+            "blank": "white",
+            "scaled_copies": 0,
+            "seed": 0,
+        }
+        single = {name: [value] for name, value in (widgets | changes).items()}
+        return SubjectImages.execute(
+            [p[None] for p in photos], [m[None] for m in masks], [clip_vision], [vae], **single
+        ).args[0]
+
+    return run
+
+
+def test_photos_and_masks_become_a_subject(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    subject = collect(photos, masks)
+    assert (subject.count, subject.class_word, subject.attribute) == (3, "dog", "pose")
+    assert subject.latents.shape == (3, 1, 4, 8, 8)
+
+
+def test_batch_of_photos_counts_as_that_many(vae: comfy.sd.VAE, clip_vision: ClipVisionModel):
+    photos = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 32, 32)
+    masks[:, 8:20, 8:20] = 1
+    single = [["dog"], ["auto"], [32], ["white"], [0], [0]]
+    names = ("class_word", "attribute", "resolution", "blank", "scaled_copies", "seed")
+    widgets = dict(zip(names, single, strict=True))
+    made = SubjectImages.execute([photos], [masks], [clip_vision], [vae], **widgets).args[0]
+    assert made.count == 2
+
+
+def test_transparency_of_a_photo_is_ignored(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    with_alpha = [torch.cat([p, torch.zeros_like(p[..., :1])], dim=-1) for p in photos]
+    made = collect(with_alpha, masks)
+    assert made.photo_hashes == collect(photos, masks).photo_hashes
+
+
+def test_mask_of_another_size_is_scaled_to_its_photo(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    small = [m[::2, ::2] for m in masks]
+    made = collect(photos, small)
+    torch.testing.assert_close(
+        made.masks.mean(), collect(photos, masks).masks.mean(), atol=0.03, rtol=0
+    )
+
+
+def test_count_mismatch_is_refused(collect: Collect, photos: list[Tensor], masks: list[Tensor]):
+    with pytest.raises(ValueError, match="There are 3 photos but 2 masks. Wire one mask for each"):
+        collect(photos, masks[:2])
+
+
+def test_photo_with_nan_is_refused_by_number(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    broken = photos[1].clone()
+    broken[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="Photo 2 holds NaN or infinite pixels"):
+        collect([photos[0], broken, photos[2]], masks)
+
+
+def test_empty_and_inverted_masks_are_refused_by_number(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    with pytest.raises(ValueError, match="mask of photo 3 is empty"):
+        collect(photos, [*masks[:2], torch.zeros_like(masks[2])])
+    with pytest.raises(ValueError, match="mask of photo 1 looks inverted"):
+        collect(photos, [1 - masks[0], *masks[1:]])
+
+
+def test_prior_images_are_cropped_and_encoded_like_photos(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    subject = collect(photos, masks)
+    wide = torch.rand(2, 40, 60, 3, generator=torch.Generator().manual_seed(1))
+    latents = prior_latents_of(subject, wide)
+    assert latents.shape == (2, 4, 8, 8)
+
+
+def test_loss_map_is_the_weighted_sum():
+    config = SimpleNamespace(prior_weight=0.5, attention_weight=0.01)
+    history = {"diffusion": [1.0, 2.0], "prior": [4.0, 2.0], "attention": [100.0, 0.0]}
+    assert total_loss(history, config) == [4.0, 3.0]  # 1 + 2 + 1, 2 + 1 + 0
+
+
+def test_load_gives_what_save_wrote(model, model_folders: Path, concept: Concept):
+    (name,) = SaveEmbeddings.execute(concept, "toy", False).args
+    patched, loaded_concept, sheet = LoadEmbeddings.execute(model, name, 1.0).args
+    assert loaded_concept.word_names == concept.word_names
+    assert len(patched.patches) == 14
+    assert sheet.shape[0] == 1 and sheet.shape[3] == 3
+
+
+def test_load_of_a_foreign_file_says_where_it_belongs(model, model_folders: Path, concept: Concept):
+    SaveEmbeddings.execute(concept, "toy", True)
+    lora = (model_folders / "loras" / "toy_lora.safetensors").read_bytes()
+    (model_folders / "detex" / "lora.safetensors").write_bytes(lora)
+    with pytest.raises(ValueError, match="lora.safetensors is not a DETEX concept file. A LoRA"):
+        LoadEmbeddings.execute(model, "lora.safetensors", 1.0)
+
+
+def test_strength_zero_hands_on_the_very_model(model, concept: Concept):
+    assert ApplyEmbeddings.execute(model, concept, 0.0).args[0] is model
+
+
+def test_changed_file_is_loaded_again(model_folders: Path, concept: Concept):
+    (name,) = SaveEmbeddings.execute(concept, "toy", False).args
+    before = LoadEmbeddings.fingerprint_inputs(file=name)
+    path = model_folders / "detex" / name
+    assert LoadEmbeddings.fingerprint_inputs(file=name) == before
+    path.write_bytes(path.read_bytes() + b" ")
+    assert LoadEmbeddings.fingerprint_inputs(file=name) != before

@@ -1,0 +1,174 @@
+"""The real page in a headless browser: it opens every workflow, runs the quickstart, shows help.
+
+Screenshots of what it looked like stay in runs/page.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+from workflow_files import NAMES, TITLE, box, overlaps, read, server_with_files
+
+from devtools import page as browser
+from devtools.pack_host import ROOT
+from devtools.server import ComfyServer
+
+pytestmark = [
+    pytest.mark.page,
+    pytest.mark.skipif(browser.browser_path() is None, reason="no Chromium on the PATH"),
+]
+
+SHOTS = ROOT / "runs" / "page"
+BASE_MODEL = ROOT / "detex" / "world" / "base_model.safetensors"
+STEPS, PRIORS = 20, 8  # of the quickstart, so that the test takes a minute and not ten
+SLACK = 2  # pixels of rounding
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    with server_with_files(tmp_path_factory.mktemp("page") / "base") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def window(server: ComfyServer) -> Iterator[Page]:
+    with browser.open_page(server.url, width=2400, height=1350) as page:
+        yield page
+
+
+@pytest.fixture
+def page(window: Page) -> Iterator[Page]:
+    yield window
+    browser.set_modern(window, False)
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["classic", "nodes-2"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_opens_it_whole(page: Page, name: str, modern: bool):
+    browser.set_modern(page, modern)
+    workflow = read(name)
+    missing = browser.load_workflow(page, workflow)
+    browser.screenshot(page, SHOTS / f"{name}{'_nodes2' if modern else ''}.png")
+    nodes = browser.canvas_nodes(page)
+    assert missing == []
+    assert [node["title"] for node in nodes if node["wrong"]] == []
+    boxes = {f"{node['id']} {node['title']}": box(node) for node in nodes}
+    assert overlaps(boxes, gap=0) == []
+    assert [node["title"] for node in nodes if node["cut"] > SLACK] == []
+    assert all(node["size"][0] >= node["needs"][0] - SLACK for node in nodes)
+    if not modern:
+        assert outgrown(nodes, workflow) == []
+
+
+def outgrown(nodes: list[dict[str, Any]], workflow: dict[str, Any]) -> list[str]:
+    """Nodes that the page has made taller than the file says; photos make Load Image so."""
+    heights = {str(node["id"]): node["size"][1] for node in workflow["nodes"]}
+    return [
+        node["title"]
+        for node in nodes
+        if node["type"] != "LoadImage" and node["size"][1] > heights[str(node["id"])] + SLACK
+    ]
+
+
+def test_the_first_view_is_readable(page: Page):
+    """Below 57 % the page draws boxes without text."""
+    browser.load_workflow(page, read("quickstart"))
+    assert page.evaluate("window.app.canvas.ds.scale") >= 0.58
+
+
+def test_advanced_inputs_are_folded_until_asked_for(page: Page):
+    browser.load_workflow(page, read("quickstart"))
+    train = next(node for node in browser.canvas_nodes(page) if node["type"] == "DETEXTrain")
+    assert train["visible"][-1] == "seed"
+    menu = """() => {
+        const node = window.app.graph._nodes.find(n => n.type === "DETEXTrain");
+        const entries = window.app.canvas.getNodeMenuOptions(node).map(o => o?.content);
+        node.toggleAdvanced();
+        return entries;
+    }"""
+    assert "Show Advanced" in page.evaluate(menu)
+    train = next(node for node in browser.canvas_nodes(page) if node["type"] == "DETEXTrain")
+    assert train["visible"][-1] == "reduction"
+    assert train["size"][1] >= train["needs"][1]
+
+
+@pytest.mark.skipif(not BASE_MODEL.is_file(), reason="the base model is not trained yet")
+def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: ComfyServer):
+    workflow = read("quickstart")
+    by_type = {node["type"]: node for node in workflow["nodes"]}
+    assert by_type["DETEXTrain"]["widgets_values"][1] == 600
+    by_type["DETEXTrain"]["widgets_values"][1] = STEPS
+    for node in workflow["nodes"]:
+        if node["type"] == "EmptyLatentImage" and node["widgets_values"][2] > PRIORS:
+            node["widgets_values"][2] = PRIORS
+    assert browser.load_workflow(page, workflow) == []
+    browser.press_run(page)
+    browser.wait_for_end(page, seconds=400)
+    page.wait_for_timeout(2000)  # the last pictures are still arriving
+    browser.screenshot(page, SHOTS / "quickstart_done.png")
+    nodes = browser.canvas_nodes(page)
+    assert [node["title"] for node in nodes if node["wrong"]] == []
+    assert overlaps({f"{n['id']} {n['title']}": box(n) for n in nodes}) == []
+    for title in ("The photos", "Which photo is which", "In the water", "Where each word looks"):
+        assert shown_pictures(page, title) > 0, title
+    assert "diffusion loss" in shown_text(page, "DETEX Train")
+    assert "toy.safetensors" in shown_text(page, "Save Decoupled Embeddings")
+    assert (server.base / "models" / "detex" / "toy.safetensors").is_file()
+
+
+def shown_pictures(page: Page, title: str) -> int:
+    count = "t => (window.app.graph._nodes.find(n => n.title === t).imgs ?? []).length"
+    return page.evaluate(count, title)
+
+
+def shown_text(page: Page, title: str) -> str:
+    """What the node says below its widgets after a run."""
+    text = """t => window.app.graph._nodes.find(n => n.title === t).widgets
+        .filter(w => w.name === "$$node-text-preview").map(w => String(w.value)).join("")"""
+    return page.evaluate(text, title)
+
+
+def test_the_info_button_shows_the_help_page(page: Page):
+    browser.load_workflow(page, read("quickstart"))
+    browser.look_at(page, "DETEX Train")
+    page.get_by_test_id("info-button").first.click()
+    page.get_by_text("Learns your subject from a few photos").wait_for(timeout=10_000)
+    page.screenshot(path=str(SHOTS / "help.png"))
+    page.get_by_test_id("info-button").first.click()
+
+
+def test_every_node_has_a_help_page_that_names_its_sockets(page: Page, server: ComfyServer):
+    ours = {k: v for k, v in server.object_info().items() if k.startswith("DETEX")}
+    assert len(ours) == 10
+    for node_id, schema in ours.items():
+        answer = page.request.get(f"{server.url}/extensions/ComfyUI-DETEX/docs/{node_id}.md")
+        text = answer.text()
+        assert text.startswith(f"# {schema['display_name']}\n")
+        plain = [
+            name
+            for group in ("required", "optional")
+            for name, spec in schema["input"].get(group, {}).items()
+            if not (len(spec) > 1 and spec[1].get("advanced"))
+        ]
+        absent = [name for name in [*plain, *schema["output_name"]] if name not in text]
+        assert not absent, f"{node_id}.md does not say what {absent} are"
+
+
+def test_the_template_browser_offers_every_workflow(page: Page, server: ComfyServer):
+    offered = server.get("/api/workflow_templates")["ComfyUI-DETEX"]
+    assert set(offered) == set(NAMES)
+    for name in NAMES:
+        folder = f"{server.url}/api/workflow_templates/ComfyUI-DETEX"
+        assert page.request.get(f"{folder}/{name}.json").json() == read(name)
+        assert page.request.get(f"{folder}/{name}.jpg").body()[:2] == b"\xff\xd8"
+
+
+def test_a_title_bar_belongs_to_the_box():
+    assert box({"pos": [10, 100], "size": [50, 20]}) == (10, 100 - TITLE, 60, 120)
+
+
+def test_screenshots_lie_outside_the_repository():
+    ignored = Path(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert "/runs/" in ignored

@@ -1,0 +1,117 @@
+"""Names and files: safe everywhere, and never overwritten."""
+
+from pathlib import Path
+
+import folder_paths
+import pytest
+
+from detex_pack.detex.host.paths import (
+    concept_files,
+    concept_path,
+    free_stem,
+    register_folder,
+    safe_name,
+    write_new,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("My Dog", "my_dog"),
+        ("  rex  ", "rex"),
+        ("<new1>", "new1"),
+        ("a[b],c", "a_b_c"),
+        ("../../etc/passwd", "etc_passwd"),
+        ('"C:\\photos\\dog"', "c_photos_dog"),
+        ("dog-2_b", "dog-2_b"),
+        ("_dog_", "dog"),
+        ("Rex the 3rd!", "rex_the_3rd"),
+        ("Con", "con_subject"),
+    ],
+)
+def test_names_become_safe_on_every_system(name: str, safe: str):
+    assert safe_name(name) == safe
+
+
+@pytest.mark.parametrize("name", ["", "  ", "...", "犬"])
+def test_name_without_letters_is_refused(name: str):
+    with pytest.raises(ValueError, match=r'has no letters or digits. Call it for example "my_dog"'):
+        safe_name(name)
+
+
+def test_written_file_has_its_content_and_nothing_beside_it(tmp_path: Path):
+    write_new(tmp_path / "new" / "dog.bin", b"content")
+    assert (tmp_path / "new" / "dog.bin").read_bytes() == b"content"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["dog.bin"]
+
+
+def test_existing_file_is_never_replaced(tmp_path: Path):
+    (tmp_path / "dog.bin").write_bytes(b"old")
+    with pytest.raises(FileExistsError, match="dog.bin exists already. Save under another name"):
+        write_new(tmp_path / "dog.bin", b"new")
+    assert (tmp_path / "dog.bin").read_bytes() == b"old"
+
+
+def test_failed_write_leaves_no_file(tmp_path: Path):
+    with pytest.raises(TypeError):
+        write_new(tmp_path / "dog.bin", "no bytes")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_free_name_counts_up(model_folders: Path):
+    for taken in ("dog.safetensors", "dog_2.safetensors"):
+        (model_folders / "detex" / taken).write_bytes(b"")
+    assert free_stem("Dog", [("detex", ".safetensors")]) == "dog_3"
+
+
+def test_free_name_is_free_in_every_target(model_folders: Path):
+    (model_folders / "loras" / "dog_lora.safetensors").write_bytes(b"")
+    targets = [("detex", ".safetensors"), ("loras", "_lora.safetensors")]
+    assert free_stem("dog", targets) == "dog_2"
+
+
+def test_registering_appends_to_what_is_there(model_folders: Path):
+    register_folder()
+    paths, _ = folder_paths.folder_names_and_paths["detex"]
+    assert paths[0] == str(model_folders / "detex")
+    assert paths[1:] == [str(Path(folder_paths.models_dir) / "detex")]
+
+
+def test_registering_twice_changes_nothing(model_folders: Path):
+    register_folder()
+    before = [*folder_paths.folder_names_and_paths["detex"][0]]
+    register_folder()
+    assert folder_paths.folder_names_and_paths["detex"][0] == before
+
+
+def test_registering_leaves_other_folders_alone(model_folders: Path):
+    before = {k: ([*v[0]], {*v[1]}) for k, v in folder_paths.folder_names_and_paths.items()}
+    register_folder()
+    for name, (paths, extensions) in folder_paths.folder_names_and_paths.items():
+        if name != "detex":
+            assert (paths, {*extensions}) == before[name]
+
+
+def test_fresh_registration_finds_safetensors_only(
+    model_folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(folder_paths.folder_names_and_paths, "detex")
+    monkeypatch.setattr(folder_paths, "models_dir", str(model_folders))
+    register_folder()
+    for name in ("dog.safetensors", "notes.txt"):
+        (model_folders / "detex" / name).write_bytes(b"")
+    assert concept_files() == ["dog.safetensors"]
+
+
+def test_concept_is_found_in_a_subfolder(model_folders: Path):
+    (model_folders / "detex" / "pets").mkdir()
+    (model_folders / "detex" / "pets" / "rex.safetensors").write_bytes(b"")
+    assert concept_path("pets/rex.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["lost.safetensors", "../loras/x.safetensors"])
+def test_file_outside_or_absent_is_refused(model_folders: Path, name: str):
+    (model_folders / "detex" / "x.safetensors").write_bytes(b"")
+    with pytest.raises(FileNotFoundError):
+        concept_path(name)

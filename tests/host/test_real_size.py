@@ -1,0 +1,184 @@
+"""Stable Diffusion 1.x at its true size, with random weights, on DreamBench photos."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import comfy.model_management
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import pytest
+import tiny
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from detex_pack.detex.concept import Concept
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.families import SD1, cross_attentions, family_of, kv_shapes
+from detex_pack.detex.host.images import latent_encoder
+from detex_pack.detex.host.training import train_concept
+from detex_pack.detex.subject import make_subject
+
+SIDE = 256  # pixels
+UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "context_dim": 768,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+
+pytestmark = pytest.mark.slow
+
+
+def dreambench(root: Path) -> Path:
+    given = os.environ.get("DETEX_DREAMBENCH")
+    return Path(given) if given else root.parent / "shared" / "data" / "dreambench"
+
+
+@torch.no_grad()
+def random_weights(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Seeded half-precision weights of sensible size for every parameter of a meta module."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, parameter in sorted(module.named_parameters()):
+        weight = torch.empty(parameter.shape)
+        if weight.ndim < 2:
+            weight.fill_(1.0 if name.endswith("weight") else 0.0)
+        else:
+            scale = 0.02 if "embed" in name else weight[0].numel() ** -0.5
+            weight.uniform_(-1.7 * scale, 1.7 * scale, generator=generator)
+        made[prefix + name] = weight.half()
+    return made
+
+
+def write_checkpoint(path: Path) -> None:
+    """A file as users have it: 2 GB, UNet and text tower, without a VAE."""
+    meta = torch.device("meta")
+    unet = comfy.supported_models.SD15(dict(UNET)).get_model({}, "", meta).diffusion_model
+    tower = comfy.sd1_clip.SD1ClipModel(device="meta", dtype=torch.float32).clip_l.transformer
+    weights = random_weights(unet, "model.diffusion_model.")
+    text = random_weights(tower.text_model, "cond_stage_model.transformer.text_model.")
+    save_file(weights | text, path)
+
+
+@pytest.fixture(scope="module")
+def pictures(root: Path) -> list[Tensor]:
+    """Two photos of the same dog, 256 pixels high."""
+    folder = dreambench(root) / "dog"
+    if not folder.is_dir():
+        pytest.skip(f"no DreamBench photos in {folder}; set DETEX_DREAMBENCH to their folder")
+    photos = []
+    for path in sorted(folder.glob("*.jpg"))[:2]:
+        image = Image.open(path).convert("RGB").resize((SIDE, SIDE))
+        photos.append(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8))
+    return [photo.view(SIDE, SIDE, 3).float() / 255 for photo in photos]
+
+
+def ellipse() -> Tensor:
+    axis = torch.linspace(-1, 1, SIDE)
+    return ((axis[:, None] / 0.7) ** 2 + (axis[None] / 0.5) ** 2 < 1).float()
+
+
+def eightfold_vae() -> comfy.sd.VAE:
+    """A small AutoencoderKL with Stable Diffusion's eight pixels a latent cell."""
+    settings = {**tiny.VAE_CONFIG, "ch_mult": [1, 1, 1, 1]}
+    vae = comfy.sd.VAE(sd={}, config={"params": {"ddconfig": settings, "embed_dim": 4}})
+    tiny.seeded(vae.first_stage_model, 3)
+    return vae
+
+
+class Run:
+    """Two training steps, and what they left behind."""
+
+    def __init__(self, pictures: list[Tensor], checkpoint: Path):
+        features = torch.randn(2, 768, generator=torch.Generator().manual_seed(1))
+        encode = latent_encoder(eightfold_vae())
+        subject = make_subject(pictures, [ellipse()] * 2, features, encode, "dog", resolution=SIDE)
+        model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
+        self.family = family_of(model)
+        self.shapes = kv_shapes(model)
+        self.layers = len(cross_attentions(model))
+        before = weight_sums(model.model), weight_sums(clip.cond_stage_model)
+        settings = DetexConfig(), TrainConfig(steps=2, batch_size=1)
+        self.concept: Concept
+        self.history: dict[str, list[float]]
+        self.concept, self.history = train_concept(
+            model, clip, subject, subject.latents[:1, 0], *settings, lambda *_: None
+        )
+        after = weight_sums(model.model), weight_sums(clip.cond_stage_model)
+        self.unchanged = before == after
+
+
+def weight_sums(module: torch.nn.Module) -> list[int]:
+    """The sum of each tensor's bits: a hash that is quick at 3.4 GB."""
+    bits = {2: torch.int16, 4: torch.int32}
+    return [
+        int(p.detach().reshape(-1).view(bits[p.dtype.itemsize]).sum(dtype=torch.int64))
+        for p in module.parameters()
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(pictures: list[Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    comfy.model_management.unload_all_models()
+    checkpoint = tmp_path_factory.mktemp("checkpoint") / "sd1.safetensors"
+    write_checkpoint(checkpoint)
+    try:
+        yield Run(pictures, checkpoint)
+    finally:
+        checkpoint.unlink()
+    comfy.model_management.unload_all_models()
+
+
+def test_family_is_stable_diffusion_1(run: Run):
+    assert run.family == SD1
+
+
+def test_there_are_16_layers_and_19_million_parameters(run: Run):
+    assert run.layers == 16
+    assert sum(a * b for a, b in run.shapes.values()) == 19_169_280
+    assert sum(delta.numel() for delta in run.concept.deltas.values()) == 19_169_280
+
+
+def test_every_loss_is_finite(run: Run):
+    assert set(run.history) == {"diffusion", "prior", "attention"}
+    for values in run.history.values():
+        assert len(values) == 2
+        assert torch.tensor(values).isfinite().all()
+
+
+def test_every_matrix_moved_by_the_learning_rate(run: Run):
+    # Adam's first two steps are of the size of the rate, 1e-5: none is larger than both together
+    largest = [delta.abs().max().item() for delta in run.concept.deltas.values()]
+    assert min(largest) > 1e-6
+    assert max(largest) < 2.2e-5
+
+
+def test_words_are_of_the_towers_width(run: Run):
+    assert run.concept.word_names == ("V", "P1", "P2", "B1", "B2")
+    assert {vector["l"].shape for vector in run.concept.words.values()} == {(1, 768)}
+
+
+def test_users_model_and_clip_are_unchanged(run: Run):
+    assert run.unchanged
+
+
+def test_attention_maps_lay_on_half_the_latent_side(run: Run):
+    overlap = run.concept.report["overlap"]["after"]
+    assert all(0 <= score <= 1 for score in overlap.values())

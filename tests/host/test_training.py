@@ -1,0 +1,298 @@
+"""Whole training runs: what changes, what never changes, and how they end."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import comfy.model_management as model_management
+import comfy.sd
+import pytest
+import tiny
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.concept import Concept, concept_bytes
+from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.host.denoiser import training_dtype, training_session
+from detex_pack.detex.host.images import image_features, latent_encoder
+from detex_pack.detex.host.progress import progress_bar
+from detex_pack.detex.host.training import first_and_last, scaled_subject, train_concept
+from detex_pack.detex.methods.detex import Detex
+from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.trainer import step_terms, weighted_total
+from detex_pack.detex.trainer import train as run_steps
+
+SHAPE = (4, 4, 8, 8)
+Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+
+
+class Cancelled:
+    """An on_step that stops the run at step 2 with ComfyUI's own interruption."""
+
+    def __init__(self):
+        self.error = model_management.InterruptProcessingException()
+
+    def __call__(self, step: int, _terms) -> None:
+        if step == 2:
+            raise self.error
+
+
+def broken(step: int, _terms) -> None:
+    raise KeyError("a bug in the middle of a run")
+
+
+def runs_to_its_end(train: Train) -> None:
+    train()
+
+
+def is_cancelled(train: Train) -> None:
+    with pytest.raises(model_management.InterruptProcessingException):
+        train(on_step=Cancelled(), steps=5)
+
+
+def fails(train: Train) -> None:
+    with pytest.raises(KeyError):
+        train(on_step=broken)
+
+
+ENDINGS = pytest.mark.parametrize("end", [runs_to_its_end, is_cancelled, fails])
+
+
+@ENDINGS
+def test_users_model_and_clip_keep_every_bit(
+    train: Train, model: ModelPatcher, clip: comfy.sd.CLIP, weight_hash: Callable, end: Callable
+):
+    before = weight_hash(model.model), weight_hash(clip.cond_stage_model)
+    end(train)
+    assert (weight_hash(model.model), weight_hash(clip.cond_stage_model)) == before
+
+
+@ENDINGS
+def test_users_model_keeps_no_patch_and_no_hook(
+    train: Train, model: ModelPatcher, clip: comfy.sd.CLIP, end: Callable
+):
+    end(train)
+    assert model.patches == {} and clip.patcher.patches == {}
+    assert not any(module._forward_hooks for module in model.model.modules())
+
+
+@ENDINGS
+@pytest.mark.parametrize("flag", [False, True])
+def test_comfyuis_training_flag_is_put_back(
+    train: Train, monkeypatch: pytest.MonkeyPatch, end: Callable, flag: bool
+):
+    monkeypatch.setattr(model_management, "in_training", flag)
+    end(train)
+    assert model_management.in_training is flag
+
+
+def test_comfyuis_training_flag_is_up_while_training(train: Train):
+    seen = []
+    train(on_step=lambda *_: seen.append(model_management.in_training))
+    assert seen == [True, True]
+
+
+@ENDINGS
+def test_global_random_state_is_left_alone(train: Train, end: Callable):
+    before = torch.random.get_rng_state()
+    end(train)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@ENDINGS
+def test_inference_and_gradient_modes_are_put_back(train: Train, end: Callable):
+    with torch.inference_mode():
+        end(train)
+        assert torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
+
+
+def test_cancel_leaves_as_the_very_exception_that_came(train: Train):
+    cancel = Cancelled()
+    with pytest.raises(model_management.InterruptProcessingException) as caught:
+        train(on_step=cancel, steps=5)
+    assert caught.value is cancel.error
+
+
+def test_cancel_button_ends_the_run_at_the_next_step(train: Train):
+    seen, bar = [], progress_bar(50)
+
+    def on_step(step: int, terms) -> None:
+        seen.append(step)
+        if step == 2:
+            model_management.interrupt_current_processing()
+        bar(step, terms)
+
+    with pytest.raises(model_management.InterruptProcessingException):
+        train(on_step=on_step, steps=50)
+    assert seen == [1, 2]
+
+
+def test_progress_bar_itself_obeys_the_cancel_button():
+    on_step = progress_bar(3)
+    on_step(1, {})
+    model_management.interrupt_current_processing()
+    with pytest.raises(model_management.InterruptProcessingException):
+        on_step(2, {})
+
+
+def test_every_step_reports_its_terms(train: Train):
+    seen = []
+    _, history = train(on_step=lambda step, terms: seen.append((step, set(terms))), steps=3)
+    assert seen == [(n, {"diffusion", "prior", "attention"}) for n in (1, 2, 3)]
+    assert {len(values) for values in history.values()} == {3}
+
+
+def test_same_seed_gives_the_same_bytes(train: Train):
+    first, second = (concept_bytes(train(seed=5)[0]) for _ in range(2))
+    assert first == second
+
+
+def test_another_seed_gives_another_concept(train: Train):
+    first, second = (train(seed=seed)[0].deltas for seed in (5, 6))
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_same_seed_gives_the_same_bytes_whatever_the_global_random_state(train: Train):
+    torch.manual_seed(1)
+    first = concept_bytes(train(seed=5)[0])
+    torch.manual_seed(2)
+    assert concept_bytes(train(seed=5)[0]) == first
+
+
+def test_attention_loss_falls(train: Train):
+    # the blanked photos of this VAE with random weights look much like the others: gamma 0
+    config = DetexConfig(attention_weight=10.0, gamma=0)
+    _, history = train(config, steps=30, batch_size=3, prior=None)
+    first, last = first_and_last(history)["attention"]
+    assert last < 0.8 * first
+
+
+def test_loss_that_is_no_number_says_what_to_do(train: Train, prior_latents: Tensor):
+    with pytest.raises(
+        FloatingPointError, match=r"prior.* loss .* at step 2\. Lower the learning rate"
+    ):
+        train(prior=prior_latents * torch.nan)
+
+
+def test_reported_losses_are_means_of_first_and_last_steps():
+    assert first_and_last({"prior": [1.0, 3.0, 0, 0, 0, 0, 5.0, 7.0]}) == {"prior": [2.0, 6.0]}
+
+
+def test_concept_records_what_it_was_made_of(concept: Concept, subject: Subject):
+    assert (concept.class_word, concept.attribute, concept.method) == ("ball", "view", "DETEX")
+    assert concept.photo_hashes == subject.photo_hashes
+    assert concept.word_names == ("V", "P1", "P2", "P3", "B1", "B2", "B3")
+    assert concept.config["steps"] == 3
+    assert concept.base.family == "the DETEX demo model"
+    assert set(concept.report["overlap"]["before"]) == {"pose", "background"}
+
+
+def test_custom_diffusion_learns_the_subject_word_alone(train: Train):
+    learned, history = train(DetexConfig.custom_diffusion())
+    assert (learned.word_names, learned.method) == (("V",), "Custom Diffusion")
+    assert set(history) == {"diffusion", "prior"}
+
+
+@pytest.fixture(scope="module")
+def session(model: ModelPatcher, clip: comfy.sd.CLIP) -> Iterator[tuple]:
+    with training_session(model, clip, SHAPE) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("attributes", list(Attributes))
+def test_only_declared_parameters_get_gradients(
+    session: tuple, subject: Subject, prior_latents: Tensor, attributes: Attributes
+):
+    denoiser, text = session
+    weight = 0.0 if attributes is Attributes.NONE else 0.01
+    config = DetexConfig(attributes=attributes, gamma=0, attention_weight=weight)
+    train_config = TrainConfig(batch_size=3)
+    method = Detex(subject, prior_latents, config, train_config, denoiser, text)
+    with denoiser.with_deltas(method.deltas, detach_start_token=True):
+        terms = step_terms(method, denoiser, train_config, torch.Generator().manual_seed(0))
+        weighted_total(terms, method.weights).backward()
+    frozen = [*denoiser.unet.parameters(), *text.clip.cond_stage_model.parameters()]
+    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    trained = [p for group in method.parameter_groups() for p in group["params"]]
+    declared = [*method.deltas.parameters(), *method.words.parameters()]
+    assert {id(p) for p in trained} == {id(p) for p in declared}
+    assert all(p.grad is not None and p.grad.any() for p in trained)
+
+
+def test_private_copies_keep_their_weights_too(
+    session: tuple, subject: Subject, weight_hash: Callable
+):
+    denoiser, text = session
+    modules = denoiser.unet, text.clip.cond_stage_model
+    before = [weight_hash(module) for module in modules]
+    train_config = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
+    method = Detex(subject, None, DetexConfig(), train_config, denoiser, text)
+    run_steps(method, denoiser, train_config, lambda *_: None)
+    assert [weight_hash(module) for module in modules] == before
+
+
+def test_private_text_tower_is_the_one_that_is_encoded_with(session: tuple, clip: comfy.sd.CLIP):
+    _, text = session
+    assert text.clip.cond_stage_model is text.clip.patcher.model
+    assert text.clip.cond_stage_model is not clip.cond_stage_model
+
+
+def test_latents_are_scaled_for_the_unet_once(subject: Subject, model: ModelPatcher):
+    scaled = scaled_subject(subject, model.model.process_latent_in)
+    torch.testing.assert_close(scaled.latents, 0.18215 * subject.latents)
+    torch.testing.assert_close(scaled.blanked, 0.18215 * subject.blanked)
+
+
+def test_everything_may_come_from_inference_mode(photos: list[Tensor], masks: list[Tensor]):
+    with torch.inference_mode():  # as the executor runs loaders and nodes
+        model, clip, vae = tiny.tiny_model(), tiny.tiny_clip(), tiny.tiny_vae()
+        pictures = [photo.clone() for photo in photos]
+        features = image_features(tiny.tiny_clip_vision(), pictures)
+        encode = latent_encoder(vae)
+        made = make_subject(pictures, masks, features, encode, "ball", resolution=32)
+        assert made.latents.is_inference() and made.features.is_inference()
+        settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
+        learned, _ = train_concept(
+            model, clip, made, made.latents[:, 0], *settings, lambda *_: None
+        )
+    assert all(delta.any() for delta in learned.deltas.values())
+
+
+def test_encoding_outside_of_inference_mode_builds_no_graph(vae: comfy.sd.VAE):
+    with torch.enable_grad():
+        latents = latent_encoder(vae)(torch.rand(1, 32, 32, 3))
+    assert not latents.requires_grad
+
+
+def test_half_precision_checkpoint_trains_in_float32_on_a_cpu(train: Train, subject: Subject):
+    def half_model() -> ModelPatcher:
+        made = tiny.tiny_model()
+        made.model.diffusion_model.half()
+        made.cached_patcher_init = (lambda disable_dynamic=False: half_model(), ())
+        return made
+
+    model, clip = half_model(), tiny.tiny_clip()
+    settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
+    learned, history = train_concept(model, clip, subject, None, *settings, lambda *_: None)
+    assert {delta.dtype for delta in learned.deltas.values()} == {torch.float32}
+    assert {p.dtype for p in model.model.diffusion_model.parameters()} == {torch.float16}
+    assert training_dtype(torch.device("cpu")) is torch.float32
+    assert torch.tensor(history["diffusion"]).isfinite().all()
+
+
+def test_exported_tensors_are_contiguous_and_their_own(concept: Concept):
+    tensors = [*concept.deltas.values(), *(t["l"] for t in concept.words.values())]
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
+
+
+def test_single_photo_and_larger_batch_train(train: Train, subject: Subject):
+    one = dataclasses.replace(
+        subject,
+        **{n: getattr(subject, n)[:1] for n in ("features", "latents", "blanked", "masks")},
+        valid=subject.valid[:1],
+        prefixes=subject.prefixes[:1],
+        photo_hashes=subject.photo_hashes[:1],
+    )
+    assert train(photos=one)[0].word_names == ("V", "P1", "B1")

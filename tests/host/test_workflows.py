@@ -1,0 +1,212 @@
+"""The bundled workflows fit the nodes of a real server, and lie on the canvas without a clash."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from workflow_files import FOLDER, NAMES, box, inside, overlaps, read, server_with_files
+
+from devtools.api_prompt import is_widget, schema_inputs
+from devtools.make_workflows import WORKFLOWS
+from devtools.pack_host import ROOT
+from devtools.server import ComfyServer, to_api_prompt
+from devtools.workflow_json import build, has_seed_control
+
+NOTES = ("MarkdownNote",)
+BASE_MODEL = ROOT / "detex" / "world" / "base_model.safetensors"
+SMALL = {  # by node type: the demo model's size, and as little work as shows that the graph runs
+    "EmptyLatentImage": {"width": 64, "height": 64},
+    "DETEXSubjectImages": {"resolution": 64, "scaled_copies": 0},
+    "DETEXTrain": {"steps": 2, "batch_size": 1},
+    "KSampler": {"steps": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    with server_with_files(tmp_path_factory.mktemp("workflows") / "base") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def object_info(server: ComfyServer) -> dict[str, Any]:
+    return server.object_info()
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def workflow(name: str) -> dict[str, Any]:
+    return read(name)
+
+
+def test_every_workflow_has_a_thumbnail_and_is_tested():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(NAMES) == set(WORKFLOWS)
+    assert {path.stem for path in FOLDER.glob("*.jpg")} == set(NAMES)
+
+
+def test_the_files_are_what_the_descriptions_make(name, workflow, object_info):
+    """Else run `python -m devtools.make_workflows`."""
+    assert workflow == build(WORKFLOWS[name](), object_info)
+
+
+def test_it_becomes_a_prompt_with_every_needed_input(workflow, object_info):
+    for number, entry in to_api_prompt(workflow, object_info).items():
+        required = object_info[entry["class_type"]]["input"].get("required", {})
+        grown = {key.split(".")[0] for key in entry["inputs"]}
+        optional_growth = {k for k, spec in required.items() if spec[0] == "COMFY_AUTOGROW_V3"}
+        missing = set(required) - set(entry["inputs"]) - grown - optional_growth
+        assert not missing, f"node {number} ({entry['class_type']}) lacks {missing}"
+
+
+def test_widget_values_are_allowed(workflow, object_info):
+    for node, name, spec, value in widget_values(workflow, object_info):
+        assert is_allowed(value, *spec), f"{node['type']}: {name} = {value!r}"
+
+
+def test_no_seed_changes_by_itself(workflow, object_info):
+    """A seed that moved on after a run would train the subject anew."""
+    controls = [node["widgets_values"][i + 1] for node, i in seeds(workflow, object_info)]
+    assert set(controls) <= {"fixed"}
+
+
+def test_links_join_sockets_of_one_type(workflow):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, slot, target, place, kind in workflow["links"]:
+        output, taken = nodes[source]["outputs"][slot], nodes[target]["inputs"][place]
+        assert number in output["links"]
+        assert taken["link"] == number
+        assert output["type"] == kind
+        assert taken["type"] in (kind, "*")
+
+
+def test_boxes_keep_their_distance(workflow):
+    boxes = {f"{node['id']} {node['type']}": box(node) for node in workflow["nodes"]}
+    assert overlaps(boxes, gap=20) == []
+
+
+def test_every_node_lies_in_one_group(workflow):
+    frames = {
+        group["title"]: (left, top, left + width, top + height)
+        for group in workflow["groups"]
+        for left, top, width, height in [group["bounding"]]
+    }
+    assert overlaps(frames) == []
+    for node in workflow["nodes"]:
+        assert sum(inside(box(node), frame) for frame in frames.values()) == 1, node["type"]
+
+
+def test_wires_run_left_to_right_within_a_group(workflow):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for _, source, _, target, _, _ in workflow["links"]:
+        one, two = nodes[source], nodes[target]
+        if group_of(one, workflow) == group_of(two, workflow):
+            assert one["pos"][0] <= two["pos"][0], f"{one['type']} -> {two['type']}"
+
+
+def test_the_canvas_says_what_to_do(workflow):
+    texts = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in NOTES]
+    assert workflow["nodes"][0]["title"] == "Start here"
+    assert all(len(text) > 40 for text in texts)
+
+
+@pytest.mark.skipif(not BASE_MODEL.is_file(), reason="the base model is not trained yet")
+def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
+    """train_detex saves what use_concept and attention_preview then load."""
+    prompts = {
+        name: with_demo_model(to_api_prompt(read(name), object_info))
+        for name in ("train_detex", "use_concept", "attention_preview")
+    }
+    server.run(prompts["train_detex"], timeout=300)
+    saved = server.base / "models" / "detex" / "my_subject_2.safetensors"  # 1 is the empty file
+    assert saved.stat().st_size > 0
+    for name in ("use_concept", "attention_preview"):
+        for entry in prompts[name].values():
+            if entry["class_type"] == "DETEXLoadEmbeddings":
+                entry["inputs"]["file"] = saved.name
+        outputs = server.run(prompts[name], timeout=300)["outputs"]
+        pictures = [out["images"] for out in outputs.values() if out.get("images")]
+        assert len(pictures) == 2, name
+
+
+def with_demo_model(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The prompt with the demo model for Load Checkpoint and Load CLIP Vision, and made small."""
+    visions = [k for k, entry in prompt.items() if entry["class_type"] == "CLIPVisionLoader"]
+    for entry in prompt.values():
+        entry["inputs"] |= SMALL.get(entry["class_type"], {})
+        if entry["class_type"] == "EmptyLatentImage":
+            entry["inputs"]["batch_size"] = min(entry["inputs"]["batch_size"], 6)
+        if entry["class_type"] == "CheckpointLoaderSimple":
+            entry |= {"class_type": "DETEXDemoModel", "inputs": {}}
+        for name, value in entry["inputs"].items():
+            if is_link(value) and value[0] in visions:
+                entry["inputs"][name] = [value[0], 3]
+    for number in visions:
+        prompt[number] |= {"class_type": "DETEXDemoModel", "inputs": {}}
+    return prompt
+
+
+def test_overlaps_are_found():
+    boxes = {"a": (0, 0, 10, 10), "b": (9, 9, 20, 20), "c": (30, 0, 40, 10)}
+    assert overlaps(boxes) == [("a", "b")]
+    assert overlaps(boxes, gap=15) == [("a", "b"), ("b", "c")]
+
+
+def group_of(node: dict[str, Any], workflow: dict[str, Any]) -> str:
+    for group in workflow["groups"]:
+        left, top, width, height = group["bounding"]
+        if inside(box(node), (left, top, left + width, top + height)):
+            return group["title"]
+    return ""
+
+
+def widget_values(
+    workflow: dict[str, Any], object_info: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], str, tuple[Any, dict[str, Any]], Any]]:
+    """(node, input, (type, options), value) for every widget that no wire feeds."""
+    prompt = to_api_prompt(workflow, object_info)
+    for node in workflow["nodes"]:
+        entry = prompt.get(str(node["id"]))
+        schema = object_info.get(node["type"])
+        if entry is None or schema is None:
+            continue
+        for name, spec in schema_inputs(schema["input"], schema.get("input_order")):
+            kind, options = spec[0], (spec[1] if len(spec) > 1 else {})
+            value = entry["inputs"].get(name)
+            if is_widget(kind, options) and not is_link(value):
+                yield node, name, (kind, options), value
+
+
+def is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def is_allowed(value: Any, kind: Any, options: dict[str, Any]) -> bool:
+    if isinstance(kind, list) or kind == "COMBO":
+        return value in (kind if isinstance(kind, list) else options["options"])
+    types = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
+    if not isinstance(value, types[kind]):
+        return False
+    low, high = options.get("min", value), options.get("max", value)
+    return kind in ("STRING", "BOOLEAN") or low <= value <= high
+
+
+def seeds(
+    workflow: dict[str, Any], object_info: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """(node, place of its seed in widgets_values) where the page adds "control after generate"."""
+    for node in workflow["nodes"]:
+        schema = object_info.get(node["type"])
+        if schema is None:
+            continue
+        widgets = [
+            (name, spec[1] if len(spec) > 1 else {})
+            for name, spec in schema_inputs(schema["input"], schema.get("input_order"))
+            if is_widget(spec[0], spec[1] if len(spec) > 1 else {})
+        ]
+        for place, (name, options) in enumerate(widgets):
+            if has_seed_control(name, options):
+                yield node, place

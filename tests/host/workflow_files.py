@@ -1,0 +1,67 @@
+"""What the tests of the workflows share: the files, a server with what they ask for, geometry."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from devtools.pack_host import ROOT
+from devtools.server import ComfyServer
+
+FOLDER = ROOT / "workflows"
+NAMES = ("quickstart", "train_detex", "use_concept", "attention_preview")
+MODELS = (
+    "checkpoints/v1-5-pruned-emaonly-fp16.safetensors",
+    "clip_vision/clip-vit-large-patch14.safetensors",
+    "detex/my_subject.safetensors",
+)
+TITLE = 30  # a title bar stands above the node's position
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def server_with_files(base: Path) -> Iterator[ComfyServer]:
+    """A server that lists the (empty) model files and photos that the workflows name."""
+    for name in MODELS:
+        path = base / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (base / "input").mkdir()
+    for number in range(1, 5):
+        photo = PIL.Image.new("RGBA", (64, 64), (40 * number, 90, 160, 255))
+        photo.paste((0, 0, 0, 0), (20, 20, 44, 44))
+        photo.save(base / "input" / f"photo_{number}.png")
+    with ComfyServer(base) as server:
+        yield server
+
+
+def box(node: dict[str, Any]) -> Box:
+    """The node's rectangle with its title bar; pos and size as in the file."""
+    (left, top), (width, height) = node["pos"], node["size"]
+    return left, top - TITLE, left + width, top + height
+
+
+def overlaps(boxes: dict[str, Box], gap: float = 0) -> list[tuple[str, str]]:
+    """The pairs of boxes that come closer to each other than `gap`."""
+    return [
+        (a, b)
+        for (a, one), (b, two) in itertools.combinations(boxes.items(), 2)
+        if one[0] < two[2] + gap
+        and two[0] < one[2] + gap
+        and one[1] < two[3] + gap
+        and two[1] < one[3] + gap
+    ]
+
+
+def inside(inner: Box, outer: Box) -> bool:
+    left_top = inner[0] >= outer[0] and inner[1] >= outer[1]
+    return left_top and inner[2] <= outer[2] and inner[3] <= outer[3]
