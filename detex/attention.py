@@ -43,8 +43,8 @@ class AttentionTap:
         if self._sum is None:
             raise RuntimeError(
                 f"No cross-attention layer works on a {self.grid[0]}x{self.grid[1]} grid, so the "
-                "attention loss has no map. Set attention_weight to 0 or use a resolution that is "
-                "a multiple of 64."
+                "attention loss has no map. Set lambda_ca to 0 or use a resolution that is a "
+                "multiple of 64."
             )
         index = positions.to(self._sum.device).view(-1, 1, 1).expand(-1, self._sum.shape[1], 1)
         return (self._sum / self.layers).gather(2, index)[:, :, 0].unflatten(1, self.grid)

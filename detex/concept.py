@@ -111,22 +111,27 @@ def load_concept(path: Path) -> Concept:
             metadata = file.metadata() or {}
             check_format(path.name, metadata)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        return _parsed(json.loads(metadata["concept"]), tensors)
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path.name} is damaged or incomplete ({error}). Copy it again from where it came, or "
             "train the concept again."
         ) from error
-    header = json.loads(metadata["concept"])
+
+
+def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept:
     words: dict[str, dict[str, Tensor]] = {}
+    deltas: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        if key.startswith("words."):
-            _, name, tower = key.split(".")
-            words.setdefault(name, {})[tower] = tensor
+        kind, _, name = key.partition(".")
+        if kind == "words":
+            word, tower = name.split(".")
+            words.setdefault(word, {})[tower] = tensor
+        elif kind == "deltas":
+            deltas[name] = tensor
     return Concept(
         words=words,
-        deltas={
-            k.removeprefix("deltas."): t for k, t in tensors.items() if k.startswith("deltas.")
-        },
+        deltas=deltas,
         class_word=header["class_word"],
         attribute=header["attribute"],
         method=header["method"],

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 PLACEHOLDER = re.compile(r"\[([A-Za-z]\d*)\]")
 
 LIVING = frozenset(
-    "dog cat puppy kitten person man woman boy girl child baby animal horse cow sheep goat pig "
-    "rabbit hamster bird parrot duck chicken fish turtle fox wolf bear lion tiger".split()
+    "dog cat puppy kitten person people man woman boy girl child baby animal horse cow sheep goat "
+    "pig rabbit hamster bird parrot duck chicken fish turtle fox wolf bear lion tiger".split()
 )
 
 

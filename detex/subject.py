@@ -103,7 +103,7 @@ def latent_grid(plane: Tensor, grid: tuple[int, int]) -> Tensor:
 def make_subject(
     photos: list[Tensor],
     masks: list[Tensor],
-    features: Tensor,
+    see: Callable[[Tensor], Tensor],
     encode: Callable[[Tensor], Tensor],
     class_word: str,
     *,
@@ -116,7 +116,8 @@ def make_subject(
     """Crop, blank, scale and encode N photos.
 
     photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject;
-    features [N, F]; encode: pixels [B, S, S, 3] -> latents [B, 4, h, w].
+    see: square photos [N, S, S, 3] -> features [N, F]; encode: pixels [B, S, S, 3] -> latents
+    [B, 4, h, w].
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
@@ -134,21 +135,18 @@ def make_subject(
             framings = [sample_framing(resolution, generator) for _ in range(copies)]
         colours = blank_colours(blank, copies, generator)
         views.append(_views(photo, mask, framings, colours, encode))
-    thumbnails = torch.stack([photo for photo, _ in cropped]).movedim(-1, 1)
-    thumbnails = F.interpolate(
-        thumbnails, size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True
-    )
+    squares = torch.stack([photo for photo, _ in cropped])
     return Subject(
         class_word=class_word,
         attribute=attribute_word(class_word) if attribute == "auto" else attribute,
-        features=features.float(),
+        features=see(squares).float(),
         latents=torch.stack([view.latents for view in views]),
         blanked=torch.stack([view.blanked for view in views]),
         masks=torch.stack([view.masks for view in views]),
         valid=torch.stack([view.valid for view in views]),
         prefixes=tuple(view.prefixes for view in views),
         photo_hashes=tuple(photo_hash(photo) for photo in photos),
-        thumbnails=(thumbnails.movedim(1, -1) * 255).round().to(torch.uint8),
+        thumbnails=thumbnails_of(squares),
         encode=encode,
         resolution=resolution,
     )
@@ -194,6 +192,13 @@ def erode(inside: Tensor) -> Tensor:
     """Keep the cells [B, h, w] whose whole neighbourhood lies in the photo; 1 or 0."""
     padded = F.pad(inside[:, None], (1, 1, 1, 1), value=1.0)
     return (-F.max_pool2d(-padded, 3, stride=1)[:, 0] > 0.999).float()
+
+
+def thumbnails_of(squares: Tensor) -> Tensor:
+    """[N, S, S, 3] in [0, 1] -> [N, 128, 128, 3] uint8."""
+    size = (THUMBNAIL, THUMBNAIL)
+    small = F.interpolate(squares.movedim(-1, 1), size=size, mode="bilinear", antialias=True)
+    return (small.movedim(1, -1) * 255).round().to(torch.uint8)
 
 
 def check_class_word(class_word: str) -> str:

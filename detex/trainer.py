@@ -37,8 +37,9 @@ def train(
 ) -> dict[str, list[float]]:
     """Run `config.steps` steps; the method's parameters hold the result. -> each term's history.
 
-    Randomness comes from private generators alone: the same seed gives the same bytes on one
-    device. An exception from `on_step` (a cancel) ends the run at once.
+    Randomness comes from private generators alone: the same seed gives the same bytes on a CPU,
+    and on a GPU as far as its kernels repeat themselves. An exception from `on_step` (a cancel)
+    ends the run at once.
     Raises FloatingPointError where the loss is not finite.
     """
     optimizer = torch.optim.AdamW(method.parameter_groups(), weight_decay=config.weight_decay)
@@ -59,8 +60,9 @@ def train(
             for name, term in detached.items():
                 history.setdefault(name, []).append(term)
             if step % CHECK_EVERY == 0 or step == config.steps:
-                check_finite(detached, step)
+                check_finite({f"{name} loss": term for name, term in detached.items()}, step)
             on_step(step, detached)
+    check_finite({"learned weights": torch.stack([p.sum() for p in parameters])}, config.steps)
     return {name: torch.stack(values).cpu().tolist() for name, values in history.items()}
 
 
@@ -86,6 +88,6 @@ def check_finite(terms: Mapping[str, Tensor], step: int) -> None:
     broken = [name for name, term in terms.items() if not torch.isfinite(term).all()]
     if broken:
         raise FloatingPointError(
-            f"The {', '.join(broken)} loss is no number at step {step}. Lower the learning rate; "
+            f"The {', '.join(broken)} is no number at step {step}. Lower the learning rate; "
             "on a card without bfloat16, start ComfyUI with --force-fp32. Your MODEL is unchanged."
         )

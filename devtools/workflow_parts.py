@@ -11,6 +11,10 @@ PICTURE = (300, 330)
 GREEN, BLUE, PURPLE = "#8aa88a", "#88aacc", "#aa8fcc"  # of group frames and headings
 
 
+def load_checkpoint() -> Node:
+    return node("checkpoint", "CheckpointLoaderSimple", size=(360, 98), ckpt_name=CHECKPOINT)
+
+
 def preview(name: str, title: str, source: str, size: tuple[int, int] = PICTURE) -> Node:
     return node(name, "PreviewImage", title=title, size=size, images=link(source))
 
@@ -33,6 +37,23 @@ def empty_latent(name: str, side: int, count: int) -> Node:
 
 def negative(name: str, clip: str) -> Node:
     return node(name, "CLIPTextEncode", title="Negative prompt", clip=link(clip), text="")
+
+
+def prior_prompt(class_word: str, clip: str) -> list[Node]:
+    """A column with the prompt of the prior images, "photo of a dog", and an empty negative one."""
+    words = node(
+        "prior_text",
+        "StringFormat",
+        title="photo of a (class word)",
+        size=(300, 130),
+        **{"values.a": link(class_word)},
+        f_string="photo of a {a}",
+    )
+    wires = {"clip": link(clip), "text": link("prior_text.STRING")}
+    prompt = node("prior_prompt", "CLIPTextEncode", size=(300, 96), **wires)
+    nothing = negative("nothing", clip)
+    nothing.size = (300, 96)
+    return [words, prompt, nothing]
 
 
 def sample(name: str, model: str, positive: str, negative: str, latent: str, **more: Any) -> Node:

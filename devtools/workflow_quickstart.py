@@ -9,8 +9,8 @@ from .workflow_parts import (
     decode,
     empty_latent,
     enlarged,
-    negative,
     preview,
+    prior_prompt,
     sample,
 )
 
@@ -68,23 +68,6 @@ def quickstart_photos() -> list[list[Node]]:
 
 
 def quickstart_prior() -> list[list[Node]]:
-    words = node(
-        "prior_text",
-        "StringFormat",
-        title="photo of a (class word)",
-        size=(300, 130),
-        **{"values.a": link("photos.class_word")},
-        f_string="photo of a {a}",
-    )
-    prompt = node(
-        "prior_prompt",
-        "CLIPTextEncode",
-        size=(300, 96),
-        clip=link("demo.clip"),
-        text=link("prior_text.STRING"),
-    )
-    nothing = negative("nothing", "demo.clip")
-    nothing.size = (300, 96)
     why = note(
         "prior_note",
         "Pictures of *any* ball keep the word **ball** from becoming your toy. They must come "
@@ -97,7 +80,8 @@ def quickstart_prior() -> list[list[Node]]:
     wires = ("demo.model", "prior_prompt.CONDITIONING", "nothing.CONDITIONING")
     sampler = sample("prior_sample", *wires, "prior_latent.LATENT", seed=1, **DEMO_SAMPLER)
     pixels = decode("prior_images", "prior_sample.LATENT", "demo.vae")
-    return [[words, prompt, nothing], [latent, sampler], [pixels, why]]
+    words = prior_prompt("photos.class_word", "demo.clip")
+    return [words, [latent, sampler], [pixels, why]]
 
 
 def quickstart_training() -> list[list[Node]]:

@@ -3,13 +3,13 @@
 from .workflow_json import WIDTH, Group, Node, link, node, note
 from .workflow_parts import (
     BLUE,
-    CHECKPOINT,
     GREEN,
     SAMPLER,
     SIDE,
     decode,
     empty_latent,
-    negative,
+    load_checkpoint,
+    prior_prompt,
     sample,
 )
 
@@ -49,7 +49,7 @@ def own_files() -> list[list[Node]]:
         "openai/clip-vit-large-patch14 on Hugging Face, renamed, in models/clip_vision.",
         title="Files",
     )
-    checkpoint = node("checkpoint", "CheckpointLoaderSimple", size=(360, 98), ckpt_name=CHECKPOINT)
+    checkpoint = load_checkpoint()
     vision = node("vision", "CLIPVisionLoader", size=(360, 58), clip_name=VISION)
     word = node("word", "PrimitiveString", title="Class word", size=(360, 58), value="dog")
     return [[start, files], [checkpoint, vision, word]]
@@ -101,23 +101,6 @@ def own_prior() -> list[list[Node]]:
         title="Why?",
         width=WIDTH,
     )
-    words = node(
-        "prior_text",
-        "StringFormat",
-        title="photo of a (class word)",
-        size=(300, 130),
-        **{"values.a": link("word.STRING")},
-        f_string="photo of a {a}",
-    )
-    prompt = node(
-        "prior_prompt",
-        "CLIPTextEncode",
-        size=(300, 96),
-        clip=link("checkpoint.CLIP"),
-        text=link("prior_text.STRING"),
-    )
-    nothing = negative("nothing", "checkpoint.CLIP")
-    nothing.size = (300, 96)
     latent = empty_latent("prior_latent", SIDE, 200)
     few = node("few", "RebatchLatents", latents=link("prior_latent.LATENT"), batch_size=4)
     wires = ("checkpoint.MODEL", "prior_prompt.CONDITIONING", "nothing.CONDITIONING", "few.LATENT")
@@ -126,7 +109,8 @@ def own_prior() -> list[list[Node]]:
     whole = node(
         "prior_images", "RebatchImages", images=link("prior_pixels.IMAGE"), batch_size=4096
     )
-    return [[words, prompt, nothing], [latent, few, why], [sampler, pixels, whole]]
+    words = prior_prompt("word.STRING", "checkpoint.CLIP")
+    return [words, [latent, few, why], [sampler, pixels, whole]]
 
 
 def own_training() -> list[list[Node]]:

@@ -3,7 +3,6 @@
 from .workflow_json import Group, Node, link, node, note
 from .workflow_parts import (
     BLUE,
-    CHECKPOINT,
     GREEN,
     PURPLE,
     SAMPLER,
@@ -11,6 +10,7 @@ from .workflow_parts import (
     compose,
     decode,
     empty_latent,
+    load_checkpoint,
     negative,
     preview,
     sample,
@@ -29,14 +29,8 @@ def use_concept() -> list[list[Group]]:
         "3. Write your prompt, press **Run**.",
         title="Start here",
     )
-    checkpoint = node("checkpoint", "CheckpointLoaderSimple", size=(360, 98), ckpt_name=CHECKPOINT)
-    load = node(
-        "load",
-        "DETEXLoadEmbeddings",
-        size=(360, 122),
-        model=link("checkpoint.MODEL"),
-        file=CONCEPT,
-    )
+    checkpoint = load_checkpoint()
+    load = load_concept()
     text = "photo of a [V] dog"
     prompt = compose("prompt", "checkpoint.CLIP", "load.concept", text, pose=1, background=2)
     advice = note(
@@ -104,7 +98,7 @@ def stock_maps() -> list[list[Node]]:
         "No concept file yet? Select the nodes of group B and press **Ctrl+M** to mute them.",
         title="Start here",
     )
-    checkpoint = node("checkpoint", "CheckpointLoaderSimple", size=(360, 98), ckpt_name=CHECKPOINT)
+    checkpoint = load_checkpoint()
     text = node(
         "text",
         "PrimitiveStringMultiline",
@@ -132,13 +126,7 @@ def stock_maps() -> list[list[Node]]:
 
 
 def concept_maps() -> list[list[Node]]:
-    load = node(
-        "load",
-        "DETEXLoadEmbeddings",
-        size=(360, 122),
-        model=link("checkpoint.MODEL"),
-        file=CONCEPT,
-    )
+    load = load_concept()
     text = "photo of a [V] dog"
     prompt = compose("words", "checkpoint.CLIP", "load.concept", text, pose=1, background=2)
     capture = watch("watch", "load.model", "words.text", "[V], dog, [P1], [B2]")
@@ -150,6 +138,11 @@ def concept_maps() -> list[list[Node]]:
         title="What to look for",
     )
     return [[load, right], [prompt], [capture], *maps_of("concept", wires, (860, 460))]
+
+
+def load_concept() -> Node:
+    wire = link("checkpoint.MODEL")
+    return node("load", "DETEXLoadEmbeddings", size=(360, 122), model=wire, file=CONCEPT)
 
 
 def watch(name: str, model: str, text: str, words: str) -> Node:

@@ -22,7 +22,7 @@ def strength_input() -> io.Input:
 
 def applied(model, concept: Concept, strength: float) -> io.NodeOutput:
     """The three outputs that Load and Apply share."""
-    patched = apply_concept(model, concept, strength) if strength else model
+    patched = apply_concept(model, concept, strength)
     numbered = concept.photo_count > 0
     sheet = contact_sheet(concept.thumbnails, concept.class_word, numbered=numbered)
     return io.NodeOutput(patched, concept, sheet)

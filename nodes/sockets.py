@@ -7,4 +7,3 @@ CATEGORY = "DETEX"
 SubjectSocket = io.Custom("DETEX_SUBJECT")
 ConceptSocket = io.Custom("DETEX_CONCEPT")
 AttentionSocket = io.Custom("DETEX_ATTENTION")
-LossMap = io.Custom("LOSS_MAP")

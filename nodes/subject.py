@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..detex.host.images import image_features, latent_encoder
+from ..detex.host.images import feature_encoder, latent_encoder, rgb
 from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, make_subject
 from .sockets import CATEGORY, SubjectSocket
 
@@ -92,11 +92,11 @@ class SubjectImages(io.ComfyNode):
     @classmethod
     def execute(cls, images, masks, clip_vision, vae, **widgets) -> io.NodeOutput:
         settings = {name: values[0] for name, values in widgets.items()}
-        photos = [photo[..., :3] for batch in images for photo in batch]
-        planes = matched_masks(photos, [mask for batch in masks for mask in batch])
-        features = image_features(clip_vision[0], photos)
-        encode = latent_encoder(vae[0])
-        subject = make_subject(photos, planes, features, encode, **settings)
+        photos = [rgb(photo).cpu() for batch in images for photo in batch]
+        planes = [plane.cpu() for batch in masks for plane in batch.reshape(-1, *batch.shape[-2:])]
+        planes = matched_masks(photos, planes)
+        see, encode = feature_encoder(clip_vision[0]), latent_encoder(vae[0])
+        subject = make_subject(photos, planes, see, encode, **settings)
         return io.NodeOutput(subject)
 
 

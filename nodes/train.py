@@ -7,9 +7,10 @@ from comfy_api.latest import io, ui
 
 from ..detex.concept import Concept
 from ..detex.config import Attributes, DetexConfig, TrainConfig
+from ..detex.host.images import rgb
 from ..detex.host.progress import progress_bar
 from ..detex.host.training import train_concept
-from .sockets import CATEGORY, ConceptSocket, LossMap, SubjectSocket
+from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 
 METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
 
@@ -100,7 +101,8 @@ class Train(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     control_after_generate=False,
-                    tooltip="The same seed and settings give the same concept on one device.",
+                    tooltip="The same seed and settings give the same concept on a CPU, nearly the "
+                    "same on a GPU.",
                 ),
                 *advanced_inputs(),
             ],
@@ -108,7 +110,7 @@ class Train(io.ComfyNode):
                 ConceptSocket.Output(
                     display_name="concept", tooltip="The learned words and K, V deltas."
                 ),
-                LossMap.Output(
+                io.LossMap.Output(
                     display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
                 ),
             ],
@@ -221,7 +223,7 @@ def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
         return None
     side = min(images.shape[1:3])
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
-    square = images[:, top : top + side, left : left + side, :3].movedim(-1, 1)
+    square = rgb(images)[:, top : top + side, left : left + side].movedim(-1, 1)
     if side != subject.resolution:
         size = (subject.resolution, subject.resolution)
         square = torch.nn.functional.interpolate(square, size=size, mode="bicubic", antialias=True)
@@ -243,4 +245,6 @@ def summary(concept: Concept) -> str:
     before, after = concept.report["overlap"]["before"], concept.report["overlap"]["after"]
     for name in after:
         lines.append(f"{name} map on its region (IoU) {before[name]:.2f} -> {after[name]:.2f}")
+    if concept.photo_count == 1:
+        lines.append("One photo cannot tell subject, pose and background apart: use two or more.")
     return "\n".join(lines)

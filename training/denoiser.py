@@ -159,11 +159,18 @@ class Emphasis:
     loud: float  # the power of (1 + sigma^2): 0 is epsilon prediction, 1 weighs like v prediction
     subject: float  # the extra weight of the subject's cells
     guide: float  # the weight of the auxiliary masks
+    early: float  # times are 1000 u^early: below 1 there are more of much noise
 
     @classmethod
     def at(cls, progress: float) -> Emphasis:
         late = max(0.0, (progress - 0.6) / 0.4)
-        return cls(loud=1.0 - 0.6 * late, subject=3.0 * (1 - progress), guide=0.3 * (1 - progress))
+        guide = min(1.0, max(0.0, (0.95 - progress) / 0.12))
+        return cls(
+            loud=1.0 - 0.6 * late,
+            subject=3.0 * (1 - progress),
+            guide=guide,
+            early=1.0 - 0.4 * guide,
+        )
 
 
 def loss(
@@ -174,13 +181,13 @@ def loss(
     emphasis: Emphasis,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Weighted epsilon prediction, times spread evenly over the batch.
+    """Weighted epsilon prediction, times spread over the schedule within the batch.
 
     latents [B,4,16,16], subject [B,1,16,16] in 0..1, ids [B,77].
     """
     count = len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    times = (spread * 1000).long().clamp(0, 999).to(latents.device)
+    times = (spread**emphasis.early * 1000).long().clamp(0, 999).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     alpha = pair.alphas().to(latents.device)[times].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
@@ -210,17 +217,20 @@ def train(minutes: float, steps: int) -> None:
         optimiser.load_state_dict(held["optimiser"])
         clock.spent, step = held["seconds"], held["step"]
     scenes, latents = _cached()
+    beside = (scenes.position < 2).nonzero().flatten()  # left and right: learned last
     generator = torch.Generator().manual_seed(51 + 1000 * step + team.rank)
     saved, running, begun = clock.seconds(), 0.0, step
     while (progress := team.agree(clock.progress(step))) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(_PEAK, step, progress, 300, 0.3)
+            group["lr"] = learning_rate(_PEAK, step, progress, 300, 0.5)
+        emphasis = Emphasis.at(progress)
         index = torch.randint(len(latents), (_BATCH // team.size,), generator=generator)
+        more = int(0.4 * emphasis.guide * len(index))
+        index[:more] = beside[torch.randint(len(beside), (more,), generator=generator)]
         chosen = scenes.rows(index)
         ids = pair.tokens.ids(training_captions(chosen, generator)).to(device())
         subject = F.avg_pool2d(subject_masks(chosen).unsqueeze(1), 4).to(device())
         z = latents[index].float().to(device())
-        emphasis = Emphasis.at(progress)
         value = loss(pair, z, subject, ids, emphasis, generator)
         masks = guide.loss(subject)
         optimiser.zero_grad()

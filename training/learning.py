@@ -10,7 +10,7 @@ import torch
 
 from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
-from detex_pack.detex.host.images import image_features, latent_encoder
+from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import make_subject
@@ -51,7 +51,7 @@ def _learn(recipe: Recipe) -> dict[str, Any]:
     subject = make_subject(
         list(photos.images),
         list(photos.masks),
-        image_features(demo.clip_vision, list(photos.images)),
+        feature_encoder(demo.clip_vision),
         encode,
         word,
         resolution=64,

@@ -39,7 +39,8 @@ def _tapping(tap: AttentionTap) -> Callable:
         if tuple(options["activations_shape"][-2:]) != tap.grid:
             return attention_pytorch(q, k, v, heads)
         rows = tap.rows
-        probs = attention_probs(q[:rows], k[:rows], heads)
+        with torch.autocast("cuda", enabled=False):  # it would take the scores in half precision
+            probs = attention_probs(q[:rows], k[:rows], heads)
         tap.add(probs)
         out = attend(probs, v[:rows])
         if len(q) == rows:

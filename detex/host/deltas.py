@@ -34,7 +34,7 @@ def live_deltas(unet: nn.Module, deltas: KVDeltas, *, detach_start_token: bool) 
 
 def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> ModelPatcher:
     """A clone of `model` with the concept's deltas as weight patches: free at sampling time, and
-    summed with LoRAs and other concepts.
+    summed with LoRAs and other concepts. At strength 0 it is `model` itself.
 
     Raises ValueError where the model is of another family than the concept.
     """
@@ -46,6 +46,8 @@ def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> Mod
             f"{len(wrong)} of the concept's matrices do not fit this MODEL, {wrong[0]} for one. "
             f"Load the checkpoint it was trained on ({concept.base.family})."
         )
+    if strength == 0:
+        return model
     patched = model.clone()
     patches = {
         f"diffusion_model.{name}.weight": ("diff", (delta,))

@@ -1,6 +1,6 @@
 """A private, trainable copy of the user's MODEL and CLIP."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import comfy.model_management as model_management
@@ -46,11 +46,12 @@ def training_session(
         for copy in copies:
             copy.model.requires_grad_(requires_grad=False).eval()
         encoder.cond_stage_model.float()
-        if unet.load_device.type == "cpu":
+        if training_dtype(unet.load_device) is torch.float32:  # no autocast brings dtypes together
             unet.model.diffusion_model.float()
         was_training = model_management.in_training
         model_management.in_training = True
         try:
+            check_loaded(copies)
             yield ComfyDenoiser(unet), ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
@@ -84,6 +85,17 @@ def private_copy(patcher: ModelPatcher, socket: str) -> ModelPatcher:
     return copy
 
 
+def check_loaded(copies: Sequence[ModelPatcher]) -> None:
+    """Raise ValueError where part of a model stays in RAM: ComfyUI then lends its weights one after
+    another from a shared buffer, and a backward pass would read the wrong ones.
+    """
+    if any(copy.model.model_lowvram for copy in copies):
+        raise ValueError(
+            "ComfyUI keeps part of the model in RAM; training needs all of it on the graphics "
+            "card. Start ComfyUI without --novram."
+        )
+
+
 class ComfyDenoiser:
     """The UNet of a private MODEL copy, called directly, without other packs' patches."""
 
@@ -92,7 +104,7 @@ class ComfyDenoiser:
         self.unet = model.model.diffusion_model
         self.device = str(model.load_device)
         self.v_prediction = is_v_prediction(model)
-        self.sigmas = model.model.model_sampling.sigmas.detach().float().cpu().clone()
+        self.sigmas = model.get_model_object("model_sampling").sigmas.detach().float().cpu().clone()
         self.kv_shapes = kv_shapes(model)
         self.layers = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
@@ -106,8 +118,10 @@ class ComfyDenoiser:
         self, noisy: Tensor, timesteps: Tensor, cond: Tensor, tap: AttentionTap | None
     ) -> Tensor:
         options = training_options(self.layers, tap)
+        context = cond.to(noisy.device)  # the CLIP may live on another device than the UNet
         with self._autocast():
-            return self.unet(noisy, timesteps, context=cond, transformer_options=options).float()
+            output = self.unet(noisy, timesteps, context=context, transformer_options=options)
+        return output.float()
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         kind = torch.device(self.device).type
@@ -120,7 +134,9 @@ class ComfyDenoiser:
 
 
 def training_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 or float16 by what the card computes well, float32 elsewhere (a CPU above all)."""
-    if device.type != "cuda":
+    """bfloat16 or float16 by what the card computes well, float32 elsewhere (a CPU above all) and
+    under --force-fp32.
+    """
+    if device.type != "cuda" or model_management.FORCE_FP32:
         return torch.float32
     return torch.bfloat16 if model_management.should_use_bf16(device) else torch.float16

@@ -3,9 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 
+import comfy.model_sampling
 import comfy.supported_models
 import torch
-from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 
 from .demo_model import DemoSD15
@@ -50,7 +50,7 @@ def family_of(model: ModelPatcher) -> str:
 
 
 def is_v_prediction(model: ModelPatcher) -> bool:
-    return model.model.model_type == ModelType.V_PREDICTION
+    return isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
 
 
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:

@@ -1,6 +1,6 @@
 """ComfyUI's VAE and CLIP vision as plain functions of pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from comfy.clip_vision import ClipVisionModel
@@ -16,13 +16,39 @@ def latent_encoder(vae: VAE) -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def encode(pixels: Tensor) -> Tensor:
-        return torch.cat([vae.encode(pixel[None]) for pixel in pixels]).float().cpu()
+        latents = torch.cat([vae.encode(pixel[None]) for pixel in pixels]).float().cpu()
+        check_latents(latents)
+        return latents
 
     return encode
 
 
-@torch.no_grad()
-def image_features(clip_vision: ClipVisionModel, photos: Sequence[Tensor]) -> Tensor:
-    """Projected CLIP image embeddings, float32: N photos [H, W, 3] of any sizes -> [N, F]."""
-    embeds = [clip_vision.encode_image(photo[None])["image_embeds"] for photo in photos]
-    return torch.cat(embeds).float().cpu()
+def check_latents(latents: Tensor) -> None:
+    """Raise ValueError for latents [B, C, h, w] that no Stable Diffusion 1.x or 2.x can be fed."""
+    if latents.ndim != 4 or latents.shape[1] != 4:
+        raise ValueError(
+            f"This VAE makes latents of {latents.shape[1]} channels; Stable Diffusion 1.x and 2.x "
+            "have 4. Wire the VAE of the checkpoint you train on."
+        )
+    if not torch.isfinite(latents).all():
+        raise ValueError(
+            "The VAE answered with NaN, as some do in half precision. Start ComfyUI with "
+            "--fp32-vae."
+        )
+
+
+def rgb(pictures: Tensor) -> Tensor:
+    """Grey, RGB or RGBA [..., C] -> [..., 3]; transparency is ignored."""
+    if pictures.shape[-1] == 1:
+        return pictures.expand(*pictures.shape[:-1], 3)
+    return pictures[..., :3]
+
+
+def feature_encoder(clip_vision: ClipVisionModel) -> Callable[[Tensor], Tensor]:
+    """pixels [N, S, S, 3] in [0, 1] -> projected CLIP image embeddings [N, F], CPU float32."""
+
+    @torch.no_grad()
+    def see(pixels: Tensor) -> Tensor:
+        return clip_vision.encode_image(pixels)["image_embeds"].float().cpu()
+
+    return see

@@ -1,4 +1,4 @@
-"""Training progress in ComfyUI: bar, cancel, and the memory the run took."""
+"""Training progress in ComfyUI: the node's bar, and cancel."""
 
 from collections.abc import Mapping
 

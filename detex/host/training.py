@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import comfy.sd
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from ..methods.detex import Detex, attention_overlap
 from ..subject import Subject
 from ..trainer import train
 from .denoiser import training_session
-from .families import family_of, fingerprint, unet_layout
+from .families import family_of, fingerprint, is_v_prediction, unet_layout
 from .text import tower_of
 
 
@@ -34,43 +35,52 @@ def train_concept(
     """
     photos = 2 * train_config.batch_size  # with the prior images
     shape = (photos, *subject.latents.shape[-3:])
-    with training_session(model, clip, shape) as (denoiser, text):
-        base = BaseModel(
-            family=family_of(denoiser.patcher),
-            fingerprint=fingerprint(denoiser.patcher),
-            tower=tower_of(clip),
-            v_prediction=denoiser.v_prediction,
-            unet=unet_layout(denoiser.patcher),
-        )
-        scale = model.model.process_latent_in
-        method = Detex(
-            scaled_subject(subject, scale),
-            None if prior_latents is None else scale(prior_latents),
-            config,
-            train_config,
-            denoiser,
-            text,
-        )
-        before = attention_overlap(method, denoiser)
-        history = train(method, denoiser, train_config, on_step)
-        after = attention_overlap(method, denoiser)
-        words = {name: {base.tower: vector} for name, vector in method.words.export().items()}
-        concept = Concept(
-            words=words,
-            deltas=method.deltas.export(),
-            class_word=subject.class_word,
-            attribute=subject.attribute,
-            method=config.method,
-            base=base,
-            config=as_json(train_config, config),
-            report={
-                "losses": first_and_last(history),
-                "overlap": {"before": before, "after": after},
-            },
-            photo_hashes=subject.photo_hashes,
-            thumbnails=subject.thumbnails.clone(),
-        )
-    return concept, history
+    try:
+        with training_session(model, clip, shape) as (denoiser, text):
+            scale = model.model.process_latent_in
+            method = Detex(
+                scaled_subject(subject, scale),
+                None if prior_latents is None else scale(prior_latents),
+                config,
+                train_config,
+                denoiser,
+                text,
+            )
+            before = attention_overlap(method, denoiser)
+            history = train(method, denoiser, train_config, on_step)
+            after = attention_overlap(method, denoiser)
+            overlap = {"before": before, "after": after}
+            concept = make_concept(method, denoiser.patcher, tower_of(clip))
+    except torch.cuda.OutOfMemoryError as error:
+        raise torch.cuda.OutOfMemoryError(
+            f"Out of graphics memory at batch size {train_config.batch_size} and "
+            f"{subject.resolution} pixels. Lower batch_size in DETEX Train, or the resolution in "
+            "Subject Images."
+        ) from error
+    report = {"losses": first_and_last(history), "overlap": overlap}
+    return replace(concept, report=report), history
+
+
+def make_concept(method: Detex, model: ModelPatcher, tower: str) -> Concept:
+    """What the method has learned on the private copy `model`."""
+    subject = method.subject
+    return Concept(
+        words={name: {tower: vector} for name, vector in method.words.export().items()},
+        deltas=method.deltas.export(),
+        class_word=subject.class_word,
+        attribute=subject.attribute,
+        method=method.config.method,
+        base=BaseModel(
+            family=family_of(model),
+            fingerprint=fingerprint(model),
+            tower=tower,
+            v_prediction=is_v_prediction(model),
+            unet=unet_layout(model),
+        ),
+        config=as_json(method.train_config, method.config),
+        photo_hashes=subject.photo_hashes,
+        thumbnails=subject.thumbnails.clone(),
+    )
 
 
 def first_and_last(history: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

@@ -41,7 +41,7 @@ def box_mask(height: int = SIZE, width: int = SIZE) -> Tensor:
 
 def subject_of(photos: list[Tensor], masks: list[Tensor], **settings) -> Subject:
     settings = {"class_word": "dog", "resolution": SIZE} | settings
-    return make_subject(photos, masks, torch.zeros(len(photos), 4), pixels, **settings)
+    return make_subject(photos, masks, lambda p: torch.zeros(len(p), 4), pixels, **settings)
 
 
 @pytest.mark.parametrize(("blank", "value"), [("white", 1.0), ("grey", 0.5), ("black", 0.0)])

@@ -20,7 +20,7 @@ import tiny
 
 from detex_pack.detex.concept import Concept
 from detex_pack.detex.config import DetexConfig, TrainConfig
-from detex_pack.detex.host.images import image_features, latent_encoder
+from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import Subject, make_subject
 
@@ -68,8 +68,8 @@ def masks(photos: list[Tensor]) -> list[Tensor]:
 def subject(
     photos: list[Tensor], masks: list[Tensor], vae: comfy.sd.VAE, clip_vision: ClipVisionModel
 ) -> Subject:
-    features = image_features(clip_vision, photos)
-    return make_subject(photos, masks, features, latent_encoder(vae), "ball", resolution=SIDE)
+    see, encode = feature_encoder(clip_vision), latent_encoder(vae)
+    return make_subject(photos, masks, see, encode, "ball", resolution=SIDE)
 
 
 @pytest.fixture(scope="module")

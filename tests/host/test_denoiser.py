@@ -16,7 +16,12 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.detex.attention import AttentionTap
-from detex_pack.detex.host.denoiser import ComfyDenoiser, private_copy, training_session
+from detex_pack.detex.host.denoiser import (
+    ComfyDenoiser,
+    check_loaded,
+    private_copy,
+    training_session,
+)
 from detex_pack.detex.kv import KVDeltas
 from detex_pack.detex.losses import map_loss
 from detex_pack.detex.noise import add_noise, training_target
@@ -275,6 +280,14 @@ def test_model_that_cannot_be_loaded_twice_is_refused(
     patcher.cached_patcher_init = None
     with pytest.raises(ValueError, match=f"loaded this {socket} does not let .* Load Checkpoint"):
         private_copy(patcher, socket)
+
+
+def test_model_that_stays_partly_in_ram_is_refused():
+    model = tiny.tiny_model()
+    check_loaded([model])
+    model.model.model_lowvram = True  # as ComfyUI sets it under --novram
+    with pytest.raises(ValueError, match="Start ComfyUI without --novram"):
+        check_loaded([model])
 
 
 def test_quantised_model_is_refused():

@@ -198,6 +198,12 @@ def test_transparency_of_a_photo_is_ignored(
     assert made.photo_hashes == collect(photos, masks).photo_hashes
 
 
+def test_grey_photo_is_read_as_rgb(collect: Collect, photos: list[Tensor], masks: list[Tensor]):
+    grey = [p[..., :1] for p in photos]
+    in_colour = [g.expand(-1, -1, 3) for g in grey]
+    assert collect(grey, masks).photo_hashes == collect(in_colour, masks).photo_hashes
+
+
 def test_mask_of_another_size_is_scaled_to_its_photo(
     collect: Collect, photos: list[Tensor], masks: list[Tensor]
 ):

@@ -109,7 +109,8 @@ class Run:
     def __init__(self, pictures: list[Tensor], checkpoint: Path):
         features = torch.randn(2, 768, generator=torch.Generator().manual_seed(1))
         encode = latent_encoder(eightfold_vae())
-        subject = make_subject(pictures, [ellipse()] * 2, features, encode, "dog", resolution=SIDE)
+        masks = [ellipse()] * 2
+        subject = make_subject(pictures, masks, lambda _: features, encode, "dog", resolution=SIDE)
         model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
         self.family = family_of(model)
         self.shapes = kv_shapes(model)

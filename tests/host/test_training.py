@@ -14,7 +14,7 @@ from torch import Tensor
 from detex_pack.detex.concept import Concept, concept_bytes
 from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import training_dtype, training_session
-from detex_pack.detex.host.images import image_features, latent_encoder
+from detex_pack.detex.host.images import check_latents, feature_encoder, latent_encoder
 from detex_pack.detex.host.progress import progress_bar
 from detex_pack.detex.host.training import first_and_last, scaled_subject, train_concept
 from detex_pack.detex.methods.detex import Detex
@@ -248,9 +248,8 @@ def test_everything_may_come_from_inference_mode(photos: list[Tensor], masks: li
     with torch.inference_mode():  # as the executor runs loaders and nodes
         model, clip, vae = tiny.tiny_model(), tiny.tiny_clip(), tiny.tiny_vae()
         pictures = [photo.clone() for photo in photos]
-        features = image_features(tiny.tiny_clip_vision(), pictures)
-        encode = latent_encoder(vae)
-        made = make_subject(pictures, masks, features, encode, "ball", resolution=32)
+        see, encode = feature_encoder(tiny.tiny_clip_vision()), latent_encoder(vae)
+        made = make_subject(pictures, masks, see, encode, "ball", resolution=32)
         assert made.latents.is_inference() and made.features.is_inference()
         settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
         learned, _ = train_concept(
@@ -263,6 +262,18 @@ def test_encoding_outside_of_inference_mode_builds_no_graph(vae: comfy.sd.VAE):
     with torch.enable_grad():
         latents = latent_encoder(vae)(torch.rand(1, 32, 32, 3))
     assert not latents.requires_grad
+
+
+def test_vae_of_another_family_or_without_numbers_is_refused():
+    with pytest.raises(ValueError, match="16 channels.* Wire the VAE of the checkpoint"):
+        check_latents(torch.zeros(1, 16, 4, 4))
+    with pytest.raises(ValueError, match="NaN.* Start ComfyUI with --fp32-vae"):
+        check_latents(torch.full((1, 4, 4, 4), torch.nan))
+
+
+def test_force_fp32_trains_in_float32_on_any_card(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_management, "FORCE_FP32", True)
+    assert training_dtype(torch.device("cuda")) is torch.float32
 
 
 def test_half_precision_checkpoint_trains_in_float32_on_a_cpu(train: Train, subject: Subject):
