@@ -49,8 +49,8 @@ def prior_prompt(class_word: str, clip: str) -> list[Node]:
         **{"values.a": link(class_word)},
         f_string="photo of a {a}",
     )
-    wires = {"clip": link(clip), "text": link("prior_text.STRING")}
-    prompt = node("prior_prompt", "CLIPTextEncode", size=(300, 96), **wires)
+    text = link("prior_text.STRING")
+    prompt = node("prior_prompt", "CLIPTextEncode", size=(300, 96), clip=link(clip), text=text)
     nothing = negative("nothing", clip)
     nothing.size = (300, 96)
     return [words, prompt, nothing]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import comfy.model_management as model_management
 import comfy.sd
@@ -104,7 +105,8 @@ class ComfyDenoiser:
         self.unet = model.model.diffusion_model
         self.device = str(model.load_device)
         self.v_prediction = is_v_prediction(model)
-        self.sigmas = model.get_model_object("model_sampling").sigmas.detach().float().cpu().clone()
+        sampling: Any = model.get_model_object("model_sampling")  # a ModelSampling patch counts
+        self.sigmas = sampling.sigmas.detach().float().cpu().clone()
         self.kv_shapes = kv_shapes(model)
         self.layers = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
