@@ -166,7 +166,7 @@ class Emphasis:
         late = max(0.0, (progress - 0.6) / 0.4)
         guide = min(1.0, max(0.0, (0.95 - progress) / 0.12))
         return cls(
-            loud=1.0 - 0.6 * late,
+            loud=1.0 - 0.8 * late,
             subject=3.0 * (1 - progress),
             guide=guide,
             early=1.0 - 0.4 * guide,

@@ -9,16 +9,15 @@ import argparse
 import datetime
 import json
 import logging
-import multiprocessing
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-if "detex_pack" not in sys.modules:  # also in the processes that learn side by side
+if "detex_pack" not in sys.modules:
     from devtools.pack_host import enter_host
 
     enter_host()
@@ -32,7 +31,7 @@ from detex_pack.detex.world.subjects import GATE_SUBJECTS, RATE_SUBJECTS
 
 from .common import RUNS, sheet
 from .judge import load_judge, scores
-from .learning import Recipe, learn
+from .learning import Recipe, learn_apart
 from .sampling import sample
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "base_model.json"
@@ -96,10 +95,9 @@ def measure_captions(count: int, cached: int) -> dict[str, Any]:
 
 def learn_all(recipes: Sequence[Recipe], workers: int) -> list[dict[str, Any]]:
     """Every recipe's figures, side by side in processes of one thread each."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         results = []
-        for result in pool.map(learn, recipes):
+        for result in pool.map(learn_apart, recipes):
             log.info("%s", json.dumps(result))
             results.append(result)
     return results
@@ -129,6 +127,15 @@ def measure_subjects(rate: float, workers: int) -> dict[str, Any]:
     }
 
 
+def _rounded(value: Any) -> Any:
+    """The same report with numbers of four decimals."""
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def record(name: str, result: dict[str, Any]) -> None:
     """Puts one result into docs/base_model.json, beside the figures of the model's training."""
     report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.is_file() else {}
@@ -140,7 +147,7 @@ def record(name: str, result: dict[str, Any]) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
     REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    REPORT.write_text(json.dumps(_rounded(report), indent=2) + "\n", encoding="utf-8")
     log.info("%s: %s", name, json.dumps(result))
 
 

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+if "detex_pack" not in sys.modules:
+    from devtools.pack_host import enter_host
+
+    enter_host()
 
 import nodes
 import torch
@@ -34,6 +44,15 @@ class Recipe:
     rate: float
     steps: int = 600
     seed: int = 0
+
+
+def learn_apart(recipe: Recipe) -> dict[str, Any]:
+    """`learn` in a process of its own."""
+    words = [f"--{name}={value}" for name, value in asdict(recipe).items()]
+    command = [sys.executable, "-m", "training.learning", *words]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def learn(recipe: Recipe) -> dict[str, Any]:
@@ -116,3 +135,17 @@ def _verdict(
         **{name: float(hits.float().mean()) for name, hits in right.items()},
         "background_edits_obeyed": float((edited["background"] == wanted).float().mean()),
     }
+
+
+def main() -> None:
+    """Learns one subject and prints its figures as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    print(json.dumps(learn(Recipe(**vars(parser.parse_args())))))
+
+
+if __name__ == "__main__":
+    main()
