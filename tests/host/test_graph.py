@@ -60,7 +60,9 @@ class Keep:
 def registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         mappings = dict(nodes.NODE_CLASS_MAPPINGS)
-        for node in asyncio.run(asyncio.run(comfy_entrypoint()).get_node_list()):
+        extension = asyncio.run(comfy_entrypoint())
+        asyncio.run(extension.on_load())  # as ComfyUI does, before it asks for the nodes
+        for node in asyncio.run(extension.get_node_list()):
             mappings[node.GET_SCHEMA().node_id] = node
         mappings |= {"TinyModels": TinyModels, "Keep": Keep}
         patch.setattr(nodes, "NODE_CLASS_MAPPINGS", mappings)
