@@ -14,7 +14,8 @@ from .workflow_parts import (
     sample,
 )
 
-DEMO_RATE = 1.25e-3  # x 4 photos: chosen on two subjects that nothing else uses, docs/base_model.md
+DEMO_RATE = 1e-3  # x 4 photos: see docs/base_model.md
+DEMO_MAPPER_RATE = 0.1  # the mappers outrun so small a model at the same rate
 DEMO_PRIORS = 32
 DEMO_SIDE = 64  # pixels
 DEMO_SAMPLER = {"steps": 30, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "normal"}
@@ -94,6 +95,7 @@ def quickstart_training() -> list[list[Node]]:
         subject=link("subject.subject"),
         prior_images=link("prior_images.IMAGE"),
         learning_rate=DEMO_RATE,
+        mapper_rate=DEMO_MAPPER_RATE,
     )
     rate = note(
         "rate_note",
