@@ -193,8 +193,7 @@ def attention_overlap(method: Detex, denoiser: Denoiser) -> dict[str, float]:
     prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
     cond = method.text.encode(prompts, method.words.of_photos(photos.to(method.device)))
     scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
-    deltas = denoiser.with_deltas(method.deltas, detach_start_token=False)
-    with deltas:
+    with denoiser.with_deltas(method.deltas, detach_start_token=False):
         for part in (0.25, 0.5):
             step = int(part * len(denoiser.sigmas))
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
