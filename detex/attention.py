@@ -63,9 +63,11 @@ class AttentionMaps:
         self._counts.clear()
 
     def add(self, maps: Tensor, grid: tuple[int, int]) -> None:
-        """maps [B, words, L] of all images, one layer of one step."""
-        self._sums[grid] = self._sums[grid] + maps if grid in self._sums else maps
-        self._counts[grid] = self._counts.get(grid, 0) + 1
+        """maps [B, words, L] of all images, one layer of one step. Other B: the newer ones count."""
+        if grid not in self._sums or self._sums[grid].shape != maps.shape:
+            self._sums[grid], self._counts[grid] = torch.zeros_like(maps), 0
+        self._sums[grid] = self._sums[grid] + maps
+        self._counts[grid] += 1
 
     def heat_maps(self) -> Tensor:
         """[words, B, h, w] in [0, 1] on the finest grid: each layer's grid weighs the same.

@@ -53,7 +53,7 @@ class SubjectImages(io.ComfyNode):
                     max=1024,
                     step=64,
                     tooltip="Side of the square training picture, in pixels: 512 for Stable "
-                    "Diffusion 1.x, 64 for the demo model.",
+                    "Diffusion 1.x, 768 for 2.x checkpoints of that size, 64 for the demo model.",
                 ),
                 io.Combo.Input(
                     "blank",

@@ -7,6 +7,8 @@ On two CPU cores, one process per core; on a GPU, plain `python -m` in their pla
     torchrun --nproc-per-node 2 -m training.base_model denoiser --minutes 90
     python -m training.base_model vision --minutes 5
     python -m training.base_model export
+
+In a fresh clone, `unpack` makes checkpoints of the committed weights; go on with `latents`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ _STAGES = {
     "denoiser": lambda a: denoiser.train(a.minutes, a.steps),
     "vision": lambda a: vision.train(a.minutes, a.steps),
     "export": lambda _: export.export(),
+    "unpack": lambda _: export.unpack(),
 }
 
 

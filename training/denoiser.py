@@ -11,13 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from detex_pack.detex.host.demo_model import build_clip, build_unet
-from detex_pack.detex.world.render import subject_masks
+from detex_pack.detex.world.render import colour_shares
 from detex_pack.detex.world.scene import Scenes, sample_scenes
 
 from . import vae
 from .captions import CaptionTokens, training_captions
 from .common import RUNS, Average, Clock, Team, device, initialise, learning_rate, load, save
-from .guide import MaskGuide
+from .guide import SceneGuide
 
 LATENTS = RUNS / "latents.pt"
 CHECKPOINT = RUNS / "denoiser.pt"
@@ -120,9 +120,11 @@ def cache_latents(count: int) -> None:
     """Renders `count` scenes, encodes them, and keeps latents of unit size with the factors."""
     model = vae.trained().to(memory_format=torch.channels_last)
     scenes = sample_scenes(count, torch.Generator().manual_seed(41))
-    pieces = []
+    pieces, shares = [], []
     for start in range(0, count, 64):
-        x = vae.pictures(scenes.rows(slice(start, start + 64)))
+        part = scenes.rows(slice(start, start + 64))
+        shares.append(F.avg_pool2d(colour_shares(part), 4).half())
+        x = vae.pictures(part)
         x = x.to(memory_format=torch.channels_last)
         pieces.append(model.encode(x).cpu().contiguous())
         if start % 6400 == 0:
@@ -131,17 +133,19 @@ def cache_latents(count: int) -> None:
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     state: dict[str, Any] = {f.name: getattr(scenes, f.name) for f in fields(scenes)}
     state["latents"] = ((latents - mean[:, None, None]) / std[:, None, None]).half()
+    state["shares"] = torch.cat(shares)
     state["mean"], state["std"] = mean, std
     save(LATENTS, state)
     log.info("latents: mean %s, std %s", mean.tolist(), std.tolist())
 
 
-def _cached() -> tuple[Scenes, torch.Tensor]:
+def _cached() -> tuple[Scenes, torch.Tensor, torch.Tensor]:
+    """The scenes, their latents [N,4,16,16] and their subjects' colour shares [N,2,16,16]."""
     held = load(LATENTS)
     if held is None:
         raise FileNotFoundError("Cache the latents first: python -m training.base_model latents")
     scenes = Scenes(**{f.name: held[f.name].cpu() for f in fields(Scenes)})
-    return scenes, held["latents"]
+    return scenes, held["latents"], held["shares"]
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -153,23 +157,24 @@ class Emphasis:
 
     Place and shape are decided where there is much noise, and on the subject's few cells; without
     emphasis the background's texture drowns them (the position was not learned in 150,000
-    pictures). Both fade, so that the end of the run is unbiased.
+    pictures). It fades, so that the end of the run is nearly unbiased.
     """
 
     loud: float  # the power of (1 + sigma^2): 0 is epsilon prediction, 1 weighs like v prediction
     subject: float  # the extra weight of the subject's cells
-    guide: float  # the weight of the auxiliary masks
+    guide: float  # the weight of the auxiliary task
     early: float  # times are 1000 u^early: below 1 there are more of much noise
 
     @classmethod
     def at(cls, progress: float) -> Emphasis:
-        late = max(0.0, (progress - 0.6) / 0.4)
+        """The emphasis at a share `progress` of the run."""
+        late = max(0.0, (progress - 0.7) / 0.3)
         guide = min(1.0, max(0.0, (0.95 - progress) / 0.12))
         return cls(
             loud=1.0 - 0.8 * late,
-            subject=3.0 * (1 - progress),
+            subject=4.0 - 2.0 * late,
             guide=guide,
-            early=1.0 - 0.4 * guide,
+            early=1.0 - 0.3 * guide,
         )
 
 
@@ -208,33 +213,31 @@ def train(minutes: float, steps: int) -> None:
     optimiser = torch.optim.AdamW(
         parameters, lr=_PEAK, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    guide = MaskGuide(pair.unet)
+    guide = SceneGuide(pair.unet)
     guiding = torch.optim.AdamW(guide.parameters(), lr=_PEAK)
     clock, step = Clock(minutes, steps), 0
     if held := load(CHECKPOINT):
         restore(pair, held["model"])
         average.values = held["average"]
-        optimiser.load_state_dict(held["optimiser"])
+        if "optimiser" in held:
+            optimiser.load_state_dict(held["optimiser"])
         clock.spent, step = held["seconds"], held["step"]
-    scenes, latents = _cached()
-    beside = (scenes.position < 2).nonzero().flatten()  # left and right: learned last
+    scenes, latents, shares = _cached()
     generator = torch.Generator().manual_seed(51 + 1000 * step + team.rank)
     saved, running, begun = clock.seconds(), 0.0, step
     while (progress := team.agree(clock.progress(step))) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(_PEAK, step, progress, 300, 0.5)
+            group["lr"] = learning_rate(_PEAK, step - begun, progress, 300, 0.65)
         emphasis = Emphasis.at(progress)
         index = torch.randint(len(latents), (_BATCH // team.size,), generator=generator)
-        more = int(0.4 * emphasis.guide * len(index))
-        index[:more] = beside[torch.randint(len(beside), (more,), generator=generator)]
         chosen = scenes.rows(index)
         ids = pair.tokens.ids(training_captions(chosen, generator)).to(device())
-        subject = F.avg_pool2d(subject_masks(chosen).unsqueeze(1), 4).to(device())
+        parts = shares[index].float().to(device())
         z = latents[index].float().to(device())
-        value = loss(pair, z, subject, ids, emphasis, generator)
-        masks = guide.loss(subject)
+        value = loss(pair, z, parts.sum(1, keepdim=True), ids, emphasis, generator)
+        told = guide.loss(chosen, parts)
         optimiser.zero_grad()
-        (value + emphasis.guide * masks).backward()
+        (value + emphasis.guide * told).backward()
         team.average_gradients([*parameters, *guide.parameters()])
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
@@ -244,8 +247,8 @@ def train(minutes: float, steps: int) -> None:
         average.update(parameters, step)
         running += (value.item() - running) / min(step - begun, 200)
         if team.leads and step % 100 == 0:
-            seconds, mask = clock.seconds(), masks.item()
-            log.info("denoiser step %d, %.0f s, loss %.4f, %.3f", step, seconds, running, mask)
+            figures = (step, clock.seconds(), running, told.item())
+            log.info("denoiser step %d, %.0f s, loss %.4f, guide %.3f", *figures)
         if team.leads and clock.seconds() - saved > 300:
             saved = clock.seconds()
             _keep(pair, average, optimiser, clock, step)

@@ -1,4 +1,4 @@
-"""Writes the trained parts as one .safetensors in half precision."""
+"""Writes the trained parts as one .safetensors in half precision, and takes them out again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, FORMAT
+from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, FORMAT, load_demo_model
 
 from . import denoiser, vae, vision
-from .common import load
+from .common import load, save
 
 _ROW_SEED = 61
 _TABLE = "text_model.embeddings.token_embedding.weight"
@@ -51,6 +52,36 @@ def export(path: Path = DEMO_MODEL_PATH) -> None:
     save_file(halves, part, metadata={"format": FORMAT, "configs": json.dumps(configs)})
     part.replace(path)
     log.info("wrote %s, %.1f MB, %s", path, path.stat().st_size / 1e6, configs["training"])
+
+
+@torch.no_grad()
+def unpack(path: Path = DEMO_MODEL_PATH) -> None:
+    """Turns the exported weights into checkpoints, so that training goes on in a fresh clone.
+
+    The optimisers start anew; steps and seconds count on. Cache the latents afterwards.
+    """
+    with safe_open(path, framework="pt") as file:
+        figures = json.loads(file.metadata()["configs"])["training"]
+        rows = file.get_tensor("rows").float()
+    demo = load_demo_model(path)
+    spent = {"seconds": 60 * figures["minutes"], "step": figures["steps"]}
+
+    autoencoder = demo.vae.first_stage_model
+    values = [p.detach() for p in autoencoder.parameters()]
+    state = {"model": autoencoder.state_dict(), "average": values, "seconds": 0.0, "step": 0}
+    save(vae.CHECKPOINT, state)
+
+    pair = denoiser.build()
+    pair.unet.load_state_dict(demo.model.model.diffusion_model.state_dict())
+    tower = demo.clip.cond_stage_model.clip_l.transformer.text_model.state_dict()
+    tower["embeddings.token_embedding.weight"] = rows
+    pair.tower.load_state_dict(tower)
+    values = [p.detach() for p in pair.parameters()]
+    save(denoiser.CHECKPOINT, {"model": values, "average": values, **spent})
+
+    encoder = demo.clip_vision.model.state_dict()
+    save(vision.CHECKPOINT, {"model": encoder, "seconds": 0.0, "step": 0})
+    log.info("unpacked %s into %s", path, vae.CHECKPOINT.parent)
 
 
 @torch.no_grad()

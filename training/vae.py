@@ -110,7 +110,8 @@ def train(minutes: float, steps: int) -> None:
     if held:
         model.load_state_dict(held["model"])
         average.values = held["average"]
-        optimiser.load_state_dict(held["optimiser"])
+        if "optimiser" in held:
+            optimiser.load_state_dict(held["optimiser"])
         clock.spent, step = held["seconds"], held["step"]
     generator = torch.Generator().manual_seed(21 + 1000 * step + team.rank)
     while (progress := team.agree(clock.progress(step))) < 1:

@@ -1,4 +1,7 @@
-"""Trains the image encoder (CLIP-vision class) to tell every factor of a scene."""
+"""Trains the image encoder (CLIP-vision class) to tell every factor of a scene.
+
+Its patches must tell what they show as well: from the class token alone, shapes were not learned.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ import torch
 from comfy.clip_model import CLIPVisionModelProjection
 from torch.nn import functional as F
 
-from detex_pack.detex.world.render import render
+from detex_pack.detex.world.render import colour_shares, render
 from detex_pack.detex.world.scene import BACKGROUNDS, COLOURS, IMAGE_SIDE, PATTERNS, SHAPES, Scenes
 
 from .common import RUNS, Clock, device, initialise, learning_rate, load, save
+from .guide import CELL_KINDS, cell_loss
 from .vae import mixed_scenes
 
 CHECKPOINT = RUNS / "vision.pt"
@@ -53,14 +57,17 @@ def build() -> CLIPVisionModelProjection:
     return model.to(device())
 
 
-def embed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Pictures [B,64,64,3] in 0..1 to projected embeddings [B,128]; as the host, with gradients."""
+def embed(model: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures [B,64,64,3] in 0..1 to projected embeddings [B,128] and patches [B,64,128].
+
+    As the host does, with gradients.
+    """
     tower = model.vision_model
     x = tower.pre_layrnorm(tower.embeddings(images.permute(0, 3, 1, 2) * 2 - 1))
     for layer in tower.encoder.layers:
         x = x + _attend(layer.self_attn, layer.layer_norm1(x))
         x = x + layer.mlp(layer.layer_norm2(x))
-    return model.visual_projection(tower.post_layernorm(x[:, 0]))
+    return model.visual_projection(tower.post_layernorm(x[:, 0])), x[:, 1:]
 
 
 def _attend(attention: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -79,13 +86,28 @@ def _measures(scenes: Scenes) -> torch.Tensor:
     return torch.cat((place, size, turn), 1)
 
 
+class Heads(torch.nn.Module):
+    """What is asked of the encoder: the scene's factors, and what each patch shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene = torch.nn.Linear(CONFIG["projection_dim"], sum(_KINDS.values()) + _MEASURES)
+        self.patch = torch.nn.Linear(CONFIG["hidden_size"], CELL_KINDS)
+        initialise(self, seed=15)
+        self.to(device())
+
+
 def loss(
-    model: torch.nn.Module, heads: torch.nn.Linear, scenes: Scenes
+    model: torch.nn.Module, heads: Heads, scenes: Scenes
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy of the kinds plus squared error of the measures, and the accuracies."""
-    out = heads(embed(model, render(scenes)[0].to(device())))
+    """Cross-entropy of the kinds and the patches, squared error of the measures; accuracies."""
+    embedding, patches = embed(model, render(scenes)[0].to(device()))
+    out = heads.scene(embedding)
+    side = CONFIG["image_size"] // CONFIG["patch_size"]
+    cells = heads.patch(patches).mT.unflatten(2, (side, side))
     *logits, measured = out.split([*_KINDS.values(), _MEASURES], dim=1)
     total = 2 * F.mse_loss(measured, _measures(scenes).to(device()))
+    total = total + 4 * cell_loss(cells, scenes, colour_shares(scenes).to(device()))
     right = {}
     for name, values in zip(_KINDS, logits, strict=True):
         target = getattr(scenes, name).to(device())
@@ -97,9 +119,7 @@ def loss(
 def train(minutes: float, steps: int) -> None:
     """Trains or goes on training for so many more minutes, or up to so many steps."""
     model = build()
-    heads = torch.nn.Linear(CONFIG["projection_dim"], sum(_KINDS.values()) + _MEASURES)
-    initialise(heads, seed=15)
-    heads.to(device())
+    heads = Heads()
     parameters = [*model.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=_PEAK, weight_decay=0.01)
     clock, step, before = Clock(minutes, steps), 0, 0.0

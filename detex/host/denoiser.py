@@ -36,23 +36,25 @@ def training_session(
     """
     family_of(model)
     tower_of(clip)
+    check_copyable(model, "MODEL")
+    check_copyable(clip.patcher, "CLIP")
     with torch.inference_mode(mode=False), torch.enable_grad():
-        unet = private_copy(model, "MODEL")
+        unet = private_copy(model)
         encoder = clip.clone()
-        encoder.patcher = private_copy(clip.patcher, "CLIP")
+        encoder.patcher = private_copy(clip.patcher)
         encoder.cond_stage_model = encoder.patcher.model  # clone() alone keeps the shared one
-        memory = TRAINING_MEMORY * unet.memory_required(latent_shape)
         copies = [unet, encoder.patcher]
-        model_management.load_models_gpu(copies, memory_required=memory, force_full_load=True)
-        for copy in copies:
-            copy.model.requires_grad_(requires_grad=False).eval()
-        encoder.cond_stage_model.float()
-        if training_dtype(unet.load_device) is torch.float32:  # no autocast brings dtypes together
-            unet.model.diffusion_model.float()
         was_training = model_management.in_training
-        model_management.in_training = True
         try:
+            memory = TRAINING_MEMORY * unet.memory_required(latent_shape)
+            model_management.load_models_gpu(copies, memory_required=memory, force_full_load=True)
             check_loaded(copies)
+            model_management.in_training = True
+            for copy in copies:
+                copy.model.requires_grad_(requires_grad=False).eval()
+            encoder.cond_stage_model.float()
+            if training_dtype(unet.load_device) is torch.float32:  # no autocast to join dtypes
+                unet.model.diffusion_model.float()
             yield ComfyDenoiser(unet), ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
@@ -60,11 +62,8 @@ def training_session(
                 copy.detach()
 
 
-def private_copy(patcher: ModelPatcher, socket: str) -> ModelPatcher:
-    """Load the model again, as a ModelPatcher whose weights stay where they are.
-
-    Raises ValueError for quantised weights and for loaders that cannot load twice.
-    """
+def check_copyable(patcher: ModelPatcher, socket: str) -> None:
+    """Raise ValueError for quantised weights and for loaders that cannot load twice."""
     if any(
         type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
         for p in patcher.model.parameters()
@@ -78,6 +77,10 @@ def private_copy(patcher: ModelPatcher, socket: str) -> ModelPatcher:
             f"The node that loaded this {socket} does not let it be loaded a second time, which "
             "training needs so as to leave yours alone. Use ComfyUI's own Load Checkpoint."
         )
+
+
+def private_copy(patcher: ModelPatcher) -> ModelPatcher:
+    """Load the model again, as a ModelPatcher whose weights stay where they are."""
     load, arguments, *index = patcher.cached_patcher_init
     fresh = load(*arguments, disable_dynamic=True)
     fresh = fresh[index[0]] if index else fresh

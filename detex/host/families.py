@@ -49,6 +49,17 @@ def family_of(model: ModelPatcher) -> str:
     )
 
 
+def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
+    """Raise ValueError where a VAE that makes `latents` cells of `pixels` a side is not MODEL's."""
+    scale = model.model.latent_format.spacial_downscale_ratio
+    if latents * scale != pixels:
+        raise ValueError(
+            f"The subject's VAE makes one latent cell of {pixels // max(latents, 1)} pixels, the "
+            f"MODEL wired here works on cells of {scale}: they are not of the same checkpoint. "
+            "Wire this checkpoint's VAE into Subject Images."
+        )
+
+
 def is_v_prediction(model: ModelPatcher) -> bool:
     return isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
 

@@ -54,16 +54,28 @@ def target_path(folder: str, file_name: str) -> Path:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write beside, flush, rename: a crash leaves no half file, and no file is replaced."""
+    """Write beside, flush, move: a crash leaves no half file, and no file is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        raise FileExistsError(f"{path} exists already. Save under another name.")
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        move_new(beside, path)
+    except FileExistsError as error:
+        raise FileExistsError(f"{path} exists already. Save under another name.") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def move_new(source: Path, target: Path) -> None:
+    """Move a file in one step. Raises FileExistsError where `target` exists, even since just now."""
+    try:
+        os.link(source, target)  # unlike a rename, it never replaces
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if target.exists():
+            raise FileExistsError(target) from None
+        os.replace(source, target)

@@ -15,7 +15,7 @@ from ..methods.detex import Detex, attention_overlap
 from ..subject import Subject
 from ..trainer import train
 from .denoiser import training_session
-from .families import family_of, fingerprint, is_v_prediction, unet_layout
+from .families import check_latent_scale, family_of, fingerprint, is_v_prediction, unet_layout
 from .text import tower_of
 
 
@@ -33,6 +33,7 @@ def train_concept(
     prior_latents [R, 4, h, w]: unscaled VAE latents of images of the class, or None.
     -> the concept, and each loss term's value at each step.
     """
+    check_latent_scale(model, subject.resolution, subject.latents.shape[-1])
     photos = 2 * train_config.batch_size  # with the prior images
     shape = (photos, *subject.latents.shape[-3:])
     try:

@@ -34,6 +34,14 @@ def subject_masks(scenes: Scenes) -> torch.Tensor:
     return cover(_subject_distance(scenes, *_local(scenes, *_pixel_centres())))
 
 
+def colour_shares(scenes: Scenes) -> torch.Tensor:
+    """How much of each pixel is the subject's main and second colour, [B,2,64,64]."""
+    u, v = _local(scenes, *_pixel_centres())
+    distance = _subject_distance(scenes, u, v)
+    mask, second = cover(distance), _pattern(scenes, u, v, distance)
+    return torch.stack((mask * (1 - second), mask * second), 1)
+
+
 def _pixel_centres() -> tuple[torch.Tensor, torch.Tensor]:
     """x and y of every pixel centre, each [1,64,64]."""
     line = torch.arange(IMAGE_SIDE) + 0.5

@@ -157,13 +157,13 @@ def words_of(scenes: Scenes) -> list[dict[str, str]]:
 def _caption(words: dict[str, str], draw: list[float]) -> str:
     if draw[0] < _EMPTY_SHARE:
         return ""
-    named_second = draw[5] < 0.57
+    named_second = draw[5] < 0.7
     colours = f"{words['main']} and {words['second']}" if named_second else words["main"]
     noun = [
         words["size"] if draw[2] < 0.3 else "",
         words["tilt"] if draw[3] < 0.3 else "",
-        colours if draw[4] < 0.7 else "",
-        words["pattern"] if draw[6] < 0.6 else "",
+        colours if draw[4] < 0.8 else "",
+        words["pattern"] if draw[6] < 0.7 else "",
         words["shape"] if draw[1] < 0.92 else "thing",
     ]
     text = " ".join(word for word in noun if word)

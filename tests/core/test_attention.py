@@ -114,6 +114,15 @@ def test_heat_map_adds_grids_by_hand():
     torch.testing.assert_close(maps.heat_maps(), torch.tensor([[[[1.0, 1 / 3]]]]))
 
 
+def test_maps_of_another_batch_size_replace_the_older_ones():
+    maps = AttentionMaps(("dog",))
+    maps.add(torch.rand(1, 1, 4), (2, 2))
+    later = torch.tensor([[[0.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 2.0]]])
+    maps.add(later, (2, 2))
+    expected = torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])
+    assert torch.equal(maps.heat_maps()[0], expected)
+
+
 def test_reset_forgets_everything():
     maps = AttentionMaps(("dog",))
     maps.add(torch.tensor([[[1.0, 0.0]]]), (1, 2))

@@ -36,7 +36,7 @@ def other_concept(concept: Concept) -> Concept:
 @torch.no_grad()
 def trained_kv(model: ModelPatcher, concept: Concept) -> dict[str, Tensor]:
     """K and V of every layer as training computes them, in bypass form."""
-    unet = private_copy(model, "MODEL").model.diffusion_model
+    unet = private_copy(model).model.diffusion_model
     deltas = KVDeltas({name: tuple(d.shape) for name, d in concept.deltas.items()})
     for name, matrix in deltas.named().items():
         matrix.copy_(concept.deltas[name])

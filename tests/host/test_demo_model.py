@@ -18,10 +18,6 @@ from detex_pack.detex.host.demo_model import (
 from detex_pack.detex.world.render import render
 from detex_pack.detex.world.scene import sample_scenes
 
-pytestmark = pytest.mark.skipif(
-    not DEMO_MODEL_PATH.is_file(), reason="the base model is not trained yet"
-)
-
 
 @pytest.fixture(scope="module")
 def demo() -> DemoModel:

@@ -18,6 +18,7 @@ from torch import Tensor
 from detex_pack.detex.attention import AttentionTap
 from detex_pack.detex.host.denoiser import (
     ComfyDenoiser,
+    check_copyable,
     check_loaded,
     private_copy,
     training_session,
@@ -230,7 +231,7 @@ def test_deltas_leave_with_their_context_even_after_an_error(denoiser: ComfyDeno
 
 
 def test_copy_shares_no_weight_with_the_users_model(model: ModelPatcher):
-    copy = private_copy(model, "MODEL")
+    copy = private_copy(model)
     theirs = {p.data_ptr() for p in model.model.parameters()}
     assert theirs.isdisjoint(p.data_ptr() for p in copy.model.parameters())
 
@@ -255,21 +256,21 @@ def test_copy_of_a_dynamic_model_is_not_dynamic(clip: comfy.sd.CLIP):
     model = tiny.tiny_model()
     dynamic = Dynamic(model.model, model.load_device, model.offload_device)
     dynamic.cached_patcher_init = model.cached_patcher_init
-    assert not private_copy(dynamic, "MODEL").is_dynamic()
+    assert not private_copy(dynamic).is_dynamic()
 
 
 def test_copy_keeps_the_users_loras(model: ModelPatcher):
     patched = model.clone()
     key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
-    assert list(private_copy(patched, "MODEL").patches) == [key]
+    assert list(private_copy(patched).patches) == [key]
 
 
 def test_checkpoint_loader_that_gives_several_models_is_loaded_again_too():
     model = tiny.tiny_model()
     both = (tiny.tiny_clip().patcher, tiny.tiny_model())
     model.cached_patcher_init = (lambda disable_dynamic=False: both, (), 1)
-    assert private_copy(model, "MODEL").model is both[1].model
+    assert private_copy(model).model is both[1].model
 
 
 @pytest.mark.parametrize("socket", ["MODEL", "CLIP"])
@@ -279,7 +280,7 @@ def test_model_that_cannot_be_loaded_twice_is_refused(
     patcher = (model if socket == "MODEL" else clip.patcher).clone()
     patcher.cached_patcher_init = None
     with pytest.raises(ValueError, match=f"loaded this {socket} does not let .* Load Checkpoint"):
-        private_copy(patcher, socket)
+        check_copyable(patcher, socket)
 
 
 def test_model_that_stays_partly_in_ram_is_refused():
@@ -297,4 +298,35 @@ def test_quantised_model_is_refused():
         layer.weight.data.to(torch.float8_e4m3fn), requires_grad=False
     )
     with pytest.raises(ValueError, match=r"MODEL is quantised.*fp16 or fp32 checkpoint"):
-        private_copy(model, "MODEL")
+        check_copyable(model, "MODEL")
+
+
+def test_quantised_clip_is_refused_before_anything_is_loaded(model: ModelPatcher):
+    clip, loads = tiny.tiny_clip(), []
+    layer = clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers[0].mlp.fc1
+    layer.weight = torch.nn.Parameter(
+        layer.weight.data.to(torch.float8_e4m3fn), requires_grad=False
+    )
+    watched = model.clone()
+    watched.cached_patcher_init = (lambda **_: loads.append("MODEL"), ())
+    with (
+        pytest.raises(ValueError, match="CLIP is quantised"),
+        training_session(watched, clip, (2, 4, 8, 8)),
+    ):
+        pass
+    assert loads == []
+
+
+def test_failure_while_loading_lets_the_copies_go(
+    model: ModelPatcher, clip: comfy.sd.CLIP, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_args, **_kwargs):
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    before = list(comfy.model_management.current_loaded_models)
+    flag = comfy.model_management.in_training
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError), training_session(model, clip, (2, 4, 8, 8)):
+        pass
+    assert comfy.model_management.current_loaded_models == before
+    assert comfy.model_management.in_training is flag

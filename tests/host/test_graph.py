@@ -15,7 +15,6 @@ import server
 import tiny
 import torch
 
-from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
 from detex_pack.nodes import comfy_entrypoint
 
 
@@ -176,18 +175,7 @@ def messages(executor: execution.PromptExecutor) -> list[str]:
     return [event for event, _ in executor.status_messages]
 
 
-LOADERS = [
-    "TinyModels",
-    pytest.param(
-        "DETEXDemoModel",
-        marks=pytest.mark.skipif(
-            not DEMO_MODEL_PATH.is_file(), reason="detex/world/base_model.safetensors is absent"
-        ),
-    ),
-]
-
-
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", ["TinyModels", "DETEXDemoModel"])
 def test_train_save_load_compose_and_sample_run_to_the_end(
     executor: execution.PromptExecutor, model_folders: Path, loader: str
 ):

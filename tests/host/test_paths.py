@@ -1,5 +1,8 @@
 """Names and files: safe everywhere, and never overwritten."""
 
+import errno
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import folder_paths
@@ -9,6 +12,7 @@ from detex_pack.detex.host.paths import (
     concept_files,
     concept_path,
     free_stem,
+    move_new,
     register_folder,
     safe_name,
     write_new,
@@ -51,6 +55,29 @@ def test_existing_file_is_never_replaced(tmp_path: Path):
     with pytest.raises(FileExistsError, match="dog.bin exists already. Save under another name"):
         write_new(tmp_path / "dog.bin", b"new")
     assert (tmp_path / "dog.bin").read_bytes() == b"old"
+
+
+def test_file_that_appears_during_the_write_is_kept(tmp_path: Path):
+    (tmp_path / "mine.part").write_bytes(b"mine")
+    (tmp_path / "dog.bin").write_bytes(b"theirs")
+    with pytest.raises(FileExistsError):
+        move_new(tmp_path / "mine.part", tmp_path / "dog.bin")
+    assert (tmp_path / "dog.bin").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_file_systems_without_links_work_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    if taken:
+        (tmp_path / "dog.bin").write_bytes(b"old")
+    with pytest.raises(FileExistsError) if taken else nullcontext():
+        write_new(tmp_path / "dog.bin", b"new")
+    assert (tmp_path / "dog.bin").read_bytes() == (b"old" if taken else b"new")
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path):

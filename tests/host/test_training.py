@@ -307,3 +307,9 @@ def test_single_photo_and_larger_batch_train(train: Train, subject: Subject):
         photo_hashes=subject.photo_hashes[:1],
     )
     assert train(photos=one)[0].word_names == ("V", "P1", "B1")
+
+
+def test_subject_of_another_checkpoints_vae_is_refused(train: Train, subject: Subject):
+    foreign = dataclasses.replace(subject, resolution=2 * subject.resolution)
+    with pytest.raises(ValueError, match="cell of 8 pixels.*cells of 4.*Subject Images"):
+        train(photos=foreign)

@@ -113,7 +113,6 @@ def test_the_canvas_says_what_to_do(workflow):
     assert all(len(text) > 40 for text in texts)
 
 
-@pytest.mark.skipif(not BASE_MODEL.is_file(), reason="the base model is not trained yet")
 def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
     """train_detex saves what use_concept and attention_preview then load."""
     prompts = {

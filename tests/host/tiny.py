@@ -83,6 +83,7 @@ def tiny_model(family=comfy.supported_models.SD15, v_prediction=False, disable_d
     if v_prediction:
         config.model_type = lambda state_dict, prefix="": comfy.model_base.ModelType.V_PREDICTION
     model = config.get_model({}, "", torch.device("cpu"))
+    model.latent_format.spacial_downscale_ratio = 4  # as tiny_vae
     seeded(model.diffusion_model, 1)
     kind = comfy.model_patcher.ModelPatcher
     patcher = kind(model, torch.device("cpu"), torch.device("cpu"))
