@@ -63,7 +63,7 @@ class AttentionMaps:
         self._counts.clear()
 
     def add(self, maps: Tensor, grid: tuple[int, int]) -> None:
-        """maps [B, words, L] of all images, one layer of one step. Other B: the newer ones count."""
+        """maps [B, words, L] of all images, one layer of one step; of another B, they replace."""
         if grid not in self._sums or self._sums[grid].shape != maps.shape:
             self._sums[grid], self._counts[grid] = torch.zeros_like(maps), 0
         self._sums[grid] = self._sums[grid] + maps

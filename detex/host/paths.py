@@ -70,7 +70,7 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def move_new(source: Path, target: Path) -> None:
-    """Move a file in one step. Raises FileExistsError where `target` exists, even since just now."""
+    """Move a file in one step. Raises FileExistsError for an existing `target`."""
     try:
         os.link(source, target)  # unlike a rename, it never replaces
     except FileExistsError:
