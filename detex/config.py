@@ -1,5 +1,6 @@
 """Every training setting, with its default from the paper."""
 
+import math
 from dataclasses import asdict, dataclass
 from enum import Enum
 
@@ -19,8 +20,9 @@ class TrainConfig:
     steps: int = 600  # optimiser steps
     batch_size: int = 4  # photos a step; as many prior images join them
     learning_rate: float = 1e-5  # per sample: multiplied by batch_size, as Custom Diffusion does
-    token_rate: float = 1.0  # multiplies the rate of [V] and of free [P_i], [B_i] vectors
-    mapper_rate: float = 1.0  # multiplies the rate of the attribute mappers
+    kv_rate: float = 1.0  # multiplies the rate of the K, V deltas; 0: Textual Inversion
+    token_rate: float = 1.0  # multiplies the rate of [V]
+    mapper_rate: float = 1.0  # multiplies the rate of the attribute mappers, or of free vectors
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0  # global norm
     stratified_timesteps: bool = False  # one timestep from each 1/batch of the schedule
@@ -36,6 +38,13 @@ class TrainConfig:
                 f"learning_rate must lie between 0 and 1, got {self.learning_rate}. "
                 "The paper's 1e-5 is a good start for Stable Diffusion."
             )
+        for name in ("kv_rate", "token_rate", "mapper_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} multiplies the learning rate: 0 or more, got {getattr(self, name)}."
+                )
+        if not self.kv_rate and not self.token_rate:
+            raise ValueError("kv_rate and token_rate are both 0: [V] would learn nothing.")
 
     @property
     def effective_rate(self) -> float:

@@ -146,12 +146,22 @@ def advanced_inputs() -> list[io.Input]:
     """The settings that the page folds away; the defaults are the paper mode."""
     return [
         io.Float.Input(
+            "kv_rate",
+            default=TrainConfig.kv_rate,
+            min=0.0,
+            max=1000.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Multiplies the learning rate of the K, V deltas. 0 trains the words alone: "
+            "with Custom Diffusion that is Textual Inversion.",
+        ),
+        io.Float.Input(
             "token_rate",
             default=TrainConfig.token_rate,
             min=0.0,
             max=1000.0,
             advanced=True,
-            tooltip="Multiplies the learning rate of the word vectors.",
+            tooltip="Multiplies the learning rate of [V].",
         ),
         io.Float.Input(
             "mapper_rate",
@@ -160,7 +170,8 @@ def advanced_inputs() -> list[io.Input]:
             max=1000.0,
             step=0.01,
             advanced=True,
-            tooltip="Multiplies the learning rate of the attribute mappers.",
+            tooltip="Multiplies the learning rate of what [P] and [B] come from: the attribute "
+            "mappers, or the free vectors.",
         ),
         io.Boolean.Input(
             "stratified_timesteps",

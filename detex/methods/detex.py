@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import AttentionTap
 from ..config import DetexConfig, TrainConfig
@@ -76,18 +76,17 @@ class Detex:
         self._prior_cond: Tensor | None = None
 
     def parameter_groups(self) -> list[dict]:
-        """The optimiser's groups, each with its rate."""
-        rate = self.train_config.effective_rate
-        mappers, vectors = [], [self.words.subject]
-        for source in self.words.attributes.values():
-            is_mapper = any(isinstance(module, nn.Linear) for module in source.modules())
-            (mappers if is_mapper else vectors).extend(source.parameters())
+        """The optimiser's groups, each with its rate; what has none is frozen."""
+        train, rate = self.train_config, self.train_config.effective_rate
         groups = [
-            {"params": list(self.deltas.parameters()), "lr": rate},
-            {"params": vectors, "lr": rate * self.train_config.token_rate},
-            {"params": mappers, "lr": rate * self.train_config.mapper_rate},
+            {"params": list(self.deltas.parameters()), "lr": rate * train.kv_rate},
+            {"params": [self.words.subject], "lr": rate * train.token_rate},
+            {"params": list(self.words.attributes.parameters()), "lr": rate * train.mapper_rate},
         ]
-        return [group for group in groups if group["params"]]
+        for group in groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(group["lr"] > 0)
+        return [group for group in groups if group["params"] and group["lr"]]
 
     def sample_batch(self) -> Batch:
         """Photos without replacement where there are enough, each blanked or not."""

@@ -23,6 +23,10 @@ def test_defaults_are_the_paper_mode():
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must lie between 0 and 1, got 0.0"),
         ({"learning_rate": 1.5}, "got 1.5"),
+        ({"kv_rate": -1}, "kv_rate multiplies the learning rate: 0 or more, got -1"),
+        ({"token_rate": float("nan")}, "token_rate .* got nan"),
+        ({"mapper_rate": float("inf")}, "mapper_rate .* got inf"),
+        ({"kv_rate": 0, "token_rate": 0}, r"both 0: \[V\] would learn nothing"),
     ],
 )
 def test_senseless_training_settings_are_refused(settings: dict, message: str):

@@ -201,11 +201,24 @@ def test_attention_weight_zero_takes_no_maps(made):
 
 
 def test_rates_of_words_and_mappers_are_multiplied(session: tuple, subject: Subject):
-    train = TrainConfig(batch_size=2, learning_rate=1e-4, token_rate=3, mapper_rate=5)
-    method = Detex(subject, None, DetexConfig(), train, *session)
-    assert [g["lr"] for g in method.parameter_groups()] == pytest.approx([2e-4, 6e-4, 1e-3])
-    vectors = Detex(subject, None, DetexConfig(attributes=Attributes.VECTORS), train, *session)
-    assert [len(g["params"]) for g in vectors.parameter_groups()] == [14, 7]
+    train = TrainConfig(batch_size=2, learning_rate=1e-4, kv_rate=2, token_rate=3, mapper_rate=5)
+    for attributes in (Attributes.MAPPERS, Attributes.VECTORS):
+        method = Detex(subject, None, DetexConfig(attributes=attributes), train, *session)
+        groups = method.parameter_groups()
+        assert [g["lr"] for g in groups] == pytest.approx([4e-4, 6e-4, 1e-3])
+    assert [len(g["params"]) for g in groups] == [14, 1, 6]  # three photos: three [P], three [B]
+
+
+def test_without_a_rate_the_deltas_stay_zero_and_the_word_learns_textual_inversion(
+    session: tuple, subject: Subject, prior_latents: Tensor
+):
+    train = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2, kv_rate=0)
+    method = Detex(subject, prior_latents, DetexConfig.custom_diffusion(), train, *session)
+    before = method.words.subject.detach().clone()
+    run_steps(method, session[0], train, lambda *_: None)
+    assert all(not delta.any() for delta in method.deltas.export().values())
+    assert all(p.grad is None for p in method.deltas.parameters())
+    assert not torch.equal(method.words.subject, before)
 
 
 def test_overlap_scores_pose_and_background_between_zero_and_one(
