@@ -86,13 +86,18 @@ class JudgeNet(nn.Module):
         return dict(zip(HEADS, out.split([*HEADS.values()], dim=1), strict=True))
 
 
-def load_judge(path: Path = WEIGHTS) -> Judge:
-    """A function from pictures [B,64,64,3] to the most likely index [B] of every factor."""
+def load_net(path: Path = WEIGHTS) -> JudgeNet:
+    """The trained network in float32."""
     net = JudgeNet()
     net.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     )
-    net.eval()
+    return net.eval()
+
+
+def load_judge(path: Path = WEIGHTS) -> Judge:
+    """A function from pictures [B,64,64,3] to the most likely index [B] of every factor."""
+    net = load_net(path)
 
     @torch.no_grad()
     def judge(images: torch.Tensor) -> dict[str, torch.Tensor]:
