@@ -1,6 +1,6 @@
-"""All that the core asks of a host: a denoiser, a text encoder, and someone to report to."""
+"""All that the core asks of a host: a denoiser and a text encoder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -36,6 +36,14 @@ class Denoiser(Protocol):
         """Enabled where the device computes in float16, else a pass-through."""
         ...
 
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether `error` says that the device is full."""
+        ...
+
+    def free_memory(self) -> None:
+        """Give the device back what no tensor uses."""
+        ...
+
 
 class TextEncoder(Protocol):
     """A frozen text tower that gradients pass through."""
@@ -57,6 +65,3 @@ class TextEncoder(Protocol):
     def embedding_rms(self) -> float:
         """Root mean square of the token table."""
         ...
-
-
-OnStep = Callable[[int, Mapping[str, Tensor]], None]  # step from 1, terms as detached scalars

@@ -33,6 +33,7 @@ class Subject:
     photo_hashes: tuple[str, ...]
     thumbnails: Tensor  # [N, 128, 128, 3] uint8
     encode: Callable[[Tensor], Tensor]  # pixels [B, S, S, 3] -> latents [B, 4, h, w]
+    decode: Callable[[Tensor], Tensor | None]  # back, for previews; None where there is no room
     resolution: int  # S, pixels
 
     @property
@@ -112,12 +113,13 @@ def make_subject(
     blank: str = "white",
     scaled_copies: int = 0,
     seed: int = 0,
+    decode: Callable[[Tensor], Tensor | None] = lambda latents: None,
 ) -> Subject:
     """Crop, blank, scale and encode N photos.
 
     photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject;
     see: square photos [N, S, S, 3] -> features [N, F]; encode: pixels [B, S, S, 3] -> latents
-    [B, 4, h, w].
+    [B, 4, h, w]; decode: the way back, for previews, or None where there is no room for it.
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
@@ -148,6 +150,7 @@ def make_subject(
         photo_hashes=tuple(photo_hash(photo) for photo in photos),
         thumbnails=thumbnails_of(squares),
         encode=encode,
+        decode=decode,
         resolution=resolution,
     )
 

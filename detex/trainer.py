@@ -1,19 +1,22 @@
 """The training loop: any method, any host."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .attention import AttentionTap
 from .config import TrainConfig
-from .interfaces import Denoiser, OnStep
+from .interfaces import Denoiser
 from .kv import KVDeltas
 from .losses import weighted_total
 from .noise import add_noise, sample_timesteps, training_target
 
 CHECK_EVERY = 10  # steps between looks at whether the loss is still a number
+
+log = logging.getLogger("detex")
 
 
 class Method(Protocol):
@@ -22,6 +25,8 @@ class Method(Protocol):
     config: Any
     deltas: KVDeltas
     weights: dict[str, float]
+    modules: Mapping[str, nn.Module]  # all that is learned
+    generators: Mapping[str, torch.Generator]  # all that `sample_batch` draws from
 
     def parameter_groups(self) -> list[dict]: ...
     def sample_batch(self) -> Any: ...
@@ -30,52 +35,165 @@ class Method(Protocol):
     def loss_terms(
         self, batch: Any, output: Tensor, target: Tensor, tap: AttentionTap | None
     ) -> dict[str, Tensor]: ...
+    def preview_conds(self) -> dict[str, Tensor]: ...
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]: ...
+
+
+class Run:
+    """A training in progress: everything that its steps change."""
+
+    def __init__(self, method: Method, denoiser: Denoiser, config: TrainConfig):
+        self.method, self.denoiser, self.config = method, denoiser, config
+        self.optimizer = torch.optim.AdamW(
+            method.parameter_groups(), weight_decay=config.weight_decay
+        )
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.scaler = denoiser.grad_scaler()
+        self.rng = torch.Generator().manual_seed(config.seed + 3)
+        self.generators = {"noise": self.rng, **method.generators}
+        self.step = 0  # how many are done
+        self.parts = 1  # passes a step: more than one where the card is small
+        self.history: dict[str, list[Tensor]] = {}  # each loss term at each step
+        self.mark_whole()
+
+    def mark_whole(self) -> None:
+        """The state now is that between two steps: what a snapshot may hold."""
+        self.whole = True
+        self._marks = {name: rng.get_state() for name, rng in self.generators.items()}
+
+    def rewind(self) -> None:
+        """Undo the step that an exception broke off before it changed a weight."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, state in self._marks.items():
+            self.generators[name].set_state(state)
+
+    def take_step(self) -> None:
+        """Draw, forward, backward, update. Raises FloatingPointError for a loss that is no number,
+        which is looked at now and then.
+        """
+        terms = gradients(self)
+        self.whole = False
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        for name, term in terms.items():
+            self.history.setdefault(name, []).append(term)
+        if self.step % CHECK_EVERY == 0 or self.step == self.config.steps:
+            check_finite({f"{name} loss": term for name, term in terms.items()}, self.step)
+        self.mark_whole()
+
+    def check_weights(self) -> None:
+        """Raise FloatingPointError where a learned weight is no number."""
+        sums = torch.stack([p.detach().sum() for p in self.parameters])
+        check_finite({"learned weights": sums}, self.step)
+
+
+class Watcher:
+    """Someone who follows a run; nothing happens at an event that a subclass leaves out."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first step; may put an earlier state of the run back."""
+
+    def on_step(self, run: Run) -> None:
+        """After each step; an exception (a cancel) ends the run."""
+
+    def on_stop(self, run: Run, error: BaseException) -> None:
+        """On the way out, with the state between two steps where `run.whole`."""
 
 
 def train(
-    method: Method, denoiser: Denoiser, config: TrainConfig, on_step: OnStep
+    method: Method, denoiser: Denoiser, config: TrainConfig, watchers: Sequence[Watcher] = ()
 ) -> dict[str, list[float]]:
-    """Run `config.steps` steps; the method's parameters hold the result. -> each term's history.
+    """Run up to `config.steps` steps; the method's parameters hold the result. -> each term's
+    history.
 
     Randomness comes from private generators alone: the same seed gives the same bytes on a CPU,
-    and on a GPU as far as its kernels repeat themselves. An exception from `on_step` (a cancel)
-    ends the run at once.
-    Raises FloatingPointError where the loss is not finite.
+    and on a GPU as far as its kernels repeat themselves.
+    Raises FloatingPointError where a loss or a weight is not finite.
     """
-    optimizer = torch.optim.AdamW(method.parameter_groups(), weight_decay=config.weight_decay)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    scaler = denoiser.grad_scaler()
-    rng = torch.Generator().manual_seed(config.seed + 3)
-    history: dict[str, list[Tensor]] = {}
+    run = Run(method, denoiser, config)
     with denoiser.with_deltas(method.deltas, detach_start_token=method.config.detach_start_token):
-        for step in range(1, config.steps + 1):
-            terms = step_terms(method, denoiser, config, rng)
-            scaler.scale(weighted_total(terms, method.weights)).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            detached = {name: term.detach() for name, term in terms.items()}
-            for name, term in detached.items():
-                history.setdefault(name, []).append(term)
-            if step % CHECK_EVERY == 0 or step == config.steps:
-                check_finite({f"{name} loss": term for name, term in detached.items()}, step)
-            on_step(step, detached)
-    check_finite({"learned weights": torch.stack([p.sum() for p in parameters])}, config.steps)
-    return {name: torch.stack(values).cpu().tolist() for name, values in history.items()}
+        try:
+            for watcher in watchers:
+                watcher.on_start(run)
+            while run.step < config.steps:
+                run.take_step()
+                for watcher in watchers:
+                    watcher.on_step(run)
+            run.check_weights()
+        except BaseException as error:
+            run.rewind()
+            for watcher in watchers:
+                watcher.on_stop(run, error)
+            raise
+    return {name: torch.stack(values).cpu().tolist() for name, values in run.history.items()}
 
 
-def step_terms(
-    method: Method, denoiser: Denoiser, config: TrainConfig, rng: torch.Generator
-) -> dict[str, Tensor]:
-    """One forward pass: batch -> noisy latents -> UNet -> the method's loss terms."""
+class Draw(NamedTuple):
+    """All that is random in one step, drawn before anything is computed."""
+
+    batch: Any
+    timesteps: Tensor  # [B + R]
+    noise: Tensor  # [B + R, 4, h, w]
+
+    def split(self, parts: int) -> Iterator[tuple[float, "Draw"]]:
+        """(share of the step, draw) of each part."""
+        for rows, batch in self.batch.split(parts):
+            part = Draw(batch, self.timesteps[rows], self.noise[rows])
+            yield batch.count / self.batch.count, part
+
+
+def draw(method: Method, denoiser: Denoiser, config: TrainConfig, rng: torch.Generator) -> Draw:
     batch = method.sample_batch()
-    latents = batch.latents
-    timesteps = sample_timesteps(
-        len(latents), len(denoiser.sigmas), rng, stratified=config.stratified_timesteps
-    )
-    noise = torch.randn(latents.shape, generator=rng).to(latents)
+    count, total = len(batch.latents), len(denoiser.sigmas)
+    timesteps = sample_timesteps(count, total, rng, stratified=config.stratified_timesteps)
+    return Draw(batch, timesteps, torch.randn(batch.latents.shape, generator=rng))
+
+
+def gradients(run: Run) -> dict[str, Tensor]:
+    """Add up the gradients of one step -> its loss terms.
+
+    Where the card is full, the same step is computed again in twice as many passes, whose gradients
+    add up to the same; a pass of one photo is the smallest.
+    """
+    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    while True:
+        try:
+            return accumulate(run, drawn)
+        except RuntimeError as error:
+            if run.parts >= drawn.batch.count or not run.denoiser.is_out_of_memory(error):
+                raise
+        run.optimizer.zero_grad(set_to_none=True)  # here, where no traceback holds the tensors
+        run.denoiser.free_memory()
+        run.parts = min(2 * run.parts, drawn.batch.count)
+        log.warning(
+            "Out of graphics memory: from step %d on, each step is computed in %d passes. "
+            "The result is the same, but for rounding.",
+            run.step + 1,
+            run.parts,
+        )
+
+
+def accumulate(run: Run, drawn: Draw) -> dict[str, Tensor]:
+    """Backward through each part of the step -> the loss terms, detached."""
+    totals: dict[str, Tensor] = {}
+    for share, part in drawn.split(run.parts):
+        terms = step_terms(run.method, run.denoiser, part)
+        run.scaler.scale(share * weighted_total(terms, run.method.weights)).backward()
+        for name, term in terms.items():
+            totals[name] = totals.get(name, 0) + share * term.detach()
+    return totals
+
+
+def step_terms(method: Method, denoiser: Denoiser, drawn: Draw) -> dict[str, Tensor]:
+    """One forward pass: batch -> noisy latents -> UNet -> the method's loss terms."""
+    batch, timesteps = drawn.batch, drawn.timesteps
+    latents, noise = batch.latents, drawn.noise.to(batch.latents)
     sigmas = denoiser.sigmas[timesteps.to(denoiser.sigmas.device)].to(latents)
     target = training_target(latents, noise, sigmas, v_prediction=denoiser.v_prediction)
     tap = method.tap(batch)

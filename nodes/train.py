@@ -8,10 +8,12 @@ from comfy_api.latest import io, ui
 from ..detex.concept import Concept
 from ..detex.config import Attributes, DetexConfig, TrainConfig
 from ..detex.host.images import rgb
-from ..detex.host.progress import progress_bar
+from ..detex.host.progress import LiveView, say
+from ..detex.host.runs import Keeper
 from ..detex.host.training import train_concept
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 
+START_OVER = "start over"
 METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
 
 
@@ -105,6 +107,7 @@ class Train(io.ComfyNode):
                     "same on a GPU.",
                 ),
                 *advanced_inputs(),
+                *presentation_inputs(),
             ],
             outputs=[
                 ConceptSocket.Output(
@@ -118,17 +121,30 @@ class Train(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, subject, method, lambda_ca, lambda_pr, prior_images=None, **settings
+        cls,
+        model,
+        clip,
+        subject,
+        method,
+        lambda_ca,
+        lambda_pr,
+        resume,
+        snapshot_every,
+        preview_every,
+        prior_images=None,
+        **settings,
     ) -> io.NodeOutput:
         detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
         detex["attributes"] = Attributes(detex["attributes"])
         config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
         train = TrainConfig(**settings)
         prior = prior_latents(subject, prior_images) if lambda_pr else None
-        on_step = progress_bar(train.steps)
-        concept, history = train_concept(model, clip, subject, prior, config, train, on_step)
+        view = LiveView(train.steps, preview_every, subject.decode)
+        keeper = Keeper(snapshot_every, start_over=resume == START_OVER, say=say)
+        concept, history = train_concept(model, clip, subject, prior, config, train, [view], keeper)
+        text = "\n".join(filter(None, [keeper.note, summary(concept)]))
         losses = total_loss(history, config)
-        return io.NodeOutput(concept, {"loss": losses}, ui=ui.PreviewText(summary(concept)))
+        return io.NodeOutput(concept, {"loss": losses}, ui=ui.PreviewText(text))
 
 
 ADVANCED_DETEX = (
@@ -224,6 +240,38 @@ def advanced_inputs() -> list[io.Input]:
             default=DetexConfig.reduction,
             advanced=True,
             tooltip="adobe: the photo loss counts four times, as in Custom Diffusion's own code.",
+        ),
+    ]
+
+
+def presentation_inputs() -> list[io.Input]:
+    """What decides how a run is shown and kept, never what is learned."""
+    return [
+        io.Combo.Input(
+            "resume",
+            options=["auto", START_OVER],
+            default="auto",
+            advanced=True,
+            tooltip="auto: go on with the same run where it was stopped, or take its result where "
+            "it was finished. start over: forget what is on disk and train from the first step.",
+        ),
+        io.Int.Input(
+            "snapshot_every",
+            default=50,
+            min=0,
+            max=20000,
+            advanced=True,
+            tooltip="Steps between two snapshots on disk, of about 250 MB for Stable Diffusion; "
+            "the last two are kept. 0 writes one only where you cancel.",
+        ),
+        io.Int.Input(
+            "preview_every",
+            default=25,
+            min=0,
+            max=20000,
+            advanced=True,
+            tooltip="The least steps between two samples in the live picture, which takes at most "
+            "5 % of the time. 0 shows no picture.",
         ),
     ]
 

@@ -86,7 +86,6 @@ def _learn(recipe: Recipe) -> dict[str, Any]:
         prior,
         DetexConfig.custom_diffusion(),
         train,
-        lambda _step, _terms: None,
     )
     patched = apply_concept(demo.model, concept, 1.0)
     vectors = concept.vectors("l")

@@ -108,8 +108,8 @@ class ComfyDenoiser:
         self.unet = model.model.diffusion_model
         self.device = str(model.load_device)
         self.v_prediction = is_v_prediction(model)
-        sampling: Any = model.get_model_object("model_sampling")  # a ModelSampling patch counts
-        self.sigmas = sampling.sigmas.detach().float().cpu().clone()
+        self.sampling: Any = model.get_model_object("model_sampling")  # a patch of it counts
+        self.sigmas = self.sampling.sigmas.detach().float().cpu().clone()
         self.kv_shapes = kv_shapes(model)
         self.layers = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
@@ -131,6 +131,12 @@ class ComfyDenoiser:
     def grad_scaler(self) -> torch.amp.GradScaler:
         kind = torch.device(self.device).type
         return torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return model_management.is_oom(error)
+
+    def free_memory(self) -> None:
+        model_management.soft_empty_cache()
 
     def _autocast(self) -> AbstractContextManager:
         if self.dtype is torch.float32:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import comfy.model_management as model_management
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.sd import VAE
@@ -21,6 +22,23 @@ def latent_encoder(vae: VAE) -> Callable[[Tensor], Tensor]:
         return latents
 
     return encode
+
+
+def latent_decoder(vae: VAE) -> Callable[[Tensor], Tensor | None]:
+    """latents [B, 4, h, w] -> pixels [B, H, W, 3] in [0, 1] on the CPU, while a training runs.
+
+    None where the VAE has no room beside the model in training, which must not be unloaded for it.
+    """
+
+    @torch.no_grad()
+    def decode(latents: Tensor) -> Tensor | None:
+        needed = vae.memory_used_decode(latents.shape, vae.vae_dtype) + vae.patcher.model_size()
+        reserve = model_management.minimum_inference_memory()
+        if model_management.get_free_memory(vae.device) < 2 * needed + reserve:
+            return None
+        return vae.decode(latents).float().cpu()
+
+    return decode
 
 
 def check_latents(latents: Tensor) -> None:

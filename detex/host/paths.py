@@ -54,7 +54,9 @@ def target_path(folder: str, file_name: str) -> Path:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write beside, flush, move: a crash leaves no half file, and no file is replaced."""
+    """Write beside, flush, move: neither a crash nor a power cut leaves a half file, and no file is
+    replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -63,6 +65,7 @@ def write_new(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         move_new(beside, path)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise FileExistsError(f"{path} exists already. Save under another name.") from error
     finally:
@@ -79,3 +82,16 @@ def move_new(source: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(target) from None
         os.replace(source, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the folder's list of names to the disk; Windows does so by itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse it
+        pass
+    finally:
+        os.close(handle)

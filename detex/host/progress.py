@@ -1,20 +1,140 @@
-"""Training progress in ComfyUI: the node's bar, and cancel."""
+"""What the person at the canvas sees of a run: the bar, the live picture, a line of text."""
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import comfy.model_management as model_management
 import comfy.utils
+import torch
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
-from ..interfaces import OnStep
+from ..live import Progress, live_picture
+from ..trainer import Run, Watcher
+from .sampling import Decode, memory_in_use, pixels_of, sample
+
+SHARE = 0.05  # of the time: the most that all pictures together may take
+REDRAW = 1.0  # seconds between two pictures
+GUESS = 4  # training steps: what the first sample may cost, before one was timed
+SEED = 1  # of every sample's noise
+
+log = logging.getLogger("detex")
 
 
-def progress_bar(steps: int) -> OnStep:
-    """Moves the node's bar; raises ComfyUI's own interruption when the user cancels."""
-    bar = comfy.utils.ProgressBar(steps)
+def say(text: str) -> None:
+    """A line in the log, and on the node that runs."""
+    log.info(text)
+    server, context = getattr(PromptServer, "instance", None), get_executing_context()
+    if server is not None and context is not None:
+        server.send_progress_text(text, context.node_id, server.client_id)
 
-    def on_step(step: int, _terms: Mapping[str, Tensor]) -> None:
-        bar.update_absolute(step, steps)
+
+class Budget:
+    """Side work that may take a share of all other work's time, at most."""
+
+    def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter):
+        self.share, self.clock = share, clock
+        self.begin, self.spent = clock(), 0.0
+        self.costs: dict[str, float] = {}  # of each kind of side work, when last done: seconds
+
+    def elapsed(self) -> float:
+        return self.clock() - self.begin
+
+    def affords(self, cost: float) -> bool:
+        """Whether so many more seconds stay within the share."""
+        return self.spent + cost <= self.share * (self.elapsed() - self.spent)
+
+    @contextmanager
+    def spend(self, kind: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        self.costs[kind] = self.clock() - start
+        self.spent += self.costs[kind]
+
+
+class LiveView(Watcher):
+    """Moves the node's bar and shows a picture on it; obeys the cancel button at every step.
+
+    preview_every: the least steps between samples; 0: no picture. There are fewer samples where
+    they are slow: all pictures together take no more than a twentieth of the time.
+    """
+
+    def __init__(self, steps: int, preview_every: int, decode: Decode):
+        self.bar = comfy.utils.ProgressBar(steps)
+        self.preview_every, self.decode = preview_every, decode
+        self.can_sample = True
+        self.losses: dict[str, list[float]] = {}
+        self.samples: list[tuple[str, Tensor]] = []
+
+    def on_start(self, run: Run) -> None:
+        self.budget = Budget(SHARE)
+        self.drawn = 0.0  # when, in seconds after the start
+        self.started_at = self.sampled_at = run.step
+        self.bar.update_absolute(run.step)
+
+    def on_step(self, run: Run) -> None:
+        image = self.picture(run) if self.preview_every else None
+        self.bar.update_absolute(run.step, preview=image and ("JPEG", image, max(image.size)))
         model_management.throw_exception_if_processing_interrupted()
 
-    return on_step
+    def picture(self, run: Run) -> Image.Image | None:
+        """A new picture, where one is due and there is time for it."""
+        budget = self.budget
+        due = budget.elapsed() - self.drawn >= REDRAW
+        if not due or not budget.affords(budget.costs.get("picture", 0.0)):
+            return None
+        self.read_losses(run)  # waits for the card, so that the times below are of the pictures
+        if self.sample_is_due(run):
+            with budget.spend("sample"):
+                self.take_samples(run)
+        with budget.spend("picture"):
+            image = live_picture(self.progress(run))
+        self.drawn = budget.elapsed()
+        return image
+
+    def read_losses(self, run: Run) -> None:
+        for name, terms in run.history.items():
+            values = self.losses.setdefault(name, [])
+            if len(terms) > len(values):
+                values += torch.stack(terms[len(values) :]).tolist()
+
+    def sample_is_due(self, run: Run) -> bool:
+        guess = GUESS * self.seconds_per_step(run)
+        cost = self.budget.costs.get("sample", guess)
+        due = run.step - self.sampled_at >= self.preview_every
+        return self.can_sample and due and self.budget.affords(cost)
+
+    def seconds_per_step(self, run: Run) -> float:
+        return self.budget.elapsed() / max(run.step - self.started_at, 1)
+
+    def take_samples(self, run: Run) -> None:
+        """[V] alone, and [V] with the words of photo 1. Where the card is full, no more of them."""
+        self.sampled_at = run.step
+        method, denoiser = run.method, run.denoiser
+        conds = method.preview_conds()
+        try:
+            latents = sample(denoiser, conds, method.latent_shape, SEED)
+            pictures = pixels_of(latents, denoiser.patcher, self.decode)
+        except RuntimeError as error:
+            if not denoiser.is_out_of_memory(error):
+                raise
+            self.can_sample = False
+            denoiser.free_memory()
+            return
+        captions = [f"{words}   step {run.step}" for words in conds if words]
+        self.samples = list(zip(captions, pictures, strict=True))
+
+    def progress(self, run: Run) -> Progress:
+        return Progress(
+            step=run.step,
+            steps=run.config.steps,
+            seconds_per_step=self.seconds_per_step(run),
+            memory=memory_in_use(run.denoiser.device),
+            losses=self.losses,
+            samples=self.samples,
+            note=f"{run.parts} passes" if run.parts > 1 else "",
+        )

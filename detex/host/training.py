@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ..concept import BaseModel, Concept
 from ..config import DetexConfig, TrainConfig, as_json
-from ..interfaces import OnStep
 from ..methods.detex import Detex, attention_overlap
 from ..subject import Subject
-from ..trainer import train
-from .denoiser import training_session
+from ..trainer import Watcher, train
+from .denoiser import ComfyDenoiser, training_session
 from .families import check_latent_scale, family_of, fingerprint, is_v_prediction, unet_layout
-from .text import tower_of
+from .runs import Keeper, Losses
+from .text import ComfyTextEncoder, tower_of
 
 
 def train_concept(
@@ -26,11 +26,13 @@ def train_concept(
     prior_latents: Tensor | None,
     config: DetexConfig,
     train_config: TrainConfig,
-    on_step: OnStep,
-) -> tuple[Concept, dict[str, list[float]]]:
+    watchers: Sequence[Watcher] = (),
+    keeper: Keeper | None = None,
+) -> tuple[Concept, Losses]:
     """Train on private copies; `model` and `clip` stay as they are, whatever happens.
 
     prior_latents [R, 4, h, w]: unscaled VAE latents of images of the class, or None.
+    keeper: keeps the run on disk, and finds what was trained before.
     -> the concept, and each loss term's value at each step.
     """
     check_latent_scale(model, subject.resolution, subject.latents.shape[-1])
@@ -47,17 +49,33 @@ def train_concept(
                 denoiser,
                 text,
             )
-            before = attention_overlap(method, denoiser)
-            history = train(method, denoiser, train_config, on_step)
-            after = attention_overlap(method, denoiser)
-            overlap = {"before": before, "after": after}
-            concept = make_concept(method, denoiser.patcher, tower_of(clip))
+            if keeper is None:
+                return learn(method, denoiser, text, watchers)
+            found = keeper.find(method, denoiser, text)
+            if found is None:
+                found = learn(method, denoiser, text, [keeper, *watchers])
+                keeper.finish(*found)
+            return found
     except torch.cuda.OutOfMemoryError as error:
         raise torch.cuda.OutOfMemoryError(
-            f"Out of graphics memory at batch size {train_config.batch_size} and "
-            f"{subject.resolution} pixels. Lower batch_size in DETEX Train, or the resolution in "
-            "Subject Images."
+            f"Out of graphics memory, one photo at a time and {subject.resolution} pixels. Lower "
+            f"the resolution in Subject Images. {keeper.remedy() if keeper else ''}".strip()
         ) from error
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error} {keeper.remedy() if keeper else ''}".strip()) from error
+
+
+def learn(
+    method: Detex,
+    denoiser: ComfyDenoiser,
+    text: ComfyTextEncoder,
+    watchers: Sequence[Watcher],
+) -> tuple[Concept, Losses]:
+    """Train from the start, or from where a watcher puts the run; -> as `train_concept`."""
+    before = attention_overlap(method, denoiser)
+    history = train(method, denoiser, method.train_config, watchers)
+    overlap = {"before": before, "after": attention_overlap(method, denoiser)}
+    concept = make_concept(method, denoiser.patcher, tower_of(text.clip))
     report = {"losses": first_and_last(history), "overlap": overlap}
     return replace(concept, report=report), history
 

@@ -4,7 +4,7 @@ Joint training (3.3): with chance gamma a sample is the subject alone on a blank
 a prompt without [B]. Cross-attention loss (3.4): [P] attends to the subject, [B] to the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,28 @@ class Batch:
     @property
     def count(self) -> int:
         return len(self.photos)
+
+    def split(self, parts: int) -> Iterator[tuple[Tensor | slice, "Batch"]]:
+        """Parts of about the same size, each photo with its prior image: (index of their rows in
+        this batch, part).
+        """
+        if parts == 1:
+            yield slice(None), self
+            return
+        for photos in torch.arange(self.count).chunk(parts):
+            pairs = len(self.latents) > self.count
+            rows = torch.cat([photos, photos + self.count]) if pairs else photos
+            yield (
+                rows,
+                Batch(
+                    photos=self.photos[photos],
+                    blanked=self.blanked[photos],
+                    latents=self.latents[rows],
+                    masks=self.masks[photos],
+                    valid=self.valid[rows],
+                    prompts=tuple(self.prompts[i] for i in photos.tolist()),
+                ),
+            )
 
 
 class Detex:
@@ -72,6 +94,8 @@ class Detex:
             "prior": config.prior_weight,
             "attention": config.attention_weight,
         }
+        self.modules = {"deltas": self.deltas, "words": self.words}
+        self.generators = {"photos": self.photo_rng, "gamma": self.gamma_rng}
         self._prompts: dict[str, PromptTokens] = {}
         self._prior_cond: Tensor | None = None
 
@@ -159,6 +183,29 @@ class Detex:
         # blanked prompts have no [B]: position 0 stands in, and its term is dropped
         background = map_loss(token_maps(tap, batch.prompts, "B"), 1 - subject, valid, how, norm)
         return attention_loss(pose, torch.where(batch.blanked, 0.0, background))
+
+    @torch.no_grad()
+    def preview_conds(self) -> dict[str, Tensor]:
+        """Prompts that show how far the words have come: caption -> [1, T, C]; "" is the empty one.
+
+        [V] alone; and with the words of photo 1, where photos have words.
+        """
+        subject, words = self.subject, self.words.of_photos(torch.zeros(1, dtype=torch.long))
+        roles = {"[V]": {"V"}}
+        if self.words.attributes:
+            roles["[V] + [P1] + [B1]"] = {"V", "P", "B"}
+        texts = {
+            caption: training_prompt(subject.class_word, subject.attribute, used)
+            for caption, used in roles.items()
+        }
+        return {
+            caption: self.text.encode([self.text.tokenize(text)], words)
+            for caption, text in {"": "", **texts}.items()
+        }
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return tuple(self.subject.latents.shape[-3:])
 
     def prompt(self, prefix: str, *, blanked: bool) -> PromptTokens:
         """y, or y' without [B] where `blanked`; tokenised once."""

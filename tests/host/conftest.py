@@ -85,15 +85,13 @@ Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 def train(
     model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, prior_latents: Tensor
 ) -> Train:
-    """A short run: train(config=DetexConfig(), steps=..., on_step=...) -> concept, history."""
+    """A short run: train(config=DetexConfig(), watcher, steps=...) -> concept, history."""
 
-    def run(
-        config=None, on_step=lambda *_: None, *, photos=subject, prior=prior_latents, **settings
-    ):
+    def run(config=None, *watchers, photos=subject, prior=prior_latents, keeper=None, **settings):
         settings = {"steps": 2, "batch_size": 2, "learning_rate": 1e-2} | settings
         train_config = TrainConfig(**settings)
         config = config or DetexConfig()
-        return train_concept(model, clip, photos, prior, config, train_config, on_step)
+        return train_concept(model, clip, photos, prior, config, train_config, watchers, keeper)
 
     return run
 

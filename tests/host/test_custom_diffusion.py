@@ -14,7 +14,7 @@ from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.training import scaled_subject
 from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import step_terms
+from detex_pack.detex.trainer import draw, step_terms
 from detex_pack.detex.trainer import train as run_steps
 
 
@@ -95,7 +95,7 @@ def test_everything_off_is_custom_diffusion_bit_for_bit(
     scaled = scaled_subject(subject, lambda latents: 0.18215 * latents)
     off = DetexConfig(attributes=Attributes.NONE, gamma=0, attention_weight=0)
     method = Detex(scaled, prior_latents, off, train, *session)
-    run_steps(method, session[0], train, lambda *_: None)
+    run_steps(method, session[0], train)
     deltas, word = plain_custom_diffusion_step(session, scaled, prior_latents, train)
     assert torch.equal(method.words.export()["V"][0], word)
     for name, delta in method.deltas.export().items():
@@ -110,7 +110,8 @@ def test_gamma_zero_and_lambda_zero_take_the_same_noise_as_custom_diffusion(
     for config in (DetexConfig.custom_diffusion(), DetexConfig(gamma=0, attention_weight=0)):
         spy = Spy(session[0])
         method = Detex(subject, prior_latents, config, train, *session)
-        step_terms(method, spy, train, torch.Generator().manual_seed(7))
+        drawn = draw(method, spy, train, torch.Generator().manual_seed(7))
+        step_terms(method, spy, drawn)
         noisy.append(spy.noisy)
     assert torch.equal(*noisy)
 

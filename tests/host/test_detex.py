@@ -16,7 +16,7 @@ from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.methods.detex import Batch, Detex, attention_overlap
 from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import step_terms
+from detex_pack.detex.trainer import draw, step_terms
 from detex_pack.detex.trainer import train as run_steps
 
 GRID = (4, 4)
@@ -163,7 +163,8 @@ def terms_of(method: Detex, session: tuple) -> dict[str, float]:
     denoiser, _ = session
     config = method.train_config
     with denoiser.with_deltas(method.deltas, detach_start_token=True):
-        terms = step_terms(method, denoiser, config, torch.Generator().manual_seed(0))
+        drawn = draw(method, denoiser, config, torch.Generator().manual_seed(0))
+        terms = step_terms(method, denoiser, drawn)
     return {name: term.item() for name, term in terms.items()}
 
 
@@ -215,7 +216,7 @@ def test_without_a_rate_the_deltas_stay_zero_and_the_word_learns_textual_inversi
     train = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2, kv_rate=0)
     method = Detex(subject, prior_latents, DetexConfig.custom_diffusion(), train, *session)
     before = method.words.subject.detach().clone()
-    run_steps(method, session[0], train, lambda *_: None)
+    run_steps(method, session[0], train)
     assert all(not delta.any() for delta in method.deltas.export().values())
     assert all(p.grad is None for p in method.deltas.parameters())
     assert not torch.equal(method.words.subject, before)
@@ -241,7 +242,7 @@ def test_exported_words_are_those_of_the_final_weights(
 ):
     train = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
     method = Detex(subject, None, DetexConfig(attributes=attributes), train, *session)
-    run_steps(method, session[0], train, lambda *_: None)
+    run_steps(method, session[0], train)
     exported = method.words.export()
     with torch.no_grad():
         for role, source in method.words.attributes.items():

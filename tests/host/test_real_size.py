@@ -120,7 +120,7 @@ class Run:
         self.concept: Concept
         self.history: dict[str, list[float]]
         self.concept, self.history = train_concept(
-            model, clip, subject, subject.latents[:1, 0], *settings, lambda *_: None
+            model, clip, subject, subject.latents[:1, 0], *settings
         )
         after = weight_sums(model.model), weight_sums(clip.cond_stage_model)
         self.unchanged = before == after

@@ -15,30 +15,41 @@ from detex_pack.detex.concept import Concept, concept_bytes
 from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import training_dtype, training_session
 from detex_pack.detex.host.images import check_latents, feature_encoder, latent_encoder
-from detex_pack.detex.host.progress import progress_bar
+from detex_pack.detex.host.progress import LiveView
 from detex_pack.detex.host.training import first_and_last, scaled_subject, train_concept
 from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import Subject, make_subject
-from detex_pack.detex.trainer import step_terms, weighted_total
+from detex_pack.detex.trainer import Run, Watcher, draw, step_terms, weighted_total
 from detex_pack.detex.trainer import train as run_steps
 
 SHAPE = (4, 4, 8, 8)
 Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 
 
-class Cancelled:
-    """An on_step that stops the run at step 2 with ComfyUI's own interruption."""
+class Cancelled(Watcher):
+    """Stops the run after step 2 with ComfyUI's own interruption."""
 
     def __init__(self):
         self.error = model_management.InterruptProcessingException()
 
-    def __call__(self, step: int, _terms) -> None:
-        if step == 2:
+    def on_step(self, run: Run) -> None:
+        if run.step == 2:
             raise self.error
 
 
-def broken(step: int, _terms) -> None:
-    raise KeyError("a bug in the middle of a run")
+class Broken(Watcher):
+    def on_step(self, run: Run) -> None:
+        raise KeyError("a bug in the middle of a run")
+
+
+class Notes(Watcher):
+    """Keeps what `look` says of the run after each step."""
+
+    def __init__(self, look: Callable[[Run], object]):
+        self.look, self.seen = look, []
+
+    def on_step(self, run: Run) -> None:
+        self.seen.append(self.look(run))
 
 
 def runs_to_its_end(train: Train) -> None:
@@ -47,12 +58,12 @@ def runs_to_its_end(train: Train) -> None:
 
 def is_cancelled(train: Train) -> None:
     with pytest.raises(model_management.InterruptProcessingException):
-        train(on_step=Cancelled(), steps=5)
+        train(None, Cancelled(), steps=5)
 
 
 def fails(train: Train) -> None:
     with pytest.raises(KeyError):
-        train(on_step=broken)
+        train(None, Broken())
 
 
 ENDINGS = pytest.mark.parametrize("end", [runs_to_its_end, is_cancelled, fails])
@@ -87,9 +98,9 @@ def test_comfyuis_training_flag_is_put_back(
 
 
 def test_comfyuis_training_flag_is_up_while_training(train: Train):
-    seen = []
-    train(on_step=lambda *_: seen.append(model_management.in_training))
-    assert seen == [True, True]
+    notes = Notes(lambda _: model_management.in_training)
+    train(None, notes)
+    assert notes.seen == [True, True]
 
 
 @ENDINGS
@@ -110,36 +121,28 @@ def test_inference_and_gradient_modes_are_put_back(train: Train, end: Callable):
 def test_cancel_leaves_as_the_very_exception_that_came(train: Train):
     cancel = Cancelled()
     with pytest.raises(model_management.InterruptProcessingException) as caught:
-        train(on_step=cancel, steps=5)
+        train(None, cancel, steps=5)
     assert caught.value is cancel.error
 
 
 def test_cancel_button_ends_the_run_at_the_next_step(train: Train):
-    seen, bar = [], progress_bar(50)
+    class Button(Notes):
+        def on_step(self, run: Run) -> None:
+            super().on_step(run)
+            if run.step == 2:
+                model_management.interrupt_current_processing()
 
-    def on_step(step: int, terms) -> None:
-        seen.append(step)
-        if step == 2:
-            model_management.interrupt_current_processing()
-        bar(step, terms)
-
+    button = Button(lambda run: run.step)
+    view = LiveView(50, 0, lambda latents: None)
     with pytest.raises(model_management.InterruptProcessingException):
-        train(on_step=on_step, steps=50)
-    assert seen == [1, 2]
-
-
-def test_progress_bar_itself_obeys_the_cancel_button():
-    on_step = progress_bar(3)
-    on_step(1, {})
-    model_management.interrupt_current_processing()
-    with pytest.raises(model_management.InterruptProcessingException):
-        on_step(2, {})
+        train(None, button, view, steps=50)
+    assert button.seen == [1, 2]
 
 
 def test_every_step_reports_its_terms(train: Train):
-    seen = []
-    _, history = train(on_step=lambda step, terms: seen.append((step, set(terms))), steps=3)
-    assert seen == [(n, {"diffusion", "prior", "attention"}) for n in (1, 2, 3)]
+    notes = Notes(lambda run: {name: len(terms) for name, terms in run.history.items()})
+    _, history = train(None, notes, steps=3)
+    assert notes.seen == [{"diffusion": n, "prior": n, "attention": n} for n in (1, 2, 3)]
     assert {len(values) for values in history.values()} == {3}
 
 
@@ -210,7 +213,8 @@ def test_only_declared_parameters_get_gradients(
     train_config = TrainConfig(batch_size=3)
     method = Detex(subject, prior_latents, config, train_config, denoiser, text)
     with denoiser.with_deltas(method.deltas, detach_start_token=True):
-        terms = step_terms(method, denoiser, train_config, torch.Generator().manual_seed(0))
+        drawn = draw(method, denoiser, train_config, torch.Generator().manual_seed(0))
+        terms = step_terms(method, denoiser, drawn)
         weighted_total(terms, method.weights).backward()
     frozen = [*denoiser.unet.parameters(), *text.clip.cond_stage_model.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in frozen)
@@ -228,7 +232,7 @@ def test_private_copies_keep_their_weights_too(
     before = [weight_hash(module) for module in modules]
     train_config = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
     method = Detex(subject, None, DetexConfig(), train_config, denoiser, text)
-    run_steps(method, denoiser, train_config, lambda *_: None)
+    run_steps(method, denoiser, train_config)
     assert [weight_hash(module) for module in modules] == before
 
 
@@ -252,9 +256,7 @@ def test_everything_may_come_from_inference_mode(photos: list[Tensor], masks: li
         made = make_subject(pictures, masks, see, encode, "ball", resolution=32)
         assert made.latents.is_inference() and made.features.is_inference()
         settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
-        learned, _ = train_concept(
-            model, clip, made, made.latents[:, 0], *settings, lambda *_: None
-        )
+        learned, _ = train_concept(model, clip, made, made.latents[:, 0], *settings)
     assert all(delta.any() for delta in learned.deltas.values())
 
 
@@ -285,7 +287,7 @@ def test_half_precision_checkpoint_trains_in_float32_on_a_cpu(train: Train, subj
 
     model, clip = half_model(), tiny.tiny_clip()
     settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
-    learned, history = train_concept(model, clip, subject, None, *settings, lambda *_: None)
+    learned, history = train_concept(model, clip, subject, None, *settings)
     assert {delta.dtype for delta in learned.deltas.values()} == {torch.float32}
     assert {p.dtype for p in model.model.diffusion_model.parameters()} == {torch.float16}
     assert training_dtype(torch.device("cpu")) is torch.float32

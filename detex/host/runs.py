@@ -1,0 +1,241 @@
+"""Training runs on disk: snapshots to go on from, and finished concepts to find again.
+
+A run is known by all that decides its result except the number of steps, so that the same run can
+be left early, gone on with, or made longer. It has one folder:
+
+    ComfyUI/user/__detex/runs/<key>/step_000350.safetensors     the state after 350 steps
+                                   /finished_000600.safetensors the concept after 600 steps
+                                   /finished_000600.json        its losses
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy.model_management import InterruptProcessingException
+from torch import Tensor, nn
+
+from ..concept import Concept, concept_bytes, load_concept
+from ..config import as_json
+from ..methods.detex import Detex
+from ..snapshot import read_snapshot, snapshot_bytes
+from ..trainer import Run, Watcher
+from .denoiser import ComfyDenoiser
+from .paths import write_new
+from .text import ComfyTextEncoder
+
+VERSION = 1  # raise it when the same photos and settings come to train differently
+SNAPSHOTS = 2  # kept of a run
+RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
+RUNS = 20
+
+Losses = dict[str, list[float]]
+
+log = logging.getLogger("detex")
+
+
+def runs_folder() -> Path:
+    return Path(folder_paths.get_system_user_directory("detex")) / "runs"
+
+
+def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> str:
+    """A hash of photos, masks, prior latents, words, settings but for `steps`, and every weight of
+    the private UNet and text tower, LoRAs and clip skip included.
+    """
+    subject, settings = method.subject, as_json(method.train_config, method.config)
+    del settings["steps"]
+    facts = {
+        "version": VERSION,
+        "settings": settings,
+        "words": [subject.class_word, subject.attribute, subject.prefixes],
+        "photos": subject.photo_hashes,
+        "v_prediction": denoiser.v_prediction,
+        "clip_layer": text.clip.layer_idx,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    tensors = [subject.features, subject.latents, subject.blanked, subject.masks, subject.valid]
+    for tensor in (*tensors, method.prior_latents, denoiser.sigmas):
+        hash_tensor(digest, tensor)
+    for module in (denoiser.unet, text.tower):
+        hash_weights(digest, module)
+    return digest.hexdigest()[:24]
+
+
+def hash_tensor(digest, tensor: Tensor | None) -> None:
+    if tensor is None:
+        digest.update(b"none")
+        return
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    plain = tensor.detach().cpu().contiguous().flatten()
+    digest.update(plain.view(torch.uint8).numpy())
+
+
+def hash_weights(digest, module: nn.Module) -> None:
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        hash_tensor(digest, tensor)
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, key: str):
+        self.path = runs_folder() / key
+
+    def open(self, *, empty: bool) -> None:
+        """Make it the latest of all, free of half-written files; `empty`: of all files."""
+        if empty:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for half in self.path.glob(".*.part"):
+            half.unlink(missing_ok=True)
+        os.utime(self.path)  # the folder's time orders the runs
+
+    def snapshots(self) -> dict[int, Path]:
+        """Step -> file, the latest first."""
+        files = {int(p.stem.removeprefix("step_")): p for p in self.path.glob("step_*.safetensors")}
+        return dict(sorted(files.items(), reverse=True))
+
+    def save_snapshot(self, run: Run) -> None:
+        """Write the run's state, unless it is there, and let older ones go."""
+        if run.step not in self.snapshots():
+            write_new(self.path / f"step_{run.step:06d}.safetensors", snapshot_bytes(run))
+        self._thin_out(run.step, SNAPSHOTS)
+
+    def finished(self, steps: int) -> tuple[Concept, Losses] | None:
+        """The concept after so many steps and its losses, where they are here and readable."""
+        concept, losses = self._finished_files(steps)
+        try:
+            return load_concept(concept), json.loads(losses.read_text(encoding="utf-8"))
+        except (ValueError, OSError):  # not there, or damaged
+            return None
+
+    def save_finished(self, concept: Concept, losses: Losses) -> None:
+        """Keep the concept, and of the snapshots only the last: longer runs start from it."""
+        files = self._finished_files(concept.config["steps"])
+        for file, content in zip(
+            files, (concept_bytes(concept), json.dumps(losses).encode()), strict=True
+        ):
+            file.unlink(missing_ok=True)
+            write_new(file, content)
+        self._thin_out(concept.config["steps"], 1)
+
+    def _thin_out(self, step: int, keep: int) -> None:
+        """Delete all but the latest snapshots up to `step`; those of a longer run stay."""
+        reached = [path for number, path in self.snapshots().items() if number <= step]
+        for old in reached[keep:]:
+            old.unlink(missing_ok=True)
+
+    def _finished_files(self, steps: int) -> tuple[Path, Path]:
+        stem = f"finished_{steps:06d}"
+        return self.path / f"{stem}.safetensors", self.path / f"{stem}.json"
+
+
+def prune_runs() -> None:
+    """Delete the oldest runs, and the snapshots of all but the latest few."""
+    folders = [path for path in runs_folder().iterdir() if path.is_dir()]
+    folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in folders[RUNS:]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folders[RUNS_WITH_SNAPSHOTS:RUNS]:
+        for snapshot in RunFolder(path.name).snapshots().values():
+            snapshot.unlink(missing_ok=True)
+
+
+class Keeper(Watcher):
+    """Keeps a run on disk while it trains, and finds what an earlier one has left.
+
+    every: steps between snapshots; 0 writes one only where the run is stopped. say: tells the
+    person at the canvas. A full or read-only disk does not end the training: it is logged, once.
+    """
+
+    def __init__(
+        self, every: int, *, start_over: bool = False, say: Callable[[str], None] = log.info
+    ):
+        self.every, self.start_over, self.say = every, start_over, say
+        self.note = ""  # what was found, for the person at the canvas
+        self.last_good = 0  # the step that one can go on from
+        self._disk_failed = False
+
+    def find(
+        self, method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder
+    ) -> tuple[Concept, Losses] | None:
+        """Open the run's folder -> the concept and its losses where it was trained before."""
+        self.folder = RunFolder(run_key(method, denoiser, text))
+        self.trying(lambda: self.folder.open(empty=self.start_over))
+        self.trying(prune_runs)
+        found = self.folder.finished(method.train_config.steps)
+        if found:
+            self.note = (
+                "Found on disk, not trained again: the same photos, settings and seed have been "
+                "trained before. To train anew choose another seed, or resume: start over."
+            )
+        return found
+
+    def on_start(self, run: Run) -> None:
+        """Put the latest readable snapshot back that is not beyond the wanted number of steps."""
+        for step, path in self.folder.snapshots().items():
+            if step > run.config.steps:
+                continue
+            try:
+                snapshot = read_snapshot(path)
+            except ValueError as error:
+                log.warning("Snapshot skipped: %s", error)
+                continue
+            snapshot.apply(run)
+            self.last_good = step
+            self.note = f"Continued after step {step}."
+            self.say(self.note)
+            return
+
+    def on_step(self, run: Run) -> None:
+        last = run.step == run.config.steps
+        if self.every and (run.step % self.every == 0 or last):
+            run.check_weights()
+            self.save(run)
+
+    def on_stop(self, run: Run, error: BaseException) -> None:
+        """After a cancel or a full card the state is good: keep it, and say how to go on."""
+        cancelled = isinstance(error, InterruptProcessingException | KeyboardInterrupt)
+        if not cancelled and not run.denoiser.is_out_of_memory(error):
+            return
+        if run.whole and run.step > self.last_good:
+            with contextlib.suppress(FloatingPointError):
+                run.check_weights()
+                self.save(run)
+        if cancelled:
+            self.say(f"Stopped after step {run.step} of {run.config.steps}. {self.remedy()}")
+
+    def save(self, run: Run) -> None:
+        if self.trying(lambda: self.folder.save_snapshot(run)):
+            self.last_good = run.step
+
+    def finish(self, concept: Concept, losses: Losses) -> None:
+        self.trying(lambda: self.folder.save_finished(concept, losses))
+
+    def trying(self, write: Callable[[], None]) -> bool:
+        """Whether `write` went well; a disk that is full or read-only is told of once."""
+        try:
+            write()
+        except OSError as error:
+            if not self._disk_failed:
+                log.warning("The training cannot be kept in %s (%s).", runs_folder(), error)
+            self._disk_failed = True
+            return False
+        return True
+
+    def remedy(self) -> str:
+        """What can be done with the state that is on disk; "" without one."""
+        if not self.last_good:
+            return ""
+        return (
+            f"The state of step {self.last_good} is kept: run the graph again to go on from it, "
+            f"or set steps to {self.last_good} first to use what was learned by then."
+        )

@@ -1,0 +1,135 @@
+"""The picture that a node shows while it trains: progress, loss curves, samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .preview import GAP, INK, framed
+
+WIDTH, CHART = 512, 170  # pixels
+HEADER, LEGEND, CAPTION = 34, 28, 28
+SCALE = 2  # drawn at twice the size, so that lines and letters come out smooth
+PAPER, PANEL, GRID, FAINT = (24, 25, 28), (34, 36, 40), (58, 61, 67), (150, 154, 162)
+# Blue, orange, green, pink of Okabe and Ito, lightened: told apart by the colour-blind, on dark.
+LINES = ((104, 182, 255), (255, 176, 64), (64, 208, 160), (240, 150, 200))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    steps: int
+    seconds_per_step: float
+    memory: str  # "5.1 of 24 GB"
+    losses: Mapping[str, Sequence[float]]  # each term at each step
+    samples: Sequence[tuple[str, Tensor]] = field(default=())  # caption, [H, W, 3] in [0, 1]
+    note: str = ""
+
+
+def live_picture(progress: Progress) -> Image.Image:
+    """Dark, 512 pixels wide: readable at the width of a node."""
+    side = (WIDTH - 3 * GAP) // 2
+    below = side + CAPTION + GAP if progress.samples else 0
+    height = HEADER + LEGEND + CHART + GAP + below
+    page = Image.new("RGB", (WIDTH * SCALE, height * SCALE), PAPER)
+    pen = ImageDraw.Draw(page)
+    _header(pen, progress)
+    _legend(pen, progress.losses)
+    _chart(pen, progress)
+    for place, (caption, picture) in enumerate(progress.samples[:2]):
+        left, top = GAP + place * (side + GAP), HEADER + LEGEND + CHART + GAP
+        _text(pen, (left + 2, top + 5), caption, INK, 15)
+        cell = framed(picture, side * SCALE, PAPER)
+        page.paste(cell, (left * SCALE, (top + CAPTION) * SCALE))
+    return page.resize((WIDTH, height), Image.Resampling.BOX)
+
+
+def status(progress: Progress) -> str:
+    """ "step 120 of 600   0.42 s/step   3 min left   5.1 of 24 GB" """
+    left = (progress.steps - progress.step) * progress.seconds_per_step
+    parts = [f"step {progress.step} of {progress.steps}"]
+    if progress.seconds_per_step:
+        parts += [f"{progress.seconds_per_step:.2g} s/step", f"{duration(left)} left"]
+    return "   ".join([*parts, progress.memory, progress.note]).strip()
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would use: 40 s, 3 min, 1 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """The mean over the last `window` values at each place: single steps are mostly noise."""
+    total, means = 0.0, []
+    for i, value in enumerate(values):
+        total += value - (values[i - window] if i >= window else 0.0)
+        means.append(total / min(i + 1, window))
+    return means
+
+
+def _text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, ink, size: int) -> None:
+    font = ImageFont.load_default(size * SCALE)
+    pen.text((at[0] * SCALE, at[1] * SCALE), text, ink, font=font)
+
+
+def _header(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
+    text, size = status(progress), 18
+    while size > 11 and ImageFont.load_default(size).getlength(text) > WIDTH - 2 * GAP:
+        size -= 1
+    _text(pen, (GAP + 2, 8), text, INK, size)
+
+
+def _legend(pen: ImageDraw.ImageDraw, losses: Mapping[str, Sequence[float]]) -> None:
+    """The latest smoothed value of each term, in its line's colour."""
+    left = float(GAP + 2)
+    for (name, values), colour in zip(losses.items(), LINES, strict=False):
+        text = f"{name} {smooth(values, _window(values))[-1]:.3f}"
+        _text(pen, (left, HEADER + 3), text, colour, 15)
+        left += ImageFont.load_default(15).getlength(text) + 18
+
+
+def _chart(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
+    """Each term on a scale of its own, along all the steps to come."""
+    top, bottom = HEADER + LEGEND, HEADER + LEGEND + CHART
+    box = (GAP * SCALE, top * SCALE, (WIDTH - GAP) * SCALE, bottom * SCALE)
+    pen.rounded_rectangle(box, 6 * SCALE, PANEL)
+    for part in (0.25, 0.5, 0.75):
+        x = (GAP + part * (WIDTH - 2 * GAP)) * SCALE
+        pen.line([(x, (top + 4) * SCALE), (x, (bottom - 4) * SCALE)], GRID, SCALE)
+    for values, colour in zip(progress.losses.values(), LINES, strict=False):
+        _curve(pen, values, progress.steps, colour, (top + 10, bottom - 10))
+
+
+def _curve(
+    pen: ImageDraw.ImageDraw,
+    values: Sequence[float],
+    steps: int,
+    colour: tuple[int, int, int],
+    span: tuple[int, int],
+) -> None:
+    line = smooth(values, _window(values))
+    low, high = min(line), max(line)
+    top, bottom = span
+    stride = max(1, len(line) // WIDTH)
+    points = [
+        (
+            (GAP + 6 + i / max(steps - 1, 1) * (WIDTH - 2 * GAP - 12)) * SCALE,
+            (bottom - (line[i] - low) / max(high - low, 1e-12) * (bottom - top)) * SCALE,
+        )
+        for i in sorted({*range(0, len(line), stride), len(line) - 1})
+    ]
+    if len(points) > 1:
+        pen.line(points, colour, 2 * SCALE, joint="curve")
+    x, y = points[-1]
+    radius = 3 * SCALE
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
+
+
+def _window(values: Sequence[float]) -> int:
+    return max(1, min(25, len(values) // 8))

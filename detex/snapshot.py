@@ -1,0 +1,81 @@
+"""The state of a training run as one .safetensors: what a run needs to go on as if never stopped.
+
+Tensors: `module.<name>.<key>` all that is learned, `optimizer.<parameter>.<key>`,
+`generator.<name>` (uint8), `history.<term>` [steps]. Scalars are JSON in the header.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .trainer import Run
+
+FORMAT = "detex-run-1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was read from a file."""
+
+    tensors: Mapping[str, Tensor]
+    scalars: Mapping[str, Any]  # step, parts, scaler
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """ "module." -> the tensors of all modules, by the rest of their names."""
+        return {k.removeprefix(prefix): t for k, t in self.tensors.items() if k.startswith(prefix)}
+
+    def apply(self, run: Run) -> None:
+        """Put this state into a run of the same method, settings and photos."""
+        for name, module in run.method.modules.items():
+            module.load_state_dict(self.part(f"module.{name}."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in self.part("optimizer.").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = tensor
+        groups = run.optimizer.state_dict()["param_groups"]
+        run.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.scalars["scaler"]:
+            run.scaler.load_state_dict(self.scalars["scaler"])
+        for name, state in self.part("generator.").items():
+            run.generators[name].set_state(state)
+        device = run.denoiser.device
+        history = self.part("history.")
+        run.history = {name: list(values.to(device).unbind()) for name, values in history.items()}
+        run.step, run.parts = self.scalars["step"], self.scalars["parts"]
+        run.mark_whole()
+
+
+def snapshot_bytes(run: Run) -> bytes:
+    """The file's content; the run must stand between two steps."""
+    tensors = {
+        f"module.{name}.{key}": tensor
+        for name, module in run.method.modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+    for index, moments in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    tensors |= {f"generator.{name}": rng.get_state() for name, rng in run.generators.items()}
+    tensors |= {f"history.{name}": torch.stack(terms) for name, terms in run.history.items()}
+    scalars = {"step": run.step, "parts": run.parts, "scaler": run.scaler.state_dict()}
+    on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    return save(on_cpu, {"format": FORMAT, "scalars": json.dumps(scalars)})
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Raises ValueError for a damaged file or one of another version of the pack."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}).") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} was written by another version of the pack.")
+    return Snapshot(tensors, json.loads(metadata["scalars"]))
