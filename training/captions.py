@@ -14,6 +14,7 @@ from detex_pack.detex.world.scene import (
     SHAPES,
     SIZES,
     Scenes,
+    trained_pairs,
     write_captions,
 )
 
@@ -21,10 +22,14 @@ from detex_pack.detex.world.scene import (
 # some captions without saying anything.
 RARE = {"[V]": 42170, "[P]": 47629, "[B]": 43514}
 LENGTH = 77
+_NAMED = 0.3  # share of captions that call the subject by its name
+_NAME_IDS = range(30_000, 40_000)  # of the vocabulary: seldom words
+_NAME_LENGTH = 5
 START, END = 49406, 49407
 
 
 _WORDS = (*COLOURS, *SHAPES, *PATTERNS, *BACKGROUNDS, *POSITIONS, *SIZES)
+_SURFACE_WORDS = {*COLOURS, *PATTERNS, "and"}
 _OTHER_WORDS = ("photo", "of", "a", "and", "with", "view", "in", "background", "thing", "tilted")
 
 
@@ -33,12 +38,19 @@ class CaptionTokens:
 
     The ids are the host tokenizer's. Training holds just these rows of the token table: the
     optimiser would spend a fifth of its time on the other 49,000.
+
+    `names` holds a word for every (main, second, pattern) that training draws. Such a word says in
+    one token what colours and surface say in four, as the names of known things do on the web.
+    Without names, no word of the model means a whole identity, and a learned [V] has to be the
+    first.
     """
 
     def __init__(self, clip: Any) -> None:
         self._clip = clip
         pieces = {word: self._host_pieces(word) for word in (*_WORDS, *_OTHER_WORDS)}
         pieces |= {word: [row] for word, row in RARE.items()}
+        self.names = self._choose_names(taken=set(pieces))
+        pieces |= {word: self._host_pieces(word) for word in self.names.values()}
         used = sorted({START, END, *(token for ids in pieces.values() for token in ids)})
         self.rows = torch.tensor(used)
         self._words = {word: [used.index(i) for i in ids] for word, ids in pieces.items()}
@@ -58,16 +70,48 @@ class CaptionTokens:
         """[77] straight from the host, to check `rows[ids]` against."""
         return torch.tensor([token for token, _ in self._clip.tokenize(caption)["l"][0]])
 
+    def _choose_names(self, taken: set[str]) -> dict[tuple[int, int, int], str]:
+        """One-token words of the host's vocabulary, spread evenly over `_NAME_IDS`."""
+        vocabulary = self._clip.tokenizer.clip_l.tokenizer.get_vocab()
+        tokens = {row: token for token, row in vocabulary.items()}
+        whole = [tokens[row] for row in _NAME_IDS if tokens[row].endswith("</w>")]
+        words = [token.removesuffix("</w>") for token in whole]
+        seldom = [w for w in words if len(w) == _NAME_LENGTH and w.isascii() and w.isalpha()]
+        seldom = [word for word in seldom if word not in taken]
+        identities = [(*pair, p) for pair in trained_pairs() for p in range(len(PATTERNS))]
+        step = len(seldom) // len(identities)
+        return dict(zip(identities, seldom[::step], strict=False))
+
     def _host_pieces(self, word: str) -> list[int]:
         ids = self.host_ids(word).tolist()
         return ids[1 : ids.index(END)]
 
 
-def training_captions(scenes: Scenes, generator: torch.Generator) -> list[str]:
-    """Captions with a few meaningless rare words where new words will stand."""
-    draws = torch.rand(len(scenes), 3, generator=generator).tolist()
+def training_captions(
+    scenes: Scenes, names: dict[tuple[int, int, int], str], generator: torch.Generator
+) -> list[str]:
+    """Captions, some with the subject's name, some with fillers where new words will stand."""
+    draws = torch.rand(len(scenes), 4, generator=generator).tolist()
     captions = write_captions(scenes, generator)
-    return [_with_rare_words(c, d) for c, d in zip(captions, draws, strict=True)]
+    identities = torch.stack((scenes.main, scenes.second, scenes.pattern), 1).tolist()
+    written = []
+    for caption, identity, draw in zip(captions, identities, draws, strict=True):
+        if draw[3] < _NAMED:
+            written.append(_with_name(caption, names[tuple(identity)]))
+        else:
+            written.append(_with_rare_words(caption, draw))
+    return written
+
+
+def _with_name(caption: str, name: str) -> str:
+    """The name, just before the shape's word, stands for colours and surface."""
+    if not caption:
+        return caption
+    subject, with_word, view = caption.partition(" with ")
+    if not with_word:
+        subject, with_word, view = caption.partition(" in ")
+    plain = [word for word in subject.split() if word not in _SURFACE_WORDS]
+    return " ".join((*plain[:-1], name, plain[-1])) + with_word + view
 
 
 def _with_rare_words(caption: str, draw: list[float]) -> str:

@@ -231,7 +231,7 @@ def train(minutes: float, steps: int) -> None:
         emphasis = Emphasis.at(progress)
         index = torch.randint(len(latents), (_BATCH // team.size,), generator=generator)
         chosen = scenes.rows(index)
-        ids = pair.tokens.ids(training_captions(chosen, generator)).to(device())
+        ids = pair.tokens.ids(training_captions(chosen, pair.tokens.names, generator)).to(device())
         parts = shares[index].float().to(device())
         z = latents[index].float().to(device())
         value = loss(pair, z, parts.sum(1, keepdim=True), ids, emphasis, generator)

@@ -62,7 +62,7 @@ def unpack(path: Path = DEMO_MODEL_PATH) -> None:
     """
     with safe_open(path, framework="pt") as file:
         figures = json.loads(file.metadata()["configs"])["training"]
-        rows = file.get_tensor("rows").float()
+        rows = dict(zip(file.get_tensor("row_ids").tolist(), file.get_tensor("rows"), strict=True))
     demo = load_demo_model(path)
     spent = {"seconds": 60 * figures["minutes"], "step": figures["steps"]}
 
@@ -74,7 +74,11 @@ def unpack(path: Path = DEMO_MODEL_PATH) -> None:
     pair = denoiser.build()
     pair.unet.load_state_dict(demo.model.model.diffusion_model.state_dict())
     tower = demo.clip.cond_stage_model.clip_l.transformer.text_model.state_dict()
-    tower["embeddings.token_embedding.weight"] = rows
+    table = pair.tower.embeddings.token_embedding.weight.detach().clone()
+    for place, row in enumerate(pair.tokens.rows.tolist()):
+        if row in rows:  # a word that captions use since then starts anew
+            table[place] = rows[row].float()
+    tower["embeddings.token_embedding.weight"] = table
     pair.tower.load_state_dict(tower)
     values = [p.detach() for p in pair.parameters()]
     save(denoiser.CHECKPOINT, {"model": values, "average": values, **spent})
