@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .preview import GAP, INK, framed
+from .preview import GAP, INK
 
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28
 SCALE = 2  # drawn at twice the size, so that lines and letters come out smooth
-PAPER, PANEL, GRID, FAINT = (24, 25, 28), (34, 36, 40), (58, 61, 67), (150, 154, 162)
+PAPER, PANEL, GRID = (24, 25, 28), (34, 36, 40), (58, 61, 67)
 # Blue, orange, green, pink of Okabe and Ito, lightened: told apart by the colour-blind, on dark.
 LINES = ((104, 182, 255), (255, 176, 64), (64, 208, 160), (240, 150, 200))
 
@@ -42,8 +43,7 @@ def live_picture(progress: Progress) -> Image.Image:
     for place, (caption, picture) in enumerate(progress.samples[:2]):
         left, top = GAP + place * (side + GAP), HEADER + LEGEND + CHART + GAP
         _text(pen, (left + 2, top + 5), caption, INK, 15)
-        cell = framed(picture, side * SCALE, PAPER)
-        page.paste(cell, (left * SCALE, (top + CAPTION) * SCALE))
+        page.paste(_enlarged(picture, side * SCALE), (left * SCALE, (top + CAPTION) * SCALE))
     return page.resize((WIDTH, height), Image.Resampling.BOX)
 
 
@@ -73,6 +73,11 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
     return means
 
 
+def _enlarged(picture: Tensor, side: int) -> Image.Image:
+    pixels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+
+
 def _text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, ink, size: int) -> None:
     font = ImageFont.load_default(size * SCALE)
     pen.text((at[0] * SCALE, at[1] * SCALE), text, ink, font=font)
@@ -95,7 +100,7 @@ def _legend(pen: ImageDraw.ImageDraw, losses: Mapping[str, Sequence[float]]) -> 
 
 
 def _chart(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
-    """Each term on a scale of its own, along all the steps to come."""
+    """Each term from 0 to its own highest value, along all the steps to come."""
     top, bottom = HEADER + LEGEND, HEADER + LEGEND + CHART
     box = (GAP * SCALE, top * SCALE, (WIDTH - GAP) * SCALE, bottom * SCALE)
     pen.rounded_rectangle(box, 6 * SCALE, PANEL)
@@ -114,13 +119,13 @@ def _curve(
     span: tuple[int, int],
 ) -> None:
     line = smooth(values, _window(values))
-    low, high = min(line), max(line)
+    high = max(line)
     top, bottom = span
     stride = max(1, len(line) // WIDTH)
     points = [
         (
             (GAP + 6 + i / max(steps - 1, 1) * (WIDTH - 2 * GAP - 12)) * SCALE,
-            (bottom - (line[i] - low) / max(high - low, 1e-12) * (bottom - top)) * SCALE,
+            (bottom - line[i] / max(high, 1e-12) * (bottom - top)) * SCALE,
         )
         for i in sorted({*range(0, len(line), stride), len(line) - 1})
     ]
@@ -132,4 +137,4 @@ def _curve(
 
 
 def _window(values: Sequence[float]) -> int:
-    return max(1, min(25, len(values) // 8))
+    return max(1, min(50, len(values) // 6))

@@ -55,7 +55,7 @@ def sheet(rows: Sequence[Sequence[tuple[str, Tensor]]], cell: int = 160) -> Tens
         for x, (caption, picture) in enumerate(row):
             left, top = GAP + x * step_x, GAP + y * step_y
             pen.text((left + 2, top + 2), _fit(caption, font, cell), INK, font=font)
-            page.paste(framed(picture, cell), (left, top + CAPTION))
+            page.paste(_square(picture, cell), (left, top + CAPTION))
     return torch.from_numpy(np.asarray(page).astype(np.float32) / 255)[None]
 
 
@@ -65,16 +65,15 @@ def _fit(caption: str, font, width: int) -> str:
     return caption
 
 
-def framed(picture: Tensor, cell: int, paper: tuple[int, int, int] = PAPER) -> Image.Image:
-    """A picture [H, W, 3] in [0, 1] in the middle of a square of `cell` pixels."""
+def _square(picture: Tensor, cell: int) -> Image.Image:
     pixels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     image = Image.fromarray(pixels)
     scale = cell / max(image.size)
     size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
     resample = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    square = Image.new("RGB", (cell, cell), paper)
-    square.paste(image.resize(size, resample), ((cell - size[0]) // 2, (cell - size[1]) // 2))
-    return square
+    framed = Image.new("RGB", (cell, cell), PAPER)
+    framed.paste(image.resize(size, resample), ((cell - size[0]) // 2, (cell - size[1]) // 2))
+    return framed
 
 
 def contact_sheet(thumbnails: Tensor, class_word: str, *, numbered: bool) -> Tensor:

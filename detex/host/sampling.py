@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .denoiser import ComfyDenoiser
 
-STEPS, CFG = 12, 5.0
+STEPS, CFG = 10, 5.0
 SAMPLER, SCHEDULER = comfy.k_diffusion.sampling.sample_dpmpp_2m, "karras"
 
 # Latents [n, 4, h, w] as a VAE gives them -> pictures [n, H, W, 3], or None where it has no room.

@@ -1,0 +1,75 @@
+"""The live picture: its words, its curves, its size."""
+
+import numpy as np
+import pytest
+import torch
+
+from detex_pack.detex.live import LINES, Progress, duration, live_picture, smooth, status
+
+LOSSES = {"diffusion": [1.0, 0.5, 0.25, 0.2], "prior": [0.3, 0.3, 0.3, 0.3]}
+
+
+def progress(**changes) -> Progress:
+    settings = {"step": 4, "steps": 10, "seconds_per_step": 0.5, "memory": "2.0 GB"}
+    return Progress(**({**settings, "losses": LOSSES} | changes))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (200, "3 min"), (4800, "1 h 20 min")]
+)
+def test_time_left_is_told_as_a_person_would(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_status_names_step_speed_time_left_and_memory():
+    # 6 steps of half a second are left
+    assert status(progress()).split("   ") == ["step 4 of 10", "0.5 s/step", "3 s left", "2.0 GB"]
+
+
+def test_status_says_when_a_step_takes_several_passes():
+    assert status(progress(note="2 passes")).endswith("2 passes")
+
+
+def test_smoothing_takes_the_mean_of_the_last_values():
+    assert smooth([4.0, 2.0, 0.0], 2) == [4.0, 3.0, 1.0]
+
+
+def colours(picture) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3).tolist()}
+
+
+def test_each_loss_has_a_line_of_its_own_colour():
+    found = colours(live_picture(progress()))
+    assert {LINES[0], LINES[1]} <= found and LINES[2] not in found
+
+
+def test_curve_fills_as_much_of_the_chart_as_steps_are_done():
+    def reach(step: int) -> int:
+        losses = {"diffusion": [1.0 / (i + 1) for i in range(step)]}
+        picture = live_picture(progress(step=step, steps=100, losses=losses))
+        chart = np.asarray(picture)[70:220]
+        return int(np.argwhere((chart == LINES[0]).all(-1))[:, 1].max())
+
+    # the chart's line runs from x = 12 to x = 500 of 512
+    assert reach(50) == pytest.approx(12 + 49 / 99 * 488, abs=5)
+    assert reach(100) == pytest.approx(500, abs=5)
+
+
+def test_picture_without_samples_is_the_chart_alone():
+    alone = live_picture(progress())
+    samples = [("[V]   step 4", torch.ones(8, 8, 3)), ("[V] + [P1]", torch.zeros(8, 8, 3))]
+    with_samples = live_picture(progress(samples=samples))
+    assert alone.width == with_samples.width == 512
+    assert alone.height < 256 < with_samples.height < 540
+
+
+def test_samples_stand_side_by_side():
+    samples = [("left", torch.ones(8, 8, 3)), ("right", torch.tensor([1.0, 0, 0]).expand(8, 8, 3))]
+    pixels = np.asarray(live_picture(progress(samples=samples)))
+    assert pixels[-60, 130].tolist() == [255, 255, 255]
+    assert pixels[-60, 380].tolist() == [255, 0, 0]
+
+
+def test_first_step_can_be_drawn():
+    losses = {"diffusion": [0.5]}
+    assert live_picture(progress(step=1, losses=losses, seconds_per_step=0.0)).width == 512

@@ -1,0 +1,210 @@
+"""The live picture on the real models: what it shows, what it costs, and what it never changes."""
+
+from collections.abc import Callable
+
+import comfy.utils
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor
+
+from detex_pack.detex.concept import Concept, concept_bytes
+from detex_pack.detex.config import DetexConfig
+from detex_pack.detex.host import progress, sampling
+from detex_pack.detex.host.images import latent_decoder
+from detex_pack.detex.host.progress import Budget, LiveView
+from detex_pack.detex.host.sampling import pixels_of
+from detex_pack.detex.trainer import Run
+
+Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+
+
+def no_room(_latents: Tensor) -> None:
+    return None
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Eager(LiveView):
+    """A view with all the time in the world, that keeps its samples' latents."""
+
+    def on_start(self, run: Run) -> None:
+        super().on_start(run)
+        self.budget.share = 1e9
+        self.pictures: list[Image.Image] = []
+
+    def on_step(self, run: Run) -> None:
+        self.drawn = -1e9
+        super().on_step(run)
+
+    def picture(self, run: Run) -> Image.Image | None:
+        image = super().picture(run)
+        self.pictures.append(image)
+        return image
+
+
+def test_pictures_change_no_bit_of_what_is_learned(train: Train, vae):
+    plain = concept_bytes(train(steps=6)[0])
+    view = Eager(6, 1, latent_decoder(vae))
+    shown = concept_bytes(train(None, view, steps=6)[0])
+    assert len(view.pictures) == 6 and view.samples
+    assert shown == plain
+
+
+def test_pictures_leave_the_shared_random_generator_alone(train: Train):
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    train(None, Eager(2, 1, no_room), steps=2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_samples_are_of_the_subject_alone_and_with_the_words_of_photo_one(train: Train):
+    view = Eager(3, 1, no_room)
+    train(None, view, steps=3)
+    assert [caption for caption, _ in view.samples] == [
+        "[V]   step 3",
+        "[V] + [P1] + [B1]   step 3",
+    ]
+    pictures = [picture for _, picture in view.samples]
+    assert {tuple(p.shape) for p in pictures} == {(8, 8, 3)}  # one pixel a latent cell
+    assert not torch.equal(*pictures)
+
+
+def test_custom_diffusion_shows_the_subject_word_alone(train: Train):
+    view = Eager(2, 1, no_room)
+    train(DetexConfig.custom_diffusion(), view, steps=2)
+    assert [caption for caption, _ in view.samples] == ["[V]   step 2"]
+
+
+def test_samples_have_the_size_of_a_photo_where_the_vae_has_room(train: Train, vae):
+    view = Eager(2, 1, latent_decoder(vae))
+    train(None, view, steps=2)
+    assert view.samples[0][1].shape == (32, 32, 3)
+
+
+def test_vae_is_not_loaded_where_the_memory_is_short(vae, monkeypatch: pytest.MonkeyPatch):
+    latents = torch.zeros(1, 4, 8, 8)
+    assert latent_decoder(vae)(latents) is not None
+    monkeypatch.setattr("comfy.model_management.get_free_memory", lambda device: 2**20)
+    assert latent_decoder(vae)(latents) is None
+
+
+def test_same_weights_give_the_same_sample_whatever_the_step(train: Train):
+    views = [Eager(2, 1, no_room) for _ in range(2)]
+    for view in views:
+        train(None, view, steps=2)
+    for (_, first), (_, second) in zip(*(view.samples for view in views), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_sample_follows_what_is_learned(train: Train):
+    seen = []
+
+    class Watched(Eager):
+        def take_samples(self, run: Run) -> None:
+            super().take_samples(run)
+            seen.append(self.samples[0][1])
+
+    train(None, Watched(3, 1, no_room), steps=3, learning_rate=0.5)
+    assert not torch.equal(seen[0], seen[-1])
+
+
+def test_sampler_recovers_a_known_picture_from_noise(model: ModelPatcher):
+    class Oracle:
+        """A denoiser that knows the answer: eps = (x - x0) / sigma at every sigma."""
+
+        device = "cpu"
+        sampling = model.get_model_object("model_sampling")
+        x0 = torch.linspace(-1, 1, 4 * 8 * 8).view(1, 4, 8, 8)
+
+        def predict(self, scaled: Tensor, timesteps: Tensor, cond: Tensor, tap: None) -> Tensor:
+            sigma = self.sampling.sigma(timesteps).view(-1, 1, 1, 1)
+            return (scaled * (sigma**2 + 1).sqrt() - self.x0) / sigma
+
+    conds = {"": torch.zeros(1, 77, 4), "[V]": torch.ones(1, 77, 4)}
+    found = sampling.sample(Oracle(), conds, (4, 8, 8), seed=0)
+    torch.testing.assert_close(found, Oracle.x0, atol=1e-3, rtol=0)
+
+
+def test_quick_preview_stands_in_for_the_vae(model: ModelPatcher):
+    pictures = pixels_of(torch.randn(2, 4, 8, 8), model, no_room)
+    assert pictures.shape == (2, 8, 8, 3)
+    assert 0 <= pictures.min() and pictures.max() <= 1
+
+
+def test_preview_of_zero_shows_no_picture(train: Train, monkeypatch: pytest.MonkeyPatch):
+    sent = []
+    hook = lambda value, total, preview, node_id=None: sent.append(preview)  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    train(None, Eager(3, 0, no_room), steps=3)
+    assert len(sent) == 4 and set(sent) == {None}
+
+
+def test_picture_travels_with_the_nodes_progress(train: Train, monkeypatch: pytest.MonkeyPatch):
+    sent = []
+    hook = lambda value, total, preview, node_id=None: sent.append((value, total, preview))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    train(None, Eager(3, 1, no_room), steps=3)
+    value, total, (kind, image, size) = sent[-1]
+    assert (value, total, kind, size) == (3, 3, "JPEG", max(image.size))
+
+
+def test_full_card_ends_the_samples_not_the_training(train: Train, monkeypatch: pytest.MonkeyPatch):
+    def full(*_args) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(progress, "sample", full)
+    view = Eager(4, 1, no_room)
+    _, losses = train(None, view, steps=4)
+    assert len(losses["diffusion"]) == 4
+    assert not view.can_sample and view.pictures[-1] is not None
+
+
+def test_side_work_is_afforded_within_its_share_of_all_other_time():
+    clock = Clock()
+    budget = Budget(0.05, clock)
+    clock.now = 19.0
+    assert not budget.affords(1.0)  # a twentieth of 19 s is 0.95 s
+    clock.now = 20.0
+    assert budget.affords(1.0)
+    with budget.spend("sample"):
+        clock.now += 1.0
+    assert budget.costs == {"sample": 1.0}
+    clock.now = 40.9  # 39.9 s of other work; 1 s of it is spent already
+    assert not budget.affords(1.0)
+    clock.now = 41.0
+    assert budget.affords(1.0)
+
+
+def test_slow_samples_are_taken_less_often(train: Train, monkeypatch: pytest.MonkeyPatch):
+    clock, taken = Clock(), []
+
+    class Slow(LiveView):
+        """On a clock of its own: a step takes 1 s, a sample 5 s."""
+
+        def on_start(self, run: Run) -> None:
+            super().on_start(run)
+            self.budget = Budget(0.05, clock)
+
+        def on_step(self, run: Run) -> None:
+            clock.now += 1.0
+            super().on_step(run)
+
+        def take_samples(self, run: Run) -> None:
+            taken.append(run.step)
+            self.sampled_at = run.step
+            clock.now += 5.0
+
+    view = Slow(200, 10, no_room)
+    train(DetexConfig.custom_diffusion(), view, steps=200, prior=None, batch_size=1)
+    assert taken == [80, 200]  # a guess of 4 s; then 10 s for each 200 s of training
+    assert view.budget.spent <= 0.05 * 200

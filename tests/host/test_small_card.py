@@ -1,0 +1,153 @@
+"""Training where the graphics memory is too small for a whole batch."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import comfy.sd
+import folder_paths
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.concept import Concept, concept_bytes
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
+from detex_pack.detex.host.runs import Keeper, runs_folder
+from detex_pack.detex.methods.detex import Batch, Detex
+from detex_pack.detex.subject import Subject
+from detex_pack.detex.trainer import Run, Watcher
+
+Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+
+
+class Parts(Watcher):
+    """Computes each step in that many passes, and keeps how many there were at the end."""
+
+    def __init__(self, forced: int | None = None):
+        self.forced, self.used = forced, 0
+
+    def on_start(self, run: Run) -> None:
+        run.parts = self.forced or run.parts
+
+    def on_step(self, run: Run) -> None:
+        self.used = run.parts
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """card(rows): a denoiser that has memory for so many rows in a training pass, no more."""
+    predict = ComfyDenoiser.predict
+
+    def fit(rows: int) -> None:
+        def limited(self, noisy: Tensor, *rest) -> Tensor:
+            if len(noisy) > rows and torch.is_grad_enabled():
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            return predict(self, noisy, *rest)
+
+        monkeypatch.setattr(ComfyDenoiser, "predict", limited)
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def method(
+    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, prior_latents: Tensor
+) -> Iterator[Detex]:
+    with training_session(model, clip, (4, 4, 8, 8)) as session:
+        config = TrainConfig(batch_size=5)
+        yield Detex(subject, prior_latents, DetexConfig(), config, *session)
+
+
+def test_parts_of_a_batch_hold_each_photo_with_its_prior_image_once(method: Detex):
+    batch = method.sample_batch()  # five photos, five prior images
+    parts: list[tuple[Tensor, Batch]] = list(batch.split(2))
+    assert [part.count for _, part in parts] == [3, 2]
+    assert [rows.tolist() for rows, _ in parts] == [[0, 1, 2, 5, 6, 7], [3, 4, 8, 9]]
+    for rows, part in parts:
+        assert torch.equal(part.latents, batch.latents[rows])
+        assert torch.equal(part.valid, batch.valid[rows])
+        assert part.prompts == tuple(batch.prompts[i] for i in rows[: part.count])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_several_passes_learn_what_one_pass_learns(train: Train, parts: int):
+    one, losses = train(None, Parts(1), steps=4, batch_size=4)
+    many, again = train(None, Parts(parts), steps=4, batch_size=4)
+    for name, values in losses.items():
+        torch.testing.assert_close(again[name], values, rtol=1e-4, atol=1e-6)
+    for name, delta in one.deltas.items():
+        torch.testing.assert_close(many.deltas[name], delta, rtol=2e-2, atol=2e-4)
+    assert not torch.equal(one.deltas[name], many.deltas[name])  # it was computed another way
+
+
+def test_full_card_computes_the_step_again_in_more_passes(
+    train: Train, card: Callable, caplog: pytest.LogCaptureFixture
+):
+    card(4)  # two photos with their prior images: half a batch
+    parts = Parts()
+    with caplog.at_level(logging.WARNING, "detex"):
+        concept, _ = train(None, parts, steps=3, batch_size=4)
+    assert parts.used == 2
+    assert caplog.text.count("Out of graphics memory: from step 1 on") == 1
+    forced, _ = train(None, Parts(2), steps=3, batch_size=4)
+    assert concept_bytes(concept) == concept_bytes(forced)  # the same random numbers were used
+
+
+def test_passes_shrink_to_one_photo_with_its_prior_image(train: Train, card: Callable):
+    card(2)
+    parts = Parts()
+    train(None, parts, steps=2, batch_size=3)
+    assert parts.used == 3
+
+
+def test_card_too_small_for_one_photo_ends_with_what_to_do(train: Train, card: Callable):
+    card(1)
+    said = "Out of graphics memory, one photo at a time and 32 pixels. Lower the resolution"
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=said):
+        train(steps=2)
+
+
+def test_full_card_in_the_middle_keeps_the_state_and_names_its_step(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: Callable
+):
+    class Fills(Watcher):
+        def on_step(self, run: Run) -> None:
+            if run.step == 3:
+                card(0)
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="state of step 3 is kept"):
+        train(None, Fills(), steps=6, keeper=Keeper(50))
+    assert [path.name for path in runs_folder().rglob("*.safetensors")] == [
+        "step_000003.safetensors"
+    ]
+
+
+def test_other_errors_of_the_card_are_not_taken_for_a_full_one(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_args) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return torch.zeros(3, 4, 8, 8)
+
+    monkeypatch.setattr(ComfyDenoiser, "predict", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train(DetexConfig.custom_diffusion(), steps=2)
+
+
+def test_resumed_run_keeps_the_number_of_passes(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Stop(Parts):
+        def on_step(self, run: Run) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        train(None, Stop(2), steps=4, keeper=Keeper(1))
+    parts = Parts()
+    train(None, parts, steps=4, keeper=Keeper(1))
+    assert parts.used == 2
