@@ -1,0 +1,106 @@
+"""The identities to learn, and reference photos whose background and position are confounded."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from itertools import product
+
+import torch
+
+from detex_pack.detex.world.render import render
+from detex_pack.detex.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    HELD_OUT_PAIRS,
+    NOISE_WIDTH,
+    PATTERNS,
+    POSITIONS,
+    SHAPES,
+    Scenes,
+    place,
+)
+from detex_pack.detex.world.subjects import RATE_SUBJECTS, SUBJECTS, DemoSubject
+
+Identity = tuple[str, str, str, str]  # shape, main colour, second colour, pattern
+
+_OTHER_BACKGROUNDS = 5  # beside the home background; two or more stay unseen, for edits
+_OTHER_POSITIONS = 3  # beside the home position; one stays unseen
+_DERIVED_SEED = 7
+_TUNING_DERIVED = 4
+
+
+@lru_cache
+def derived_identities() -> tuple[Identity, ...]:
+    """Further identities of held-out colour pairs, the pack's own left out, in a fixed order."""
+    pairs = [pair for held in HELD_OUT_PAIRS for pair in (held, held[::-1])]
+    every = [(s, *pair, p) for s, pair, p in product(SHAPES, pairs, PATTERNS)]
+    fresh = [identity for identity in every if identity not in SUBJECTS]
+    order = torch.randperm(len(fresh), generator=torch.Generator().manual_seed(_DERIVED_SEED))
+    return tuple(fresh[i] for i in order.tolist())
+
+
+def reported_identities(count: int) -> tuple[Identity, ...]:
+    """The first `count` identities that reports may use: none of them ever tuned anything."""
+    own = tuple(s for i, s in enumerate(SUBJECTS) if i not in RATE_SUBJECTS)
+    return _first(own + derived_identities()[_TUNING_DERIVED:], count)
+
+
+def tuning_identities(count: int) -> tuple[Identity, ...]:
+    """The first `count` identities that settings are chosen on; none of them is reported."""
+    own = tuple(SUBJECTS[i] for i in RATE_SUBJECTS)
+    return _first(own + derived_identities()[:_TUNING_DERIVED], count)
+
+
+def _first(identities: tuple[Identity, ...], count: int) -> tuple[Identity, ...]:
+    if not 1 <= count <= len(identities):
+        raise ValueError(f"There are 1 to {len(identities)} such subjects, not {count}.")
+    return identities[:count]
+
+
+def reference_scenes(identity: Identity, count: int, rho: float, seed: int) -> Scenes:
+    """Factors of `count` photos; a share rho of them has one background and one position.
+
+    At least one photo has them, and at least one has neither unless rho is 1 or it is the only
+    one. The other photos take other backgrounds and positions in turn.
+    Raises ValueError for a senseless count or rho.
+    """
+    if count < 1:
+        raise ValueError(f"A subject needs at least 1 photo, not {count}.")
+    if not 0 <= rho <= 1:
+        raise ValueError(f"rho is a share between 0 and 1, not {rho}.")
+    digest = hashlib.sha256(f"{identity} {seed}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
+    home = count if rho == 1 else max(1, min(int(count * rho + 0.5), count - 1))
+    position = _confounded(len(POSITIONS), _OTHER_POSITIONS, home, count, generator)
+    radius = 12.5 + 5.0 * torch.rand(count, generator=generator)
+    factors = zip(
+        ("shape", "main", "second", "pattern"),
+        (SHAPES, COLOURS, COLOURS, PATTERNS),
+        identity,
+        strict=True,
+    )
+    return Scenes(
+        **{name: torch.full((count,), table.index(word)) for name, table, word in factors},
+        background=_confounded(len(BACKGROUNDS), _OTHER_BACKGROUNDS, home, count, generator),
+        position=position,
+        centre=place(position, radius, generator),
+        radius=radius,
+        angle=(torch.rand(count, generator=generator) * 2 - 1) * 0.5,
+        noise=torch.rand(count, NOISE_WIDTH, generator=generator),
+    )
+
+
+def reference_photos(identity: Identity, count: int, rho: float, seed: int) -> DemoSubject:
+    """The photos themselves with their exact masks."""
+    scenes = reference_scenes(identity, count, rho, seed)
+    return DemoSubject(*render(scenes), identity[0], scenes)
+
+
+def _confounded(
+    kinds: int, others: int, home: int, count: int, generator: torch.Generator
+) -> torch.Tensor:
+    """One kind for the first `home` photos, `others` other kinds in turn for the rest, [count]."""
+    order = torch.randperm(kinds, generator=generator)
+    away = torch.arange(count - home) % others + 1
+    return order[torch.cat((torch.zeros(home, dtype=torch.long), away))]

@@ -1,0 +1,204 @@
+"""The sections of docs/science.md that show what is there, without testing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from . import figures
+from .arms import ARMS, REGISTER
+from .calibration import REPORT as JUDGE_REPORT
+from .calibration import agreement
+from .cells import ROOT, load_sound, sha256_of
+from .hypotheses import Grid, missing_cells, study, subject_means
+from .measures import Measured, measured
+from .statistics import compare
+
+FOLDER = ROOT / "docs" / "science"
+_TABLE_MEASURES = ("S", "E", "L_b", "L_b'", "L_p", "R_P", "R_B", "R_PB", "D", "Q")
+SWEEPS = {
+    "rho": ("rho, share of confounded photos", ("S", "E", "L_b", "L_p", "D")),
+    "photos": ("photos", ("S", "E", "L_b", "R_P", "D")),
+    "steps": ("steps", ("S", "E", "L_b", "R_P", "D")),
+}
+
+
+def arms_section(grid: Grid, table: Measured) -> str:
+    """Every arm's means, in a table and a figure."""
+    figures.arms_figure(table, grid, FOLDER / "arms.png")
+    body = [
+        f"| arm | subjects | {' | '.join(_TABLE_MEASURES)} |",
+        "|---" * (2 + len(_TABLE_MEASURES)) + "|",
+    ]
+    for name in grid.arms:
+        one = replace(grid, steps=(0,)) if name == "base" else grid
+        columns = [subject_means(table, one, name, m) for m in _TABLE_MEASURES]
+        whole = len(columns[0])
+        cells = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
+        complete = str(whole) if whole == len(grid.identities) else f"**{whole}, incomplete**"
+        body.append(f"| {ARMS[name].title} | {complete} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            "## All arms",
+            "",
+            "Means over subjects. S: the subject is right (1 is best). E: edits of background and",
+            "position are obeyed. L_b, L_p: background and position of the photos leak into",
+            "neutral prompts, beyond what the base model does. L_b': a photo's background appears",
+            "though the prompt names another. R_P, R_B, R_PB: [P_i], [B_j] and both bring back",
+            "what photo i and j show. D: they bring nothing else. Q: likeness of neutral pictures",
+            "to whole photos, background included. Colours are identity here, so there are no",
+            "colour edits. The exact formulae: benchmarks/measures.py.",
+            "",
+            *body,
+            "",
+            "![Mean and interval of every arm and measure](science/arms.png)",
+        ]
+    )
+
+
+def pictures_section(grid: Grid) -> str:
+    """A page of pictures chosen by rule: first subject, first seed."""
+    identity = grid.identities[0]
+    cells = [cell for name in grid.arms for cell in replace(grid, arms=(name,)).of(identity, 0)]
+    path = FOLDER / "pictures.jpg"
+    drawn = figures.pictures_page(cells, path)
+    if not drawn and not path.is_file():
+        return ""
+    shape, main, second, pattern = identity
+    return "\n".join(
+        [
+            "## Pictures",
+            "",
+            f"The first subject, a {main} and {second} {pattern} {shape}, seed 0, the first four",
+            "pictures of each kind: neutral; another background; another position and background;",
+            "then [P_i] alone and [B_j] alone, photos 1 to 4, where the arm has them.",
+            "" if drawn else "(This page is of an earlier run: its strips are not on this disk.)",
+            "![The first pictures of each arm](science/pictures.jpg)",
+        ]
+    )
+
+
+def sweep_section(name: str) -> str:
+    """One swept setting: its figure and its table."""
+    label, measures = SWEEPS[name]
+    grid = study(name)
+    field = {"rho": "rhos"}.get(name, name)
+    grids = {value: replace(grid, **{field: (value,)}) for value in getattr(grid, field)}
+    table = measured(grid.cells())
+    missing = sum(len(missing_cells(table, one, *one.arms)) for one in grids.values())
+    if not table:
+        return (
+            f"## Sweep: {label}\n\nNot run yet: `python -m benchmarks.disentangle --study {name}`."
+        )
+    figures.sweep_figure(table, grids, label, measures, FOLDER / f"{name}.png")
+    body = [
+        f"| {label.split(',')[0]} | arm | subjects | {' | '.join(measures)} | seconds |",
+        "|---" * (4 + len(measures)) + "|",
+    ]
+    for value, one in grids.items():
+        for arm in one.arms:
+            columns = [subject_means(table, one, arm, m) for m in measures]
+            cells = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
+            spent = _train_seconds(one, arm)
+            body.append(
+                f"| {value:g} | {ARMS[arm].title} | {len(columns[0])} | {' | '.join(cells)} | "
+                f"{spent} |"
+            )
+    state = f"**{missing} cells are missing.** " if missing else ""
+    return "\n".join(
+        [
+            f"## Sweep: {label}",
+            "",
+            f"{state}{grid.seeds} seed a subject. seconds: median training time of a run.",
+            "",
+            f"![Measures by {label}](science/{name}.png)",
+            "",
+            *body,
+        ]
+    )
+
+
+def _train_seconds(grid: Grid, arm: str) -> str:
+    found = [load_sound(cell) for cell in replace(grid, arms=(arm,)).cells() if cell.arm == arm]
+    spent = [result["seconds"]["train"] for result in found if result]
+    return f"{np.median(spent):.0f}" if spent else "-"
+
+
+def register_section() -> str:
+    """What each open question of the paper changes, on subjects that nothing else reports."""
+    grid, measures = study("register"), ("S", "E", "L_b", "R_P", "R_B", "D")
+    table = measured(grid.cells())
+    if not table:
+        return ""
+    plain = {m: subject_means(table, grid, "detex", m) for m in measures}
+    own = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in plain.values()]
+    body = [
+        f"| deviation from DETEX | subjects | {' | '.join(measures)} |",
+        "|---" * (2 + len(measures)) + "|",
+        f"| none: the values themselves | {len(plain['S'])} | {' | '.join(own)} |",
+    ]
+    for name in REGISTER:
+        row = [_change(subject_means(table, grid, name, m), plain[m]) for m in measures]
+        count = len(subject_means(table, grid, name, "S"))
+        body.append(f"| {ARMS[name].title} | {count} | {' | '.join(row)} |")
+    return "\n".join(
+        [
+            "## The open questions of the paper",
+            "",
+            "Each row changes one setting of DETEX, on subjects that nothing above uses:",
+            "the Hodges-Lehmann estimate of the change, with its 95 % interval.",
+            "",
+            *body,
+        ]
+    )
+
+
+def _change(one: Mapping[Any, float], plain: Mapping[Any, float]) -> str:
+    both = [one[identity] - plain[identity] for identity in one if identity in plain]
+    if len(both) < 2:
+        return "-"
+    found = compare(both)
+    return f"{found.estimate:+.3f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def judge_section(grid: Grid, table: Measured) -> str:
+    """Whether the judge can be trusted: calibration and the exact reader."""
+    lines = [
+        "## The judge and the exact reader",
+        "",
+        "The judge is a network of its own architecture and seed, trained on renders with blur,",
+        "noise and shifted colours. The exact reader has no network: it draws 9,000 layouts and",
+        "takes the likeliest (benchmarks/reader.py).",
+        "",
+    ]
+    if JUDGE_REPORT.is_file():
+        told = json.loads(JUDGE_REPORT.read_text(encoding="utf-8"))
+        if told["judge"] != sha256_of(ROOT / "devtools" / "judge.safetensors"):
+            lines += ["**These figures are of another judge: run benchmarks.calibration.**", ""]
+        lines += _judge_rows(told, agreement({c: load_sound(c) for c in table}) if table else {})
+    else:
+        lines.append("Not examined yet: `python -m benchmarks.calibration`.")
+    return "\n".join(lines)
+
+
+def _judge_rows(told: Mapping[str, Any], agreed: Mapping[str, float]) -> list[str]:
+    kinds = ("judge right", "calibration error", "reader right", "both agree")
+    pictures = ("clean", "blurred, noisy, colours shifted")
+    names = [f"{kind}, {picture.split(',')[0]}" for picture in pictures for kind in kinds]
+    rows = [
+        f"{told['renders']} new renders, seed {told['seed']}; last column: agreement on all",
+        "generated pictures of the main grid.",
+        "",
+        f"| factor | {' | '.join(names)} | agree, generated |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for factor in told["clean"]:
+        values = [told[picture][factor].get(kind) for picture in pictures for kind in kinds]
+        cells = ["-" if v is None else f"{v:.3f}" for v in values]
+        last = f"{agreed[factor]:.3f}" if factor in agreed else "-"
+        rows.append(f"| {factor} | {' | '.join(cells)} | {last} |")
+    return rows

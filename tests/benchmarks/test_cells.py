@@ -1,0 +1,95 @@
+"""Cells on disk: named by what decides them, checked, and never trusted when damaged."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from detex_pack.benchmarks import arms, cells
+from detex_pack.benchmarks.cells import Cell, DamagedCell, load, load_sound, store
+from detex_pack.benchmarks.references import reported_identities
+
+CELL = Cell("detex", reported_identities(1)[0])
+RESULT = {"judge": {"shape": "0123"}, "plain": "0000"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cells, "FOLDER", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_a_result_comes_back_as_it_was(folder: Path):
+    assert load(CELL) is None
+    store(CELL, RESULT)
+    assert load(CELL) == RESULT
+    assert [path.name for path in folder.iterdir()] == [f"{CELL.key}.json"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -3])
+def test_a_cut_off_file_is_damaged_not_read(keep: int):
+    path = store(CELL, RESULT)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DamagedCell, match=r"is no whole cell"):
+        load(CELL)
+    assert load_sound(CELL) is None
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"sha256": 1}'])
+def test_valid_json_that_is_no_cell_is_damaged(text: str):
+    store(CELL, RESULT).write_text(text)
+    with pytest.raises(DamagedCell):
+        load(CELL)
+
+
+def test_a_changed_number_is_noticed():
+    path = store(CELL, RESULT)
+    path.write_text(path.read_text().replace("0123", "0124"))
+    with pytest.raises(DamagedCell, match="checksum does not match"):
+        load(CELL)
+
+
+def test_another_cells_file_under_this_name_is_noticed(folder: Path):
+    other = dataclasses.replace(CELL, seed=1)
+    path = store(other, RESULT)
+    path.rename(folder / f"{CELL.key}.json")
+    with pytest.raises(DamagedCell, match="holds another cell"):
+        load(CELL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arm": "no_joint"},
+        {"identity": reported_identities(2)[1]},
+        {"seed": 1},
+        {"rho": 0.5},
+        {"photos": 2},
+        {"steps": 60},
+    ],
+)
+def test_whatever_decides_the_result_changes_the_name(change: dict):
+    assert dataclasses.replace(CELL, **change).key != CELL.key
+
+
+def test_a_new_base_model_or_new_prompts_make_every_cell_new(monkeypatch: pytest.MonkeyPatch):
+    before = CELL.key
+    monkeypatch.setattr(cells.prompts, "VERSION", 99)
+    after = CELL.key
+    monkeypatch.setattr(cells, "sha256_of", lambda path: "other")
+    assert len({before, after, CELL.key}) == 3
+
+
+def test_the_base_model_does_not_depend_on_steps():
+    assert CELL.base == dataclasses.replace(CELL, steps=75).base
+    assert CELL.base.base == CELL.base
+
+
+def test_no_two_arms_are_the_same_run():
+    keys = [dataclasses.replace(CELL, arm=name).key for name in arms.ARMS]
+    assert len(set(keys)) == len(keys)
+
+
+def test_an_unknown_arm_is_refused_with_the_names():
+    with pytest.raises(ValueError, match=r"There is no arm 'detox'.*custom_diffusion, detex"):
+        arms.arm_named("detox")

@@ -1,0 +1,152 @@
+"""Running a grid: workers that die, runs that resume, a report that admits its gaps."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detex_pack.benchmarks import cell, cells, disentangle, prompts, report, tables
+from detex_pack.benchmarks.cells import Cell, load, store
+from detex_pack.benchmarks.hypotheses import Grid, study
+from detex_pack.benchmarks.measures import indices, measure, measured
+from detex_pack.benchmarks.prompts import requests
+from detex_pack.benchmarks.references import reference_scenes, reported_identities
+from detex_pack.benchmarks.workers import run_cells
+
+SEEDS = [Cell("detex", reported_identities(1)[0], seed) for seed in range(5)]
+# answers each line; dies without a word at seed 2
+FRAGILE = """
+import json, os, sys
+for line in sys.stdin:
+    seed = json.loads(line)["seed"]
+    if seed == 2:
+        os._exit(7)
+    print(json.dumps({"seconds": {"train": seed}}), flush=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for module, name, path in (
+        (cells, "FOLDER", tmp_path / "runs"),
+        (report, "PAGE", tmp_path / "science.md"),
+        (report, "NOTES", tmp_path / "notes.md"),
+        (tables, "FOLDER", tmp_path),
+        (report, "FOLDER", tmp_path),
+    ):
+        monkeypatch.setattr(module, name, path)
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_dies_loses_its_cell_alone(count: int):
+    answers = dict(run_cells(SEEDS, count, [sys.executable, "-c", FRAGILE]))
+    assert "ended with status 7" in answers[SEEDS[2]]["error"]
+    assert [answers[c]["seconds"]["train"] for c in SEEDS if c.seed != 2] == [0, 1, 3, 4]
+
+
+def test_stopping_early_ends_the_workers():
+    runs = run_cells(SEEDS, 2, [sys.executable, "-c", FRAGILE])
+    next(runs)
+    runs.close()
+
+
+def test_no_cells_are_no_work():
+    assert list(run_cells([], 2)) == []
+
+
+def fake(of: Cell) -> dict:
+    """What a cell would give whose every picture is as asked."""
+    scenes = reference_scenes(of.identity, of.photos, of.rho, of.seed)
+    words = of.arm not in ("base", "custom_diffusion", "textual_inversion")
+    asked = requests(scenes, of.identity[0], words=words)
+    seen = {name: str(index) * len(asked) for name, index in indices(of.identity).items()}
+    for name in ("background", "position"):
+        seen[name] = "".join(str(max(getattr(r, name), 0)) for r in asked)
+    return {
+        "judge": seen,
+        "reader": seen,
+        "plain": "0" * len(asked),
+        "similarity": dict.fromkeys((r.kind for r in asked), 0.5),
+        "seconds": {"train": 1.0},
+        "device": "cpu",
+        "commit": "abc",
+        "date": "2026-01-01",
+    }
+
+
+def test_only_absent_and_damaged_cells_are_run_again(folder: Path, capsys):
+    listed = SEEDS[:3]
+    paths = [store(c, fake(c)) for c in listed[:2]]
+    assert disentangle.absent(listed) == [listed[2]]
+    paths[0].write_text(paths[0].read_text()[:50])
+    assert disentangle.absent(listed) == [listed[0], listed[2]]
+    assert "To be done again" in capsys.readouterr().out
+
+
+def test_a_damaged_cell_is_never_averaged_in(folder: Path):
+    of = Grid(reported_identities(2), 1, ("custom_diffusion", "detex"))
+    paths = {c: store(c, fake(c)) for c in of.cells()}
+    assert set(measured(of.cells())) == set(of.cells())
+    gone = of.cells()[-1]
+    paths[gone].write_text(paths[gone].read_text().replace('"plain": "0', '"plain": "1'))
+    assert set(measured(of.cells())) == set(of.cells()) - {gone}
+
+
+def test_an_incomplete_grid_prints_the_missing_cells_and_no_p(folder: Path, capsys):
+    of = Grid(reported_identities(2), 1, ("custom_diffusion", "detex"))
+    for c in of.cells()[:-1]:
+        store(c, fake(c))
+    disentangle.print_hypotheses(of)
+    told = capsys.readouterr().out
+    assert "1 cells are missing" in told
+    assert " p " not in told
+
+
+def test_the_report_is_written_and_says_what_is_missing(folder: Path):
+    listed = study("main", 2, 1).cells()
+    paths = [store(c, fake(c)) for c in listed]
+    page = report.write_report(2, 1)
+    text = page.read_text()
+    assert f"All {len(listed)} cells of the main grid are there" in text
+    assert "missing cells" not in text
+    for name in ("hypotheses.png", "arms.png"):
+        assert 0 < (page.parent / name).stat().st_size < 150_000
+    broken = next(i for i, c in enumerate(listed) if c.arm == "detex")
+    paths[broken].write_text("{")
+    text = report.write_report(2, 1).read_text()
+    assert f"Incomplete: 1 of {len(listed)} cells" in text
+    rows = [line for line in text.splitlines() if line.startswith("| H")]
+    assert len(rows) == 6
+    assert all("missing cells: 1 | - | - | -" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_a_cell_learns_draws_and_repeats_itself(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prompts, "COUNTS", dict.fromkeys(prompts.COUNTS, 2))
+    monkeypatch.setattr(cell, "STRIPS", folder)
+    one = Cell("improved", reported_identities(1)[0], steps=8)
+    first, base = cell.run(one), cell.run(one.base)
+    assert len(first["judge"]["shape"]) == 14
+    store(one, first)
+    values = measure(one, load(one), base)
+    assert {"S", "E", "R_P", "R_PB", "D", "Q"} < set(values)
+    kept = ("judge", "reader", "plain", "similarity")
+    again = cell.run(one)
+    assert [again[name] for name in kept] == [first[name] for name in kept]
+
+
+@pytest.mark.slow
+def test_the_command_runs_keeps_and_finds_a_cell(tmp_path: Path, root: Path):
+    options = "--arms base --subjects 1 --seeds 1 --workers 1".split()
+    command = [sys.executable, "-m", "benchmarks.disentangle", *options]
+    where = os.environ | {"DETEX_CELLS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    told = [
+        subprocess.run(command, cwd=root, env=where, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert "0 of 1 cells are there; 1 to run" in told[0].stdout
+    assert "1 of 1 cells are there; 0 to run" in told[1].stdout
+    assert len(list(tmp_path.glob("*.json"))) == 1
