@@ -16,7 +16,6 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-import nodes
 import torch
 from PIL import Image
 from torch import Tensor
@@ -106,7 +105,7 @@ def draw(concept: Concept | None, asked: Sequence[Request], seed: int) -> Tensor
     learned = DemoModel(model, demo.clip, demo.vae, demo.clip_vision)
     texts = [r.text if vectors else r.text.replace("[V] ", "") for r in asked]
     encoded = {text: compose(demo.clip, text, vectors)[0] for text in set(texts)}
-    empty = nodes.CLIPTextEncode().encode(demo.clip, "")[0]
+    empty = compose(demo.clip, "", {})
     conditions = [encoded[text] for text in texts]
     steps, cfg = SAMPLER["steps"], SAMPLER["cfg"]
     return sample_conditions(learned, conditions, empty, seed, steps, cfg)

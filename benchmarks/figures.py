@@ -10,6 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw, ImageFont
 
 from .arms import ARMS
@@ -119,7 +121,7 @@ def sweep_figure(
             for x, values in points:
                 _interval(axes, x, values, _COLOURS[style], _MARKERS[style])
     handles = [
-        mpl.lines.Line2D([], [], color=_COLOURS[s], marker=_MARKERS[s], label=ARMS[name].title)
+        Line2D([], [], color=_COLOURS[s], marker=_MARKERS[s], label=ARMS[name].title)
         for number, name in enumerate(arm_names)
         for s in [_STYLE.get(name, _OTHERS)]
     ]
@@ -165,7 +167,7 @@ def _interval(
         axes.errorbar([at], [centre], yerr=reach, **style)
 
 
-def _save(figure: mpl.figure.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     whole = io.BytesIO()
     figure.savefig(whole, dpi=_DPI)
     plt.close(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Comparison:
     n: int
 
 
-def compare(differences: Sequence[float], margin: float = 0.0) -> Comparison:
+def compare(differences: Sequence[float] | Values, margin: float = 0.0) -> Comparison:
     """Hodges-Lehmann estimate, bootstrap interval, and p for "differences > -margin".
 
     differences: one a subject, seeds and prompts averaged before. margin > 0 asks only that the
@@ -43,7 +44,8 @@ def wilcoxon_p(values: Values) -> float:
     """One-sided Wilcoxon signed-rank test of "greater than 0"; 1 where nothing differs."""
     if not np.any(values):
         return 1.0
-    return float(wilcoxon(values, alternative="greater").pvalue)
+    result: Any = wilcoxon(values, alternative="greater")
+    return float(result.pvalue)
 
 
 def hodges_lehmann(values: Values) -> Values:

@@ -179,7 +179,8 @@ def judge_section(grid: Grid, table: Measured) -> str:
         told = json.loads(JUDGE_REPORT.read_text(encoding="utf-8"))
         if told["judge"] != sha256_of(ROOT / "devtools" / "judge.safetensors"):
             lines += ["**These figures are of another judge: run benchmarks.calibration.**", ""]
-        lines += _judge_rows(told, agreement({c: load_sound(c) for c in table}) if table else {})
+        found = {cell: result for cell in table if (result := load_sound(cell))}
+        lines += _judge_rows(told, agreement(found) if found else {})
     else:
         lines.append("Not examined yet: `python -m benchmarks.calibration`.")
     return "\n".join(lines)

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from queue import SimpleQueue
-from typing import Any
+from typing import IO, Any
 
 from .cells import ROOT, STRIPS, Cell
 
@@ -30,9 +30,10 @@ class Worker:
         """Sends one cell and waits for its answer."""
         process = self._started()
         try:
-            process.stdin.write(line)
-            process.stdin.flush()
-            answer = process.stdout.readline()
+            to, back = self._pipes(process)
+            to.write(line)
+            to.flush()
+            answer = back.readline()
         except BrokenPipeError:
             answer = ""
         if answer:
@@ -40,6 +41,11 @@ class Worker:
         with process:  # closes its pipes
             status = process.wait()
         return {"error": f"the process ended with status {status}; see {self.log}"}
+
+    @staticmethod
+    def _pipes(process: subprocess.Popen) -> tuple[IO[str], IO[str]]:
+        assert process.stdin is not None and process.stdout is not None
+        return process.stdin, process.stdout
 
     def stop(self) -> None:
         """Ends the process, mid-cell if need be."""
@@ -65,7 +71,7 @@ class Worker:
 
 def run_cells(
     cells: Sequence[Cell], count: int, command: Sequence[str] = COMMAND
-) -> Iterator[tuple[Cell, Answer]]:
+) -> Generator[tuple[Cell, Answer], None, None]:
     """Runs every cell on `count` workers and gives each as it is done.
 
     Closing the iterator stops the workers.
