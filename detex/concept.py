@@ -52,9 +52,19 @@ class Concept:
 
     @property
     def word_names(self) -> tuple[str, ...]:
-        """V, P1, P2, ..., B1, B2, ..."""
+        """V, P1, P2, ..., B1, B2, ...; a merged concept has V2, V3 ... after V."""
+        subjects = sum(name.startswith("V") for name in self.words)
         numbers = range(1, self.photo_count + 1)
-        return ("V", *(f"P{i}" for i in numbers), *(f"B{i}" for i in numbers))
+        return (
+            *("V" if i == 1 else f"V{i}" for i in range(1, subjects + 1)),
+            *(f"P{i}" for i in numbers),
+            *(f"B{i}" for i in numbers),
+        )
+
+    def attribute_of(self, photo: int) -> str:
+        """The word after [P_photo]. In a merged concept it differs between the subjects."""
+        attributes = self.config.get("photo_attributes", [])
+        return attributes[photo - 1] if 1 <= photo <= len(attributes) else self.attribute
 
     def vectors(self, tower: str) -> dict[str, Tensor]:
         """The words of one text tower. Raises ValueError where the concept has none for it."""

@@ -3,10 +3,16 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..detex.host.paths import register_folder
+from ..detex.host.sam import register_sam_folder
 from .attention import AttentionPreview, CaptureAttention
 from .compose import ComposePrompt
 from .concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from .demo import DemoModel, DemoSubject
+from .folder import LoadSubjectFolder
+from .grid import LabelledGrid, PromptGrid
+from .merge import MergeConcepts
+from .prior import ClassPriorImages
+from .sam import SubjectMask
 from .subject import SubjectImages
 from .train import Train
 
@@ -14,17 +20,24 @@ from .train import Train
 class DetexExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folder()
+        register_sam_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             DemoModel,
             DemoSubject,
+            LoadSubjectFolder,
+            SubjectMask,
             SubjectImages,
+            ClassPriorImages,
             Train,
             SaveEmbeddings,
             LoadEmbeddings,
             ApplyEmbeddings,
             ComposePrompt,
+            PromptGrid,
+            LabelledGrid,
+            MergeConcepts,
             CaptureAttention,
             AttentionPreview,
         ]

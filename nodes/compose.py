@@ -54,7 +54,7 @@ class ComposePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, concept, text, pose, background) -> io.NodeOutput:
-        full = with_clauses(text, concept.attribute, pose, background)
+        full = with_clauses(text, concept.attribute_of(pose), pose, background)
         check_words(full, concept.word_names)
         conditioning = compose(clip, full, concept.vectors(tower_of(clip)))
         return io.NodeOutput(conditioning, full, ui=ui.PreviewText(full))

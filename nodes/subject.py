@@ -1,10 +1,11 @@
 """Subject Images: photos and masks become a DETEX_SUBJECT."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..detex.host.images import feature_encoder, latent_encoder, rgb
+from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
+from ..detex.mask_preview import subject_sheet
 from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, make_subject
 from .sockets import CATEGORY, SubjectSocket
 
@@ -85,7 +86,12 @@ class SubjectImages(io.ComfyNode):
             outputs=[
                 SubjectSocket.Output(
                     display_name="subject", tooltip="Photos, masks and features, ready to train on."
-                )
+                ),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="The photos as training sees them, with their numbers; the background "
+                    "is dark. Also shown on the node.",
+                ),
             ],
         )
 
@@ -96,8 +102,10 @@ class SubjectImages(io.ComfyNode):
         planes = [plane.cpu() for batch in masks for plane in batch.reshape(-1, *batch.shape[-2:])]
         planes = matched_masks(photos, planes)
         see, encode = feature_encoder(clip_vision[0]), latent_encoder(vae[0])
-        subject = make_subject(photos, planes, see, encode, **settings)
-        return io.NodeOutput(subject)
+        decode = latent_decoder(vae[0])
+        subject = make_subject(photos, planes, see, encode, decode=decode, **settings)
+        preview = subject_sheet(photos, planes)
+        return io.NodeOutput(subject, preview, ui=ui.PreviewImage(preview, cls=cls))
 
 
 def matched_masks(photos: list[Tensor], masks: list[Tensor]) -> list[Tensor]:

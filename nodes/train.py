@@ -36,9 +36,11 @@ class Train(io.ComfyNode):
                 io.Image.Input(
                     "prior_images",
                     optional=True,
+                    lazy=True,
                     tooltip="Pictures of the class that this checkpoint made with the prompt "
                     '"photo of a dog" (or your class word): they keep the class from becoming your '
-                    "subject. The paper uses 200. Without them there is no prior loss.",
+                    "subject. From Class Prior Images, which runs only where lambda_pr is not 0. "
+                    "The paper uses 200. Without them there is no prior loss.",
                 ),
                 io.Combo.Input(
                     "method",
@@ -118,6 +120,11 @@ class Train(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def check_lazy_status(cls, lambda_pr, **inputs) -> list[str]:
+        waiting = "prior_images" in inputs and inputs["prior_images"] is None
+        return ["prior_images"] if waiting and lambda_pr else []
 
     @classmethod
     def execute(

@@ -12,6 +12,7 @@ from ..prompt import PLACEHOLDER, PromptTokens, split_placeholders
 
 # Each is one rare token of CLIP's vocabulary; the first one that a prompt lacks marks the places.
 MARKERS = ("ucd", "olis", "vsco", "wnba")
+TEXTS_AT_ONCE = 32  # in one pass through the text tower
 
 
 def tower_of(clip: comfy.sd.CLIP) -> str:
@@ -65,12 +66,38 @@ def compose(clip: comfy.sd.CLIP, text: str, vectors: Mapping[str, Tensor]) -> li
     vectors: word -> [1, C]. Weights, punctuation, repeats and several 77-token chunks are the
     host's own business: the vectors take their places in its token list.
     """
-    chunks, places = marked_tokens(clip, text)
+    tokens = placed_tokens(clip, *marked_tokens(clip, text), vectors)
+    return clip.encode_from_tokens_scheduled({tower_of(clip): tokens})
+
+
+def placed_tokens(
+    clip: comfy.sd.CLIP,
+    chunks: list[list[tuple]],
+    places: list[tuple],
+    vectors: Mapping[str, Tensor],
+) -> list[list[tuple]]:
+    """The (token, weight) of `marked_tokens` with the vectors [1, C] in their places."""
     tokens = [[(token, weight) for token, weight, *_ in chunk] for chunk in chunks]
     for row, position, word in places:
         tokens[row][position] = (vectors[word].reshape(-1), tokens[row][position][1])
     check_in_place(clip, tokens, places)
-    return clip.encode_from_tokens_scheduled({tower_of(clip): tokens})
+    return tokens
+
+
+def text_features(
+    clip: comfy.sd.CLIP, texts: Sequence[str], vectors: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """CLIP's features of each text, from its first token to its end token: [t, C], float32."""
+    tower, features = tower_of(clip), []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        marked = [marked_tokens(clip, text) for text in texts[start : start + TEXTS_AT_ONCE]]
+        tokens = [placed_tokens(clip, *both, vectors)[0] for both in marked]
+        cond: Any = clip.encode_from_tokens({tower: tokens})  # chunks of one text, to ComfyUI
+        rows = cond.unflatten(1, (len(tokens), -1))[0].float().cpu()  # [texts, T, C]
+        for row, (chunks, _) in zip(rows, marked, strict=True):
+            length = sum(bool(word_id) for *_, word_id in chunks[0])
+            features.append(row[1 : length + 2])
+    return features
 
 
 def check_in_place(clip: comfy.sd.CLIP, tokens: list[list[tuple]], places: list[tuple]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).parent))  # for `import tiny`
 
 import tiny
+from graphs import executor, registered  # noqa: F401  (fixtures of the graph tests)
 
 from detex_pack.detex.concept import Concept
 from detex_pack.detex.config import DetexConfig, TrainConfig

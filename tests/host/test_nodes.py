@@ -28,12 +28,18 @@ IDS = {
     "DETEXApplyEmbeddings",
     "DETEXAttentionPreview",
     "DETEXCaptureAttention",
+    "DETEXClassPriorImages",
     "DETEXComposePrompt",
     "DETEXDemoModel",
     "DETEXDemoSubject",
+    "DETEXLabelledGrid",
     "DETEXLoadEmbeddings",
+    "DETEXLoadSubjectFolder",
+    "DETEXMergeConcepts",
+    "DETEXPromptGrid",
     "DETEXSaveEmbeddings",
     "DETEXSubjectImages",
+    "DETEXSubjectMask",
     "DETEXTrain",
 }
 
@@ -105,7 +111,8 @@ def schema_facts(node: type) -> dict:
         group: {name: type_of(spec) for name, spec in info["input"].get(group, {}).items()}
         for group in ("required", "optional")
     }
-    inputs["required"].get("file", {}).pop("choices", None)  # the files of this machine
+    for name in ("file", "checkpoint", "sampler_name", "scheduler"):
+        inputs["required"].get(name, {}).pop("choices", None)  # of this machine and ComfyUI
     return {
         "inputs": inputs,
         "outputs": [

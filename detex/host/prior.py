@@ -1,0 +1,213 @@
+"""Prior images: what the untrained model makes of the class word, kept on disk."""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as model_management
+import comfy.sample
+import comfy.sd
+import folder_paths
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor
+
+from . import paths
+from .families import family_of, fingerprint
+
+log = logging.getLogger("detex")
+FOLDER = "detex_prior"  # below ComfyUI's output folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """How the pictures are made (DETEX section 4.1: 50 DDIM steps, guidance 6)."""
+
+    prompt: str
+    resolution: int = 512  # pixels
+    steps: int = 50
+    cfg: float = 6.0
+    sampler_name: str = "ddim"
+    scheduler: str = "ddim_uniform"
+    seed: int = 0  # picture k has the seed + k
+
+
+def prior_folder(
+    model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, config: PriorConfig
+) -> Path:
+    """Where the pictures of these models and settings lie; other ones have another folder."""
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    digest.update(f"{fingerprint(model)} {clip.layer_idx}".encode())
+    for patcher in (model, clip.patcher, vae.patcher):
+        _add_weights(digest, patcher)
+    name = f"{paths.safe_name(config.prompt)[:40]}_{digest.hexdigest()[:12]}"
+    return Path(folder_paths.get_output_directory()) / FOLDER / name
+
+
+def _add_weights(digest: Any, patcher: ModelPatcher) -> None:
+    """Norms, biases and patches: enough to tell models and the LoRAs on them apart, and quick."""
+    for name, weight in sorted(patcher.model_state_dict().items()):
+        if weight.ndim == 1 and weight.is_floating_point():
+            original = patcher.backup[name].weight if name in patcher.backup else weight
+            digest.update(name.encode() + _bytes(original.to(torch.float16)))
+    for name in sorted(patcher.patches):
+        digest.update(name.encode())
+        _add_patch(digest, patcher.patches[name])
+
+
+def _add_patch(digest: Any, value: Any) -> None:
+    """A weight patch in whatever form ComfyUI keeps it: nested tuples, adapters, tensors."""
+    if torch.is_tensor(value):
+        digest.update(_bytes(value.float()))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _add_patch(digest, part)
+    elif hasattr(value, "weights"):
+        _add_patch(digest, value.weights)
+    elif isinstance(value, (str, int, float)):
+        digest.update(repr(value).encode())
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()
+
+
+def picture_path(folder: Path, number: int) -> Path:
+    return folder / f"{number + 1:05d}.png"
+
+
+def read_picture(path: Path, resolution: int) -> Tensor | None:
+    """[S, S, 3] in [0, 1]; None where the file is missing, broken or of another size."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        return None
+    except (OSError, SyntaxError, ValueError) as error:
+        log.warning("%s is broken and will be made again (%s)", path, error)
+        return None
+    if pixels.shape[:2] != (resolution, resolution):
+        return None
+    return torch.from_numpy(pixels.astype(np.float32) / 255)
+
+
+def write_picture(path: Path, picture: Tensor) -> None:
+    """Write [S, S, 3] as PNG in one step; what lies there by now was found broken."""
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    path.unlink(missing_ok=True)
+    try:
+        paths.write_new(path, content.getvalue())
+    except FileExistsError:  # another ComfyUI was faster with the very same picture
+        log.info("%s was written by another process", path)
+
+
+def chunks_of(missing: Sequence[int], count: int, size: int) -> list[range]:
+    """The batches that hold a missing picture. They are cut the same way whatever is missing, so
+    that a resumed set equals one made in one go.
+    """
+    starts = sorted({number // size * size for number in missing})
+    return [range(start, min(start + size, count)) for start in starts]
+
+
+Report = Callable[[int, int, Tensor | None], None]  # done, of all, the newest picture [S, S, 3]
+
+
+def prior_pictures(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    vae: comfy.sd.VAE,
+    config: PriorConfig,
+    count: int,
+    batch_size: int,
+    report: Report,
+) -> tuple[Tensor, Path, int]:
+    """All `count` pictures [N, S, S, 3]; only what is missing on disk is made.
+
+    Each batch is on disk before the next one starts: a cancel or crash loses one batch.
+    -> the pictures, their folder, how many were made.
+    """
+    family_of(model)
+    folder = prior_folder(model, clip, vae, config)
+    found = [read_picture(picture_path(folder, k), config.resolution) for k in range(count)]
+    pictures: dict[int, Tensor] = {k: p for k, p in enumerate(found) if p is not None}
+    missing = [k for k in range(count) if k not in pictures]
+    if missing:
+        conditioning = [
+            clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (config.prompt, "")
+        ]
+    for numbers in chunks_of(missing, count, batch_size):
+        done = len(pictures)
+        progress = {"done": done * config.steps, "all": count * config.steps}
+        latents = sample_chunk(model, conditioning, config, numbers, report, progress)
+        made = decode(vae, latents, config.resolution)
+        for number, picture in zip(numbers, made, strict=True):
+            if number not in pictures:
+                write_picture(picture_path(folder, number), picture)
+                pictures[number] = (picture.clamp(0, 1) * 255).round() / 255
+        report(len(pictures) * config.steps, progress["all"], pictures[numbers[-1]])
+    return torch.stack([pictures[k] for k in range(count)]), folder, len(missing)
+
+
+def sample_chunk(
+    model: ModelPatcher,
+    conditioning: Sequence[list],
+    config: PriorConfig,
+    numbers: range,
+    report: Report,
+    progress: Mapping[str, int],
+) -> Tensor:
+    """Latents of the pictures `numbers`, by ComfyUI's sampler, each from its own seed."""
+    model_management.throw_exception_if_processing_interrupted()
+    latent_format: Any = model.get_model_object("latent_format")
+    side = config.resolution // getattr(latent_format, "spacial_downscale_ratio", 8)
+    shape = (1, latent_format.latent_channels, side, side)
+    noise = torch.cat(
+        [
+            torch.randn(shape, generator=torch.Generator().manual_seed(config.seed + k))
+            for k in numbers
+        ]
+    )
+
+    def on_step(step: int, *_: Any) -> None:
+        report(progress["done"] + (step + 1) * len(numbers), progress["all"], None)
+
+    return comfy.sample.sample(
+        model,
+        noise,
+        config.steps,
+        config.cfg,
+        config.sampler_name,
+        config.scheduler,
+        conditioning[0],
+        conditioning[1],
+        torch.zeros_like(noise),
+        callback=on_step,
+        disable_pbar=True,
+        seed=config.seed + numbers[0],
+    )
+
+
+def decode(vae: comfy.sd.VAE, latents: Tensor, resolution: int) -> Tensor:
+    """Latents -> pictures [B, S, S, 3]. Raises ValueError for a VAE of another kind or for NaN."""
+    pictures = vae.decode(latents)
+    if pictures.shape[1:3] != (resolution, resolution):
+        raise ValueError(
+            f"The VAE made pictures of {pictures.shape[2]}x{pictures.shape[1]} pixels where "
+            f"{resolution}x{resolution} were asked for. Wire the VAE of this checkpoint, and make "
+            "the resolution a multiple of 64."
+        )
+    if not torch.isfinite(pictures).all():
+        raise ValueError(
+            "The pictures are NaN. Start ComfyUI with --fp32-vae, or with --force-fp32 where the "
+            "MODEL is the cause."
+        )
+    return pictures[..., :3].float().cpu()

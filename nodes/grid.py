@@ -1,0 +1,111 @@
+"""Prompt Grid and Labelled Grid."""
+
+from comfy_api.latest import io, ui
+
+from ..detex.grid import grid_prompts, parse_numbers
+from ..detex.host.images import rgb
+from ..detex.host.text import compose, tower_of
+from ..detex.labelled_grid import labelled_grid
+from ..detex.prompt import check_words
+from .sockets import CATEGORY, ConceptSocket
+
+
+class PromptGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXPromptGrid",
+            display_name="Prompt Grid",
+            category=CATEGORY,
+            description="Every prompt with every pose and every background: lists that any sampler "
+            "and Save Image work through one by one.",
+            search_aliases=["xy plot", "batch prompts", "grid", "prompt list", "matrix"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of the concept's checkpoint."),
+                ConceptSocket.Input("concept", tooltip="From Load Decoupled Embeddings."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default="photo of a [V] dog on the beach\nphoto of a [V] dog in the snow",
+                    tooltip="One prompt a line, as in Compose [V]/[P]/[B] Prompt.",
+                ),
+                io.String.Input(
+                    "poses",
+                    default="0",
+                    tooltip='Photo numbers whose pose is added: "0, 1, 2" or "1-3". 0 adds none.',
+                ),
+                io.String.Input(
+                    "backgrounds",
+                    default="0",
+                    tooltip='Photo numbers whose background is added: "0-2". 0 adds none.',
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning",
+                    is_output_list=True,
+                    tooltip="One for each cell: the sampler runs once for each.",
+                ),
+                io.String.Output(
+                    display_name="text", is_output_list=True, tooltip="The whole prompt of each."
+                ),
+                io.String.Output(
+                    display_name="labels",
+                    is_output_list=True,
+                    tooltip="For Labelled Grid, and as filename_prefix of Save Image.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, concept, prompts, poses, backgrounds) -> io.NodeOutput:
+        numbers = parse_numbers(poses, "poses"), parse_numbers(backgrounds, "backgrounds")
+        grid = grid_prompts(prompts.splitlines(), *numbers, concept.attribute_of)
+        for text, _ in grid:
+            check_words(text, concept.word_names)
+        vectors = concept.vectors(tower_of(clip))
+        conditionings = [compose(clip, text, vectors) for text, _ in grid]
+        texts, labels = [text for text, _ in grid], [label for _, label in grid]
+        said = f"{len(grid)} prompts\n" + "\n".join(texts)
+        return io.NodeOutput(conditionings, texts, labels, ui=ui.PreviewText(said))
+
+
+class LabelledGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DETEXLabelledGrid",
+            display_name="Labelled Grid",
+            category=CATEGORY,
+            description="One sheet of all images, with heads of rows and columns.",
+            search_aliases=["contact sheet", "xy plot", "image grid", "comparison"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="The decoded images of the whole list."),
+                io.String.Input(
+                    "labels",
+                    force_input=True,
+                    tooltip='From Prompt Grid: one for each image, "row + column" or a caption.',
+                ),
+                io.Int.Input(
+                    "cell", default=256, min=64, max=1024, tooltip="Width of a picture, in pixels."
+                ),
+                io.String.Input("title", default="", tooltip="A line above the sheet."),
+                io.Int.Input(
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=32,
+                    advanced=True,
+                    tooltip="Pictures in a row where the labels are plain captions; 0 makes the "
+                    "sheet about square.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="sheet", tooltip="One image, to save or show.")],
+        )
+
+    @classmethod
+    def execute(cls, images, labels, cell, title, columns) -> io.NodeOutput:
+        pictures = [rgb(batch).cpu().float() for batch in images]
+        page = labelled_grid(pictures, labels, cell[0], title[0], columns[0])
+        return io.NodeOutput(page, ui=ui.PreviewImage(page, cls=cls))
