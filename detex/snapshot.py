@@ -25,7 +25,7 @@ class Snapshot:
     """What was read from a file."""
 
     tensors: Mapping[str, Tensor]
-    scalars: Mapping[str, Any]  # step, parts, scaler
+    scalars: Mapping[str, Any]  # step, parts, scaler, terms
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """ "module." -> the tensors of all modules, by the rest of their names."""
@@ -45,9 +45,10 @@ class Snapshot:
             run.scaler.load_state_dict(self.scalars["scaler"])
         for name, state in self.part("generator.").items():
             run.generators[name].set_state(state)
-        device = run.denoiser.device
-        history = self.part("history.")
-        run.history = {name: list(values.to(device).unbind()) for name, values in history.items()}
+        history, device = self.part("history."), run.denoiser.device
+        run.history = {
+            name: list(history[name].to(device).unbind()) for name in self.scalars["terms"]
+        }
         run.step, run.parts = self.scalars["step"], self.scalars["parts"]
         run.mark_whole()
 
@@ -63,7 +64,12 @@ def snapshot_bytes(run: Run) -> bytes:
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     tensors |= {f"generator.{name}": rng.get_state() for name, rng in run.generators.items()}
     tensors |= {f"history.{name}": torch.stack(terms) for name, terms in run.history.items()}
-    scalars = {"step": run.step, "parts": run.parts, "scaler": run.scaler.state_dict()}
+    scalars = {
+        "step": run.step,
+        "parts": run.parts,
+        "scaler": run.scaler.state_dict(),
+        "terms": list(run.history),  # in their order, which the file does not keep
+    }
     on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     return save(on_cpu, {"format": FORMAT, "scalars": json.dumps(scalars)})
 

@@ -48,7 +48,7 @@ class Measured(LiveView):
 
     def on_step(self, run: Run) -> None:
         super().on_step(run)
-        self.seconds = self.budget.elapsed()
+        self.seconds = self.drawing.elapsed()
 
 
 def demo_photos(demo: DemoModel) -> Subject:
@@ -86,9 +86,11 @@ def main() -> None:
             "samples": shown.count,
             "seconds_with_pictures": round(shown.seconds, 2),
             "seconds_without": round(plain.seconds, 2),
-            "share_spent_on_pictures": round(shown.budget.spent / shown.seconds, 4),
-            "seconds_a_sample": round(shown.budget.costs.get("sample", 0), 3),
-            "seconds_a_picture": round(shown.budget.costs.get("picture", 0), 4),
+            "share_spent_on_pictures": round(
+                (shown.sampling.spent + shown.drawing.spent) / shown.seconds, 4
+            ),
+            "seconds_a_sample": round(shown.sampling.last, 3),
+            "seconds_a_picture": round(shown.drawing.last, 4),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "both": round(time.perf_counter() - start, 1),
         }

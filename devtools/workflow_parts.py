@@ -8,6 +8,7 @@ CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SIDE = 512
 SAMPLER = {"steps": 50, "cfg": 6.0, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
 PICTURE = (300, 330)
+TRAINING = (400, 800)  # DETEX Train with its live picture and its text
 GREEN, BLUE, PURPLE = "#8aa88a", "#88aacc", "#aa8fcc"  # of group frames and headings
 
 

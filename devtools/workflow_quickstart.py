@@ -5,6 +5,7 @@ from .workflow_parts import (
     BLUE,
     GREEN,
     PURPLE,
+    TRAINING,
     compose,
     decode,
     empty_latent,
@@ -89,7 +90,7 @@ def quickstart_training() -> list[list[Node]]:
     train = node(
         "train",
         "DETEXTrain",
-        size=(300, 430),
+        size=TRAINING,
         model=link("demo.model"),
         clip=link("demo.clip"),
         subject=link("subject.subject"),
@@ -101,8 +102,9 @@ def quickstart_training() -> list[list[Node]]:
         "rate_note",
         f"The learning rate of {DEMO_RATE:g} is for the tiny demo model only. For Stable "
         "Diffusion keep the paper's **1e-5**.\n\n"
-        "Change any widget here and the toy is learned again; change a prompt below and only "
-        "the pictures are made again.",
+        "Change a setting here and the toy is learned anew; change a prompt below and only the "
+        "pictures are made again. **Cancel** whenever you like: run it again, and the learning "
+        "goes on where it stopped.",
     )
     save = node(
         "save", "DETEXSaveEmbeddings", size=(360, 180), concept=link("train.concept"), name="toy"

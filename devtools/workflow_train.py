@@ -6,6 +6,7 @@ from .workflow_parts import (
     GREEN,
     SAMPLER,
     SIDE,
+    TRAINING,
     decode,
     empty_latent,
     load_checkpoint,
@@ -117,7 +118,7 @@ def own_training() -> list[list[Node]]:
     train = node(
         "train",
         "DETEXTrain",
-        size=(300, 430),
+        size=TRAINING,
         model=link("checkpoint.MODEL"),
         clip=link("checkpoint.CLIP"),
         subject=link("subject.subject"),
@@ -126,7 +127,9 @@ def own_training() -> list[list[Node]]:
     settings = note(
         "settings",
         "The settings are the paper's: 600 steps of 4 photos and 4 prior images, learning rate "
-        "1e-5. Out of memory? Lower **batch_size**.\n\n"
+        "1e-5.\n\n"
+        "While it trains, the node shows samples. **Cancel** whenever you like: run it again, and "
+        "it goes on where it stopped.\n\n"
         "The file goes to models/detex. Then open the template **use_concept**.",
         title="Settings",
     )

@@ -17,8 +17,9 @@ from ..live import Progress, live_picture
 from ..trainer import Run, Watcher
 from .sampling import Decode, memory_in_use, pixels_of, sample
 
-SHARE = 0.05  # of the time: the most that all pictures together may take
-REDRAW = 1.0  # seconds between two pictures
+# The most that pictures may take of the time, 5 % together, so that charts do not starve samples.
+SAMPLES, CHARTS = 0.045, 0.005
+REDRAW = 1.0  # seconds between two pictures, at least
 GUESS = 4  # training steps: what the first sample may cost, before one was timed
 SEED = 1  # of every sample's noise
 
@@ -34,12 +35,12 @@ def say(text: str) -> None:
 
 
 class Budget:
-    """Side work that may take a share of all other work's time, at most."""
+    """A kind of side work that may take a share of all other work's time, at most."""
 
     def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter):
         self.share, self.clock = share, clock
         self.begin, self.spent = clock(), 0.0
-        self.costs: dict[str, float] = {}  # of each kind of side work, when last done: seconds
+        self.last = 0.0  # seconds that it took the last time
 
     def elapsed(self) -> float:
         return self.clock() - self.begin
@@ -49,11 +50,11 @@ class Budget:
         return self.spent + cost <= self.share * (self.elapsed() - self.spent)
 
     @contextmanager
-    def spend(self, kind: str) -> Iterator[None]:
+    def spend(self) -> Iterator[None]:
         start = self.clock()
         yield
-        self.costs[kind] = self.clock() - start
-        self.spent += self.costs[kind]
+        self.last = self.clock() - start
+        self.spent += self.last
 
 
 class LiveView(Watcher):
@@ -71,7 +72,7 @@ class LiveView(Watcher):
         self.samples: list[tuple[str, Tensor]] = []
 
     def on_start(self, run: Run) -> None:
-        self.budget = Budget(SHARE)
+        self.sampling, self.drawing = Budget(SAMPLES), Budget(CHARTS)
         self.drawn = 0.0  # when, in seconds after the start
         self.started_at = self.sampled_at = run.step
         self.bar.update_absolute(run.step)
@@ -83,17 +84,16 @@ class LiveView(Watcher):
 
     def picture(self, run: Run) -> Image.Image | None:
         """A new picture, where one is due and there is time for it."""
-        budget = self.budget
-        due = budget.elapsed() - self.drawn >= REDRAW
-        if not due or not budget.affords(budget.costs.get("picture", 0.0)):
+        due = self.drawing.elapsed() - self.drawn >= REDRAW
+        if not due or not self.drawing.affords(self.drawing.last):
             return None
         self.read_losses(run)  # waits for the card, so that the times below are of the pictures
         if self.sample_is_due(run):
-            with budget.spend("sample"):
+            with self.sampling.spend():
                 self.take_samples(run)
-        with budget.spend("picture"):
+        with self.drawing.spend():
             image = live_picture(self.progress(run))
-        self.drawn = budget.elapsed()
+        self.drawn = self.drawing.elapsed()
         return image
 
     def read_losses(self, run: Run) -> None:
@@ -103,13 +103,12 @@ class LiveView(Watcher):
                 values += torch.stack(terms[len(values) :]).tolist()
 
     def sample_is_due(self, run: Run) -> bool:
-        guess = GUESS * self.seconds_per_step(run)
-        cost = self.budget.costs.get("sample", guess)
+        cost = self.sampling.last or GUESS * self.seconds_per_step(run)
         due = run.step - self.sampled_at >= self.preview_every
-        return self.can_sample and due and self.budget.affords(cost)
+        return self.can_sample and due and self.sampling.affords(cost)
 
     def seconds_per_step(self, run: Run) -> float:
-        return self.budget.elapsed() / max(run.step - self.started_at, 1)
+        return self.drawing.elapsed() / max(run.step - self.started_at, 1)
 
     def take_samples(self, run: Run) -> None:
         """[V] alone, and [V] with the words of photo 1. Where the card is full, no more of them."""

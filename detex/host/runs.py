@@ -211,7 +211,8 @@ class Keeper(Watcher):
                 run.check_weights()
                 self.save(run)
         if cancelled:
-            self.say(f"Stopped after step {run.step} of {run.config.steps}. {self.remedy()}")
+            where = f"Stopped after step {run.step} of {run.config.steps}."
+            self.say(f"{where} Run again to go on. {self.remedy()}".strip())
 
     def save(self, run: Run) -> None:
         if self.trying(lambda: self.folder.save_snapshot(run)):
@@ -235,7 +236,5 @@ class Keeper(Watcher):
         """What can be done with the state that is on disk; "" without one."""
         if not self.last_good:
             return ""
-        return (
-            f"The state of step {self.last_good} is kept: run the graph again to go on from it, "
-            f"or set steps to {self.last_good} first to use what was learned by then."
-        )
+        step = self.last_good
+        return f"Step {step} is kept: set steps to {step} to use what was learned by then."

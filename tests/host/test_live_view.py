@@ -39,7 +39,7 @@ class Eager(LiveView):
 
     def on_start(self, run: Run) -> None:
         super().on_start(run)
-        self.budget.share = 1e9
+        self.sampling.share = self.drawing.share = 1e9
         self.pictures: list[Image.Image] = []
 
     def on_step(self, run: Run) -> None:
@@ -176,9 +176,9 @@ def test_side_work_is_afforded_within_its_share_of_all_other_time():
     assert not budget.affords(1.0)  # a twentieth of 19 s is 0.95 s
     clock.now = 20.0
     assert budget.affords(1.0)
-    with budget.spend("sample"):
+    with budget.spend():
         clock.now += 1.0
-    assert budget.costs == {"sample": 1.0}
+    assert budget.last == 1.0
     clock.now = 40.9  # 39.9 s of other work; 1 s of it is spent already
     assert not budget.affords(1.0)
     clock.now = 41.0
@@ -193,7 +193,7 @@ def test_slow_samples_are_taken_less_often(train: Train, monkeypatch: pytest.Mon
 
         def on_start(self, run: Run) -> None:
             super().on_start(run)
-            self.budget = Budget(0.05, clock)
+            self.sampling, self.drawing = Budget(0.05, clock), Budget(1.0, clock)
 
         def on_step(self, run: Run) -> None:
             clock.now += 1.0
@@ -207,4 +207,4 @@ def test_slow_samples_are_taken_less_often(train: Train, monkeypatch: pytest.Mon
     view = Slow(200, 10, no_room)
     train(DetexConfig.custom_diffusion(), view, steps=200, prior=None, batch_size=1)
     assert taken == [80, 200]  # a guess of 4 s; then 10 s for each 200 s of training
-    assert view.budget.spent <= 0.05 * 200
+    assert view.sampling.spent <= 0.05 * 200

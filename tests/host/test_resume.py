@@ -118,8 +118,8 @@ def test_cancel_inside_a_step_keeps_the_state_before_it(
 def test_losses_of_a_resumed_run_are_those_of_the_whole_run(train: Train):
     _, whole = train(steps=STEPS)
     stopped(train, 3)
-    keeper = Keeper(2)
-    assert train(steps=STEPS, keeper=keeper)[1] == whole
+    _, losses = train(steps=STEPS, keeper=Keeper(2))
+    assert losses == whole and list(losses) == list(whole)
 
 
 def test_crash_goes_on_from_the_last_snapshot(train: Train):
@@ -166,7 +166,7 @@ def test_start_over_forgets_what_is_on_disk(train: Train):
 def test_fewer_steps_use_what_was_learned_by_then(train: Train):
     short = concept_bytes(train(steps=3)[0])
     keeper = stopped(train, 3)
-    assert "set steps to 3 first to use what was learned by then" in keeper.remedy()
+    assert keeper.remedy() == "Step 3 is kept: set steps to 3 to use what was learned by then."
     concept, steps, _ = resumed(train, steps=3)
     assert steps == []  # the snapshot of the cancel is all that it takes
     assert concept_bytes(concept) == short
@@ -229,7 +229,7 @@ def test_loss_that_is_no_number_leaves_the_good_state_and_names_its_step(
         self.made = getattr(self, "made", 0) + 1
         return {k: v * (torch.nan if self.made == 9 else 1) for k, v in terms.items()}
 
-    said = r"at step 10\..* state of step 8 is kept.* set steps to 8"
+    said = r"at step 10\..* Step 8 is kept: set steps to 8"
     with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match=said):
         patch.setattr(Detex, "loss_terms", breaks_in_step_nine)
         train(steps=20, keeper=Keeper(4))
@@ -258,8 +258,8 @@ def test_cancel_says_how_to_go_on(train: Train):
     with pytest.raises(Cancel):
         train(None, StopAfter(3), steps=STEPS, keeper=Keeper(2, say=said.append))
     assert said == [
-        "Stopped after step 3 of 6. The state of step 3 is kept: run the graph again to go on from "
-        "it, or set steps to 3 first to use what was learned by then."
+        "Stopped after step 3 of 6. Run again to go on. "
+        "Step 3 is kept: set steps to 3 to use what was learned by then."
     ]
 
 

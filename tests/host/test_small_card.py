@@ -118,7 +118,7 @@ def test_full_card_in_the_middle_keeps_the_state_and_names_its_step(
                 card(0)
 
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
-    with pytest.raises(torch.cuda.OutOfMemoryError, match="state of step 3 is kept"):
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="Step 3 is kept: set steps to 3"):
         train(None, Fills(), steps=6, keeper=Keeper(50))
     assert [path.name for path in runs_folder().rglob("*.safetensors")] == [
         "step_000003.safetensors"
