@@ -93,13 +93,17 @@ def grid_of(options: argparse.Namespace) -> Grid:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or reports; -> exit status, 1 where cells failed."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.report:
         from .report import write_report  # noqa: PLC0415  (needs matplotlib, which a run does not)
 
         print(f"wrote {write_report(options.subjects, options.seeds)}")
         return 0
-    grid = grid_of(options)
+    try:
+        grid = grid_of(options)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         failed = run_grid(grid.cells(), options.workers)
     except KeyboardInterrupt:
