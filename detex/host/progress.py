@@ -83,9 +83,9 @@ class LiveView(Watcher):
         model_management.throw_exception_if_processing_interrupted()
 
     def picture(self, run: Run) -> Image.Image | None:
-        """A new picture, where one is due and there is time for it."""
-        due = self.drawing.elapsed() - self.drawn >= REDRAW
-        if not due or not self.drawing.affords(self.drawing.last):
+        """A new picture, where one is due; the last step's always, since it stays on the node."""
+        last = run.step == run.config.steps
+        if not last and not self.drawing_is_due():
             return None
         self.read_losses(run)  # waits for the card, so that the times below are of the pictures
         if self.sample_is_due(run):
@@ -101,6 +101,10 @@ class LiveView(Watcher):
             values = self.losses.setdefault(name, [])
             if len(terms) > len(values):
                 values += torch.stack(terms[len(values) :]).tolist()
+
+    def drawing_is_due(self) -> bool:
+        due = self.drawing.elapsed() - self.drawn >= REDRAW
+        return due and self.drawing.affords(self.drawing.last)
 
     def sample_is_due(self, run: Run) -> bool:
         cost = self.sampling.last or GUESS * self.seconds_per_step(run)

@@ -158,6 +158,24 @@ def test_picture_travels_with_the_nodes_progress(train: Train, monkeypatch: pyte
     assert (value, total, kind, size) == (3, 3, "JPEG", max(image.size))
 
 
+def test_picture_of_the_last_step_is_drawn_whatever_it_costs(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = []
+
+    class Hurried(LiveView):
+        def on_start(self, run: Run) -> None:
+            super().on_start(run)
+            self.drawn = 1e9  # no other picture is due
+
+        def progress(self, run: Run):
+            drawn.append(run.step)
+            return super().progress(run)
+
+    train(None, Hurried(4, 1, no_room), steps=4)
+    assert drawn == [4]
+
+
 def test_full_card_ends_the_samples_not_the_training(train: Train, monkeypatch: pytest.MonkeyPatch):
     def full(*_args) -> Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
