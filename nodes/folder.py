@@ -60,9 +60,11 @@ class LoadSubjectFolder(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None, **_) -> str:
+    def fingerprint_inputs(cls, folder: str | None, **_) -> str | float:
+        if folder is None:  # wired: its value is not known yet, so look every time
+            return float("nan")  # a new one each time: ComfyUI compares by identity too
         try:
-            return files_hash(photo_files(_folder(folder or "")))
+            return files_hash(photo_files(_folder(folder)))
         except (OSError, ValueError) as error:  # execute will say it to the user
             return str(error)
 

@@ -73,6 +73,24 @@ def test_changed_photo_is_noticed_and_a_touched_one_is_not(executor, photo_folde
     assert executor.success, executor_errors(executor)
 
 
+def test_folder_from_another_node_is_looked_at_every_time(executor, photo_folder: Path):
+    def look() -> list[str]:
+        graph = {
+            "demo": node("DETEXDemoSubject", number=1, count=1, seed=0),  # the word "ball"
+            "photos": node("DETEXLoadSubjectFolder", folder=["demo", 2]),
+            "names": node("KeepAll", value=["photos", 2], name="names"),
+        }
+        run(executor, graph)
+        assert executor.success, executor_errors(executor)
+        return Keep.kept["names"]
+
+    folder = photo_folder.rename(photo_folder.with_name("ball"))
+    assert look() == ["a1.png", "a9.png", "a10.png"]
+    (folder / "a1.mask.png").unlink()
+    (folder / "a1.png").unlink()
+    assert look() == ["a9.png", "a10.png"]
+
+
 def test_wrong_folder_fails_the_graph_with_our_message(executor, photo_folder: Path):
     graph = folder_graph()
     graph["photos"]["inputs"]["folder"] = "tyo"

@@ -1,5 +1,9 @@
 """Class Prior Images: what is made, what is found on disk, what a cancel leaves."""
 
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +85,33 @@ def test_lost_pictures_are_made_again_byte_for_byte(make: Make, sampler_name: st
     (folder / "00005.png").write_bytes(b"")
     assert make(5, sampler_name=sampler_name)[2] == 3
     assert contents(folder) == before
+
+
+@pytest.mark.slow
+def test_killed_process_leaves_whole_pictures_and_the_next_one_goes_on(make: Make, output: Path):
+    script = Path(__file__).with_name("killed_prior.py")
+    process = subprocess.Popen([sys.executable, script, output], stderr=subprocess.DEVNULL)
+    while len(list(output.glob("detex_prior/*/*.png"))) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()  # SIGKILL: no clean-up of any kind
+    process.wait()
+    (folder,) = (output / "detex_prior").iterdir()
+    left = {name: data for name, data in contents(folder).items() if name.endswith(".png")}
+    count = len(left) + 3
+    pictures, same_folder, made = make(count)
+    assert (same_folder, made) == (folder, 3)
+    assert {name: contents(folder)[name] for name in left} == left
+
+    shutil.rmtree(folder)
+    assert torch.equal(make(count)[0], pictures)  # as if nobody had been killed
+
+
+def test_what_a_killed_process_had_half_written_is_no_picture(make: Make):
+    _, folder, _ = make(2)
+    before = contents(folder)
+    (folder / "00002.png").rename(folder / ".00002.png.4711.part")
+    assert make(2)[2] == 1
+    assert contents(folder)["00002.png"] == before["00002.png"]
 
 
 def test_larger_count_keeps_what_is_there(make: Make):
