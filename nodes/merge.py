@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..detex.host.text import text_features
+from ..detex.host.text import text_features, tower_of
 from ..detex.merge import Quality, merge_concepts, renamed_subjects
 from ..detex.preview import contact_sheet
 from .sockets import CATEGORY, ConceptSocket
@@ -46,6 +46,8 @@ class MergeConcepts(io.ComfyNode):
     def execute(cls, clip, **inputs) -> io.NodeOutput:
         wired = sorted((key, value) for key, value in inputs.items() if value is not None)
         concepts = [concept for _, concept in wired]
+        for concept in concepts:
+            concept.vectors(tower_of(clip))  # raises where this CLIP is of another family
         merged, quality = merge_concepts(
             concepts, lambda texts, words: text_features(clip, texts, words)
         )

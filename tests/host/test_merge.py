@@ -10,6 +10,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from test_deltas import assert_same, sampled_kv
+from test_text import sd2_clip
 
 from detex_pack.detex.concept import Concept, load_concept
 from detex_pack.detex.config import DetexConfig
@@ -106,6 +107,11 @@ def test_node_says_which_word_is_whose(clip: comfy.sd.CLIP, concept: Concept, ot
     text = output.ui.as_dict()["text"][0]
     assert "[V] ball  photos 1 to 3" in text and "[V2] dog" in text
     assert "kept of each concept in long prompts: " in text
+
+
+def test_clip_of_another_family_is_refused(concept: Concept, other: Concept):
+    with pytest.raises(ValueError, match=r'words belong to the text encoder of .* kind \("h"\)'):
+        MergeConcepts.execute(sd2_clip(), concept_1=concept, concept_2=other)
 
 
 def test_one_wired_concept_is_refused(clip: comfy.sd.CLIP, concept: Concept):

@@ -136,6 +136,7 @@ def test_schemas_are_those_of_the_snapshot(loaded: SimpleNamespace):
 @pytest.fixture(scope="module", params=sorted(IDS))
 def schema(request: pytest.FixtureRequest) -> io.Schema:
     extension = asyncio.run(comfy_entrypoint())
+    asyncio.run(extension.on_load())  # as ComfyUI does, before it asks for the nodes
     classes = asyncio.run(extension.get_node_list())
     return next(s for s in (c.GET_SCHEMA() for c in classes) if s.node_id == request.param)
 

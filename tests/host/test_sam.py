@@ -92,6 +92,20 @@ def test_wrong_choice_is_told_before_the_long_run(
 
 
 @needs_package
+def test_photo_without_any_candidate_is_refused_by_number(
+    segment: Segment, photos: list[Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    find = sam.photo_candidates
+    monkeypatch.setattr(
+        sam,
+        "photo_candidates",
+        lambda m, p, *_: [] if p.shape == photos[1].shape else find(m, p, [], None),
+    )
+    with pytest.raises(ValueError, match='Nothing was found on photo 2. Give a point .* "2: 340,2'):
+        segment(photos)
+
+
+@needs_package
 def test_model_goes_back_to_its_device_after_a_cancel(
     segment: Segment, small_sam, photos: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ):
