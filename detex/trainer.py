@@ -25,9 +25,11 @@ class Method(Protocol):
     config: Any
     deltas: KVDeltas
     weights: dict[str, float]
-    modules: Mapping[str, nn.Module]  # all that is learned
-    generators: Mapping[str, torch.Generator]  # all that `sample_batch` draws from
 
+    @property
+    def modules(self) -> Mapping[str, nn.Module]: ...  # all that is learned
+    @property
+    def generators(self) -> Mapping[str, torch.Generator]: ...  # all that `sample_batch` draws from
     def parameter_groups(self) -> list[dict]: ...
     def sample_batch(self) -> Any: ...
     def cond(self, batch: Any) -> Tensor: ...

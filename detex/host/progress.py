@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management as model_management
 import comfy.utils
@@ -117,7 +118,8 @@ class LiveView(Watcher):
     def take_samples(self, run: Run) -> None:
         """[V] alone, and [V] with the words of photo 1. Where the card is full, no more of them."""
         self.sampled_at = run.step
-        method, denoiser = run.method, run.denoiser
+        method = run.method
+        denoiser: Any = run.denoiser  # a ComfyDenoiser
         conds = method.preview_conds()
         try:
             latents = sample(denoiser, conds, method.latent_shape, SEED)

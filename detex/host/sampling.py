@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 import comfy.k_diffusion.sampling
-import comfy.model_management as model_management
 import comfy.samplers
 import numpy as np
 import psutil
@@ -68,5 +67,5 @@ def memory_in_use(device: str) -> str:
     kind = torch.device(device)
     if kind.type != "cuda":
         return f"{psutil.Process().memory_info().rss / 2**30:.1f} GB"
-    peak, total = torch.cuda.max_memory_reserved(kind), model_management.get_total_memory(kind)
+    peak, (_, total) = torch.cuda.max_memory_reserved(kind), torch.cuda.mem_get_info(kind)
     return f"{peak / 2**30:.1f} of {total / 2**30:.0f} GB"

