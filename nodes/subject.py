@@ -1,6 +1,6 @@
 """Subject Images: photos and masks become a DETEX_SUBJECT."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -90,7 +90,7 @@ class SubjectImages(io.ComfyNode):
                 io.Image.Output(
                     display_name="preview",
                     tooltip="The photos as training sees them, with their numbers; the background "
-                    "is dark. Also shown on the node.",
+                    "is dark. Wire it into Preview Image before you train.",
                 ),
             ],
         )
@@ -104,8 +104,7 @@ class SubjectImages(io.ComfyNode):
         see, encode = feature_encoder(clip_vision[0]), latent_encoder(vae[0])
         decode = latent_decoder(vae[0])
         subject = make_subject(photos, planes, see, encode, decode=decode, **settings)
-        preview = subject_sheet(photos, planes)
-        return io.NodeOutput(subject, preview, ui=ui.PreviewImage(preview, cls=cls))
+        return io.NodeOutput(subject, subject_sheet(photos, planes))
 
 
 def matched_masks(photos: list[Tensor], masks: list[Tensor]) -> list[Tensor]:

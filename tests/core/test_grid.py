@@ -34,9 +34,7 @@ def test_numbers_are_listed_or_given_as_a_range(text: str, numbers: list[int]):
 
 @pytest.mark.parametrize("text", ["one", "3-1", "-1", "1.5", "P2"])
 def test_anything_but_numbers_is_refused_with_an_example(text: str):
-    with pytest.raises(
-        ValueError, match='poses has "[^"]+". Write photo numbers such as'
-    ):
+    with pytest.raises(ValueError, match='poses has "[^"]+". Write photo numbers such as'):
         parse_numbers(text, "poses")
 
 
