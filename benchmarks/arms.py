@@ -17,9 +17,9 @@ class Tuned:
     captions have no words in it.
     """
 
-    learning_rate: float = 1e-3  # per sample, as in TrainConfig
-    token_rate: float = 1.0
-    mapper_rate: float = 0.1
+    learning_rate: float = 2.5e-4  # per sample, as in TrainConfig
+    token_rate: float = 4.0
+    mapper_rate: float = 0.4
     scaled_copies: int = 0
     priors: int = 24  # prior images of the class
 
@@ -58,8 +58,8 @@ class Arm:
 
 
 _RATES = ("learning_rate", "token_rate", "mapper_rate")
-_FREE = {"mapper_rate": 1.0}  # free vectors at the rate of [V]
-_FREE_100 = {"mapper_rate": 100.0}
+_FREE = {"mapper_rate": TUNED.token_rate}  # free vectors at the rate of [V]
+_FREE_100 = {"mapper_rate": 100 * TUNED.token_rate}
 
 
 def _detex(name: str, title: str, train: dict[str, Any] | None = None, **settings: Any) -> Arm:

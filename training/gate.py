@@ -35,7 +35,7 @@ from .learning import Recipe, learn_apart
 from .sampling import sample
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "base_model.json"
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (5e-4, 1e-3, 2e-3)
 COLOURS_GOAL = 0.60
 GOALS = {"background": 0.90, "shape": 0.80, "position": 0.80, "main": 0.80}
 _TRAINING_SEED = 41  # of the cached scenes, see denoiser.cache_latents
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--cached", type=int, default=36_000, help="scenes that training had")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
-    parser.add_argument("--rate", type=float, default=2e-3, help="of the optimiser, for subjects")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of the optimiser, for subjects")
     parser.add_argument("--workers", type=int, default=2, help="subjects learned side by side")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
