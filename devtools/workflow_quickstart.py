@@ -1,5 +1,7 @@
 """workflows/quickstart.json: the demo model learns a toy."""
 
+from typing import Any
+
 from .workflow_json import WIDTH, Group, Node, link, node, note
 from .workflow_parts import (
     BLUE,
@@ -16,7 +18,7 @@ from .workflow_parts import (
 )
 
 # Chosen on two subjects that no report uses, see docs/base_model.md.
-DEMO_RATES = {"learning_rate": 2.5e-4, "token_rate": 4.0, "mapper_rate": 0.4}
+DEMO_RATES: dict[str, Any] = {"learning_rate": 2.5e-4, "token_rate": 4.0, "mapper_rate": 0.4}
 DEMO_BLANK = "random"  # with white, [V] tends to bring a white ground along
 DEMO_PRIORS = 32
 DEMO_SIDE = 64  # pixels

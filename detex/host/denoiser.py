@@ -81,7 +81,8 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
 
 def private_copy(patcher: ModelPatcher) -> ModelPatcher:
     """Load the model again, as a ModelPatcher whose weights stay where they are."""
-    load, arguments, *index = patcher.cached_patcher_init
+    source: Any = patcher.cached_patcher_init  # which check_copyable has seen
+    load, arguments, *index = source
     fresh = load(*arguments, disable_dynamic=True)
     fresh = fresh[index[0]] if index else fresh
     copy = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())

@@ -1,6 +1,7 @@
 """ComfyUI's VAE and CLIP vision as plain functions of pixels."""
 
 from collections.abc import Callable
+from typing import Any
 
 import comfy.model_management as model_management
 import torch
@@ -34,7 +35,8 @@ def latent_decoder(vae: VAE) -> Callable[[Tensor], Tensor | None]:
     def decode(latents: Tensor) -> Tensor | None:
         needed = vae.memory_used_decode(latents.shape, vae.vae_dtype) + vae.patcher.model_size()
         reserve = model_management.minimum_inference_memory()
-        if model_management.get_free_memory(vae.device) < 2 * needed + reserve:
+        free: Any = model_management.get_free_memory(vae.device)  # a tuple only where asked for
+        if free < 2 * needed + reserve:
             return None
         return vae.decode(latents).float().cpu()
 
