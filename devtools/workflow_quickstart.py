@@ -103,8 +103,8 @@ def quickstart_training() -> list[list[Node]]:
     )
     rate = note(
         "rate_note",
-        f"The learning rate of {DEMO_RATES['learning_rate']:g}, and the rates of the words below "
-        "it, are for the tiny demo model only. For Stable Diffusion keep the paper's **1e-5** and "
+        f"The learning rate of {DEMO_RATES['learning_rate']:g}, and the folded rates of the words, "
+        "are for the tiny demo model only. For Stable Diffusion keep the paper's **1e-5** and "
         "rates of 1.\n\n"
         "Change a setting here and the toy is learned anew; change a prompt below and only the "
         "pictures are made again. **Cancel** whenever you like: run it again, and the learning "

@@ -63,6 +63,17 @@ class SaveEmbeddings(io.ComfyNode):
                     tooltip="Also write a LoRA to models/loras and one embedding a word to "
                     "models/embeddings, for graphs and tools without this pack.",
                 ),
+                io.Float.Input(
+                    "lora_share",
+                    default=1.0,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much of the deltas the LoRA file keeps: 1 all, exactly; 0.6 as "
+                    "Custom Diffusion's code, a low rank and a fraction of the size.",
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -72,9 +83,9 @@ class SaveEmbeddings(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, concept, name, stock_files) -> io.NodeOutput:
+    def execute(cls, concept, name, stock_files, lora_share=1.0) -> io.NodeOutput:
         if stock_files:
-            names = export.save_with_stock_files(concept, name)
+            names = export.save_with_stock_files(concept, name, lora_share)
         else:
             names = [export.save_concept(concept, name)]
         return io.NodeOutput(names[0], ui=ui.PreviewText("Saved\n" + "\n".join(names)))

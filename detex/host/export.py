@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import comfy.utils
+import torch
 from safetensors.torch import save
+from torch import Tensor
 
+from ..compress import low_rank
 from ..concept import Concept, concept_bytes, sorted_header
 from . import paths
 
@@ -24,12 +27,16 @@ def save_concept(concept: Concept, name: str) -> str:
     return _write_concept(concept, stem)
 
 
-def save_with_stock_files(concept: Concept, name: str) -> list[str]:
-    """Write the concept, its LoRA and its embeddings under one free stem; -> the file names."""
+def save_with_stock_files(concept: Concept, name: str, lora_share: float = 1.0) -> list[str]:
+    """Write the concept, its LoRA and its embeddings under one free stem; -> the file names.
+
+    lora_share: see `lora_bytes`.
+    """
     words = [("embeddings", f"_{word.lower()}.safetensors") for word in concept.word_names]
     stem = paths.free_stem(name, [CONCEPT_FILE, LORA_FILE, *words])
+    lora = lora_bytes(concept, stem, lora_share)
     names = [_write_concept(concept, stem)]
-    paths.write_new(paths.target_path(LORA_FILE[0], stem + LORA_FILE[1]), lora_bytes(concept, stem))
+    paths.write_new(paths.target_path(LORA_FILE[0], stem + LORA_FILE[1]), lora)
     names.append(stem + LORA_FILE[1])
     for word, (folder, suffix) in zip(concept.word_names, words, strict=True):
         vector = concept.words[word][concept.base.tower]
@@ -45,13 +52,23 @@ def _write_concept(concept: Concept, stem: str) -> str:
     return file_name
 
 
-def lora_bytes(concept: Concept, title: str) -> bytes:
-    """The deltas as a LoRA of full-rank differences, which ComfyUI's LoraLoader adds exactly.
+def lora_bytes(concept: Concept, title: str, share: float = 1.0) -> bytes:
+    """The deltas as a LoRA, float32: at share 1 full-rank differences, which ComfyUI's LoraLoader
+    adds exactly; below, the singular values that make up this share (see `low_rank`).
 
-    Keys are kohya's (`lora_unet_down_blocks_…_to_k.diff`), read by A1111 and Forge too. float32.
+    Keys are kohya's (`lora_unet_down_blocks_…_to_k.diff`), read by A1111 and Forge too.
+    Raises ValueError for a share outside (0, 1].
     """
     names = kohya_names(concept.base.unet)
-    tensors = {f"{names[name]}.diff": delta.contiguous() for name, delta in concept.deltas.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, delta in concept.deltas.items():
+        if share == 1:
+            tensors[f"{names[name]}.diff"] = delta.contiguous()
+            continue
+        up, down = low_rank(delta, share)
+        tensors[f"{names[name]}.lora_up.weight"] = up
+        tensors[f"{names[name]}.lora_down.weight"] = down
+        tensors[f"{names[name]}.alpha"] = torch.tensor(float(len(down)))  # the loader divides by it
     architecture, base = ARCHITECTURES.get(concept.base.family, ("detex-demo", "detex_demo"))
     metadata = {
         "modelspec.sai_model_spec": "1.0.0",

@@ -1,5 +1,6 @@
 """Concepts as files: ours, and those that stock ComfyUI reads."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from test_deltas import assert_same, sampled_kv, trained_kv
 
+from detex_pack.detex.compress import low_rank
 from detex_pack.detex.concept import Concept, concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.export import lora_bytes, save_concept, save_with_stock_files
@@ -70,6 +72,27 @@ def test_stock_lora_loader_applies_the_file_with_no_warning(
         sampled_kv(patched, concept)
     assert len(patched.patches) == 14
     assert [record.message for record in caplog.records] == []
+
+
+def test_low_rank_lora_is_what_the_stock_loader_adds(
+    model_folders: Path, model: ModelPatcher, clip: comfy.sd.CLIP, concept: Concept
+):
+    save_with_stock_files(concept, "toy", lora_share=0.6)
+    products = {}
+    for name, delta in concept.deltas.items():
+        up, down = low_rank(delta, 0.6)
+        products[name] = up @ down
+    smaller = dataclasses.replace(concept, deltas=products)
+    ours = sampled_kv(apply_concept(model, smaller, 1.0), concept)
+    assert_same(sampled_kv(stock_lora(model, clip), concept), ours)
+    whole = len(lora_bytes(concept, "toy"))
+    assert (model_folders / "loras" / ALL_FILES[1]).stat().st_size < whole
+
+
+def test_senseless_share_writes_nothing(model_folders: Path, concept: Concept):
+    with pytest.raises(ValueError, match="must lie above 0 and up to 1, got 0"):
+        save_with_stock_files(concept, "toy", lora_share=0)
+    assert not any(path.is_file() for path in model_folders.rglob("*"))
 
 
 def test_lora_and_a_second_concept_commute(
