@@ -32,6 +32,14 @@ def host_folder() -> Path:
     )
 
 
+def register_pack() -> None:
+    """Register this folder as the package `detex_pack`; ComfyUI is not needed for that."""
+    if PACK not in sys.modules:
+        pack = ModuleType(PACK)
+        pack.__path__ = [str(ROOT)]
+        sys.modules[PACK] = pack
+
+
 def enter_host(*, cpu: bool | None = None) -> Path:
     """Put ComfyUI on sys.path and register this folder as the package `detex_pack`.
 
@@ -40,13 +48,11 @@ def enter_host(*, cpu: bool | None = None) -> Path:
     imported. A second call changes nothing.
     """
     folder = host_folder()
-    if PACK in sys.modules:
+    if "comfy.cli_args" in sys.modules:
         return folder
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() not in (ROOT, folder)]
     sys.path.insert(0, str(folder))
-    pack = ModuleType(PACK)
-    pack.__path__ = [str(ROOT)]
-    sys.modules[PACK] = pack
+    register_pack()
 
     import torch  # after the path is right
     from comfy.cli_args import args  # must precede every other import of comfy

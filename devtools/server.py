@@ -8,17 +8,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from .api_prompt import to_api_prompt
 from .host_process import (
     end_process_tree,
     free_port,
@@ -27,22 +22,19 @@ from .host_process import (
     prepare_base,
     unlink_pack,
 )
+from .pack_host import register_pack
+
+register_pack()
+
+from detex_pack.detex.render.api_prompt import to_api_prompt
+from detex_pack.detex.render.client import Client, PromptError, ServerLost, failure
 
 __all__ = ["ComfyServer", "PromptError", "to_api_prompt"]
 
 OnProgress = Callable[[str, int, int], None]  # node id, steps done, steps in all
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the server is local
 
 
-class PromptError(RuntimeError):
-    """The server refused a prompt or a node failed. `details` holds the server's own JSON."""
-
-    def __init__(self, message: str, details: dict[str, Any]):
-        super().__init__(message)
-        self.details = details
-
-
-class ComfyServer:
+class ComfyServer(Client):
     """A ComfyUI server that lives as long as the `with` block.
 
     base: folder for models, input, output and custom_nodes; a temporary one by default.
@@ -61,8 +53,7 @@ class ComfyServer:
         self.temporary = base is None
         self.base = Path(base or tempfile.mkdtemp(prefix="detex-server-")).resolve()
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client_id = uuid.uuid4().hex
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self.log = self.base / "server.log"
         self._cpu = cpu
         self._arguments = list(arguments)
@@ -109,7 +100,7 @@ class ComfyServer:
                 )
             try:
                 self.get("/system_stats")
-            except (urllib.error.URLError, OSError):
+            except ServerLost:
                 time.sleep(0.2)
             else:
                 return
@@ -143,37 +134,6 @@ class ComfyServer:
 
     def _tail(self, lines: int = 40) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])
-
-    # What the page asks of the server
-
-    def get(self, path: str) -> Any:
-        """The JSON answer of this route."""
-        return json.loads(self._send(path))
-
-    def _send(self, path: str, body: dict[str, Any] | None = None) -> bytes:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if data else {}
-        request = urllib.request.Request(self.url + path, data=data, headers=headers)
-        with _DIRECT.open(request, timeout=60) as answer:
-            return answer.read()
-
-    def object_info(self) -> dict[str, Any]:
-        """The schema of every registered node."""
-        return self.get("/object_info")
-
-    def queue(self, prompt: dict[str, Any], workflow: dict[str, Any] | None = None) -> str:
-        """Put an API prompt in the queue -> its id. The workflow goes into the pictures' metadata.
-
-        Raises PromptError with the reason for each node where the server finds it invalid.
-        """
-        body: dict[str, Any] = {"prompt": prompt, "client_id": self.client_id}
-        if workflow is not None:
-            body["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
-        try:
-            return json.loads(self._send("/prompt", body))["prompt_id"]
-        except urllib.error.HTTPError as error:
-            details = _json_or_text(error.read())
-            raise PromptError(_refusal(details), details) from None
 
     def follow(
         self, prompt_id: str, on_progress: OnProgress | None = None, timeout: float = 3600.0
@@ -220,27 +180,14 @@ class ComfyServer:
         entry = self.history(prompt_id)
         status = entry.get("status") or {}
         if status.get("status_str") == "error":
-            raise _failure(dict(status.get("messages") or []))
+            raise failure(entry)
         return bool(entry)
-
-    def history(self, prompt_id: str) -> dict[str, Any]:
-        """What the server keeps of a finished prompt: outputs, status; empty before its end."""
-        return self.get(f"/history/{prompt_id}").get(prompt_id, {})
 
     def run(
         self, prompt: dict[str, Any], on_progress: OnProgress | None = None, timeout: float = 3600.0
     ) -> dict[str, Any]:
         """Queue and follow -> the history entry."""
         return self.follow(self.queue(prompt), on_progress, timeout)
-
-    def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
-        """The bytes of a picture that a node has saved; call as `image(**entry)`."""
-        query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
-        return self._send(f"/view?{query}")
-
-    def interrupt(self) -> None:
-        """Cancel what is running now."""
-        self._send("/interrupt", {})
 
 
 def _report(message: dict[str, Any], prompt_id: str, on_progress: OnProgress | None) -> None:
@@ -250,34 +197,3 @@ def _report(message: dict[str, Any], prompt_id: str, on_progress: OnProgress | N
         return
     if data.get("prompt_id") in (prompt_id, None):
         on_progress(str(data.get("node")), int(data["value"]), int(data["max"]))
-
-
-def _refusal(details: dict[str, Any]) -> str:
-    """Why the server did not accept a prompt, one line per fault."""
-    error = details.get("error") or {}
-    lines = [
-        f"ComfyUI refused the prompt: {error.get('message', error)} {error.get('details', '')}"
-    ]
-    for node_id, node in (details.get("node_errors") or {}).items():
-        for fault in node["errors"]:
-            where = f"node {node_id} ({node.get('class_type')})"
-            lines.append(f"  {where}: {fault['message']}: {fault.get('details', '')}")
-    return "\n".join(lines)
-
-
-def _failure(messages: dict[str, dict[str, Any]]) -> PromptError:
-    """The error that the history of a failed prompt tells of."""
-    if "execution_error" in messages:
-        data = messages["execution_error"]
-        where = f"node {data.get('node_id')} ({data.get('node_type')})"
-        text = f"{where}: {data.get('exception_type')}: {data.get('exception_message')}"
-        return PromptError(text, data)
-    data = messages.get("execution_interrupted", {})
-    return PromptError(f"The run was interrupted at node {data.get('node_id')}.", data)
-
-
-def _json_or_text(body: bytes) -> dict[str, Any]:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return {"error": {"message": body.decode(errors="replace")}}

@@ -1,0 +1,153 @@
+"""What is asked of a ComfyUI server over HTTP."""
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from typing import Any
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # servers are near
+_GATEWAY_ERRORS = (502, 503, 504)  # a proxy before the server speaks, not the server
+
+
+class ServerLost(ConnectionError):
+    """The server gave no answer. `stopped`: nothing listens there, so that its queue is gone."""
+
+    def __init__(self, url: str, reason: object):
+        super().__init__(f"{url} does not answer ({reason}).")
+        self.stopped = isinstance(reason, ConnectionRefusedError)
+
+
+class PromptError(RuntimeError):
+    """The server refused a request or a node failed. `details` holds the server's own JSON."""
+
+    def __init__(self, message: str, details: dict[str, Any]):
+        super().__init__(message)
+        self.details = details
+
+
+class Client:
+    """One server. Every method raises ServerLost where it gives no answer within `patience` s."""
+
+    def __init__(self, url: str, patience: float = 60.0):
+        self.url = server_url(url)
+        self.client_id = uuid.uuid4().hex
+        self.patience = patience
+
+    def get(self, path: str) -> Any:
+        """The JSON answer of this route."""
+        return json.loads(self._send(path))
+
+    def _send(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if data else {}
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        try:
+            with _DIRECT.open(request, timeout=self.patience) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code in _GATEWAY_ERRORS:
+                raise ServerLost(self.url, error) from None
+            details = _json_or_text(error)
+            raise PromptError(_refusal(details), details) from None
+        except urllib.error.URLError as error:
+            raise ServerLost(self.url, error.reason) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerLost(self.url, error) from error
+
+    def object_info(self) -> dict[str, Any]:
+        """The schema of every registered node."""
+        return self.get("/object_info")
+
+    def queue(
+        self,
+        prompt: dict[str, Any],
+        workflow: dict[str, Any] | None = None,
+        prompt_id: str | None = None,
+    ) -> str:
+        """Put an API prompt in the queue -> its id, `prompt_id` (a UUID) where one is given.
+
+        The workflow goes into the pictures' metadata. Raises PromptError with the reason for each
+        node where the server finds any of it invalid; then nothing is left in the queue.
+        """
+        body: dict[str, Any] = {"prompt": prompt, "client_id": self.client_id}
+        if prompt_id is not None:
+            body["prompt_id"] = prompt_id
+        if workflow is not None:
+            body["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
+        answer = json.loads(self._send("/prompt", body))
+        if answer.get("node_errors"):  # it would render the other outputs without these
+            self.cancel(answer["prompt_id"])
+            raise PromptError(_refusal(answer), answer)
+        return answer["prompt_id"]
+
+    def queued(self) -> set[str]:
+        """The ids of the prompts that run or wait."""
+        state = self.get("/queue")
+        return {item[1] for item in state["queue_running"] + state["queue_pending"]}
+
+    def history(self, prompt_id: str) -> dict[str, Any]:
+        """What the server keeps of a finished prompt: outputs, status; empty before its end."""
+        return self.get(f"/history/{prompt_id}").get(prompt_id, {})
+
+    def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
+        """The bytes of a picture that a node has saved; call as `image(**entry)`."""
+        query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
+        return self._send(f"/view?{query}")
+
+    def interrupt(self, prompt_id: str | None = None) -> None:
+        """Cancel what is running now; with an id, only where that prompt is."""
+        self._send("/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
+
+    def cancel(self, prompt_id: str) -> None:
+        """Take this prompt out of the queue, or interrupt it where it runs."""
+        self._send("/queue", {"delete": [prompt_id]})
+        self.interrupt(prompt_id)
+
+
+def server_url(text: str) -> str:
+    """ "gpu-1:8188" -> "http://gpu-1:8188". Raises ValueError for what is not an address."""
+    url = (text if "://" in text else f"http://{text}").strip().rstrip("/")
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f'"{text}" is not the address of a server. Give it as the browser shows it, for '
+            "example http://127.0.0.1:8188."
+        )
+    return url
+
+
+def failure(entry: dict[str, Any]) -> PromptError:
+    """The error that the history entry of a failed prompt tells of."""
+    messages = dict((entry.get("status") or {}).get("messages") or [])
+    if "execution_error" in messages:
+        data = messages["execution_error"]
+        where = f"node {data.get('node_id')} ({data.get('node_type')})"
+        text = f"{where}: {data.get('exception_type')}: {data.get('exception_message')}"
+        return PromptError(text.strip(), data)
+    data = messages.get("execution_interrupted", {})
+    return PromptError(f"The run was interrupted at node {data.get('node_id')}.", data)
+
+
+def _refusal(details: dict[str, Any]) -> str:
+    """Why the server did not accept a prompt, one line per fault."""
+    error = details.get("error") or {"message": "some of its nodes are invalid"}
+    told = error if isinstance(error, dict) else {"message": error}
+    lines = [f"ComfyUI refused the prompt: {told.get('message')} {told.get('details', '')}".strip()]
+    for node_id, node in (details.get("node_errors") or {}).items():
+        for fault in node["errors"]:
+            where = f"node {node_id} ({node.get('class_type')})"
+            lines.append(f"  {where}: {fault['message']}: {fault.get('details', '')}")
+    return "\n".join(lines)
+
+
+def _json_or_text(answer: urllib.error.HTTPError) -> dict[str, Any]:
+    try:
+        body = answer.read()
+        return json.loads(body)
+    except (OSError, http.client.HTTPException) as error:
+        return {"error": {"message": f"{answer} ({error})"}}
+    except ValueError:
+        return {"error": {"message": f"{answer}: {body.decode(errors='replace')}"}}
