@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from detex_pack.detex.concept import Concept
@@ -26,6 +24,7 @@ from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
+from detex_pack.detex.pictures import as_picture
 from detex_pack.detex.subject import make_subject
 from detex_pack.detex.world.subjects import DemoSubject
 from detex_pack.training.judge import HEADS, load_judge
@@ -33,7 +32,7 @@ from detex_pack.training.sampling import sample, sample_conditions
 
 from . import reader
 from .arms import TUNED, Arm, arm_named
-from .cells import ROOT, SAMPLER, STRIPS, Cell, store
+from .cells import SAMPLER, STRIPS, Cell, commit, store
 from .prompts import Request, requests
 from .references import reference_photos
 
@@ -144,22 +143,13 @@ def keep_strip(cell: Cell, images: Tensor, asked: Sequence[Request]) -> None:
         if left.get(request.kind, 0):
             left[request.kind] -= 1
             chosen.append(images[number])
-    pixels = (torch.cat(chosen, 1).clamp(0, 1) * 255).round().byte().cpu().numpy()
     STRIPS.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(STRIPS / f"{cell.key}.png")
+    as_picture(torch.cat(chosen, 1)).save(STRIPS / f"{cell.key}.png")
 
 
 def device_name() -> str:
     """What the cell ran on."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, 1 thread"
-
-
-@cache
-def commit() -> str:
-    """The commit of this checkout; empty where there is no git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 def serve() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -129,3 +130,11 @@ def _digest(value: Any) -> str:
 def sha256_of(path: Path) -> str:
     """Content hash of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def commit() -> str:
+    """The commit of this checkout; empty where there is no git."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

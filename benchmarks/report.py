@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from . import figures, tables
 from .arms import ARMS, tuned_values
-from .cells import ROOT, Cell, load_sound
+from .cells import ROOT, Cell, commit, load_sound
 from .hypotheses import PREDECLARED, SECONDARY, Grid, Hypothesis, judge_hypothesis, study
 from .measures import Measured, measured
 from .statistics import Comparison, holm
@@ -159,8 +158,6 @@ def _how(grid: Grid) -> str:
     commits = sorted({r["commit"] for r in results})
     dates = sorted({r["date"] for r in results})
     spent = sum(sum(r["seconds"].values()) for r in results) / 3600
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    head = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     settings = ", ".join(f"{name} {value:g}" for name, value in tuned_values().items())
     model = grid.cells()[0].recipe()["base_model"] if results else "-"
     return f"""## How this was made
@@ -172,6 +169,6 @@ def _how(grid: Grid) -> str:
 - Runs of the main grid: on {", ".join(devices) or "-"}; {spent:.1f} hours of one process in all;
   {" to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])) or "-"};
   commits {", ".join(commits) or "-"}.
-- Report: {date.today().isoformat()}, commit {head.stdout.strip() or "-"}, {platform.machine()},
+- Report: {date.today().isoformat()}, commit {commit() or "-"}, {platform.machine()},
   torch {torch.__version__}.
 - Base model {model[:12]}, sha256. Every run's judged factors are in docs/science/runs."""

@@ -47,7 +47,7 @@ def grid_prompts(
         raise ValueError(
             'There is no prompt. Write one a line, such as "photo of a [V] dog on the beach".'
         )
-    names = dict(zip(prompts, short_names(prompts), strict=True))
+    names = short_names(prompts)
     grid = []
     for prompt, pose, background in product(names, poses, backgrounds):
         attribute = attribute_of(pose)
@@ -64,14 +64,14 @@ def grid_prompts(
     return grid
 
 
-def short_names(prompts: Sequence[str]) -> list[str]:
-    """The prompts without what a file name must not have, cut short, no two alike."""
-    names: list[str] = []
+def short_names(prompts: Sequence[str]) -> dict[str, str]:
+    """Each prompt without what a file name must not have, cut short, no two alike."""
+    names: dict[str, str] = {}
     for prompt in dict.fromkeys(prompts):
         plain = re.sub(r'[<>:"/\\|?*%\x00-\x1f]|\.+$', "", prompt.replace(SPLIT, " "))
         name = short = plain[:LONGEST].strip() or "prompt"
         number = 2
-        while name in names:
+        while name in names.values():
             name, number = f"{short} {number}", number + 1
-        names.append(name)
-    return [names[list(dict.fromkeys(prompts)).index(prompt)] for prompt in prompts]
+        names[prompt] = name
+    return names

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .grid import SPLIT
-from .preview import GAP, INK, PAPER
+from .pictures import as_image, paste_centred
+from .preview import GAP, INK, PAPER, cut_to
 
 
 def labelled_grid(
@@ -61,8 +61,8 @@ def _table_sheet(table: Mapping[tuple[str, str], Sequence[Tensor]], cell: int) -
         for column, start in zip(columns, starts, strict=True):
             for x, picture in enumerate(table.get((row, column), ()), start=start):
                 left = head + GAP + x * (cell + GAP)
-                _paste(page, picture, left, upper, cell, height)
-    return as_image(page)
+                paste_centred(page, picture, (left, upper, cell, height))
+    return as_image(page)[None]
 
 
 def _flow_sheet(cells: Sequence[tuple[str, Tensor]], cell: int, columns: int) -> Tensor:
@@ -80,8 +80,8 @@ def _flow_sheet(cells: Sequence[tuple[str, Tensor]], cell: int, columns: int) ->
     for i, (text, (_, picture)) in enumerate(zip(texts, cells, strict=True)):
         left, top = GAP + i % columns * (cell + GAP), GAP + i // columns * step
         pen.multiline_text((left + 2, top + caption - 6), text, INK, font, anchor="ld", spacing=3)
-        _paste(page, picture, left, top + caption, cell, height)
-    return as_image(page)
+        paste_centred(page, picture, (left, top + caption, cell, height))
+    return as_image(page)[None]
 
 
 def under_title(page: Tensor, title: str, cell: int) -> Tensor:
@@ -93,11 +93,7 @@ def under_title(page: Tensor, title: str, cell: int) -> Tensor:
     strip = Image.new("RGB", (page.shape[2], 2 * size + GAP), PAPER)
     text = wrapped(title, font, page.shape[2] - 4 * GAP, lines=1)
     ImageDraw.Draw(strip).text((2 * GAP, strip.height / 2), text, INK, font=font, anchor="lm")
-    return torch.cat([as_image(strip), page], dim=1)
-
-
-def as_image(page: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(page).astype(np.float32) / 255)[None]
+    return torch.cat([as_image(strip)[None], page], dim=1)
 
 
 def cell_height(pictures: Sequence[Tensor], width: int) -> int:
@@ -122,17 +118,4 @@ def wrapped(text: str, font, width: float, lines: int) -> str:
             done.append(line)
             longer = word
         line = longer
-    while len(line) > 1 and font.getlength(line) > width:
-        line = line[:-2].rstrip() + "…"
-    return "\n".join([*done, line])
-
-
-def _paste(page: Image.Image, picture: Tensor, left: int, top: int, width: int, height: int):
-    """Put a picture [H, W, 3] into a frame of the page, whole and centred."""
-    pixels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    image = Image.fromarray(pixels)
-    scale = min(width / image.width, height / image.height)
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    at = (left + (width - size[0]) // 2, top + (height - size[1]) // 2)
-    page.paste(image.resize(size, how), at)
+    return "\n".join([*done, cut_to(line, font, width)])

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .pictures import as_picture
 from .preview import GAP, INK
 
 WIDTH, CHART = 512, 170  # pixels
@@ -40,10 +40,12 @@ def live_picture(progress: Progress) -> Image.Image:
     _header(pen, progress)
     _legend(pen, progress.losses)
     _chart(pen, progress)
-    for place, (caption, picture) in enumerate(progress.samples[:2]):
+    for place, (caption, image) in enumerate(progress.samples[:2]):
         left, top = GAP + place * (side + GAP), HEADER + LEGEND + CHART + GAP
         _text(pen, (left + 2, top + 5), caption, INK, 15)
-        page.paste(_enlarged(picture, side * SCALE), (left * SCALE, (top + CAPTION) * SCALE))
+        size = (side * SCALE, side * SCALE)
+        picture = as_picture(image).resize(size, Image.Resampling.BICUBIC)
+        page.paste(picture, (left * SCALE, (top + CAPTION) * SCALE))
     return page.resize((WIDTH, height), Image.Resampling.BOX)
 
 
@@ -71,11 +73,6 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
         total += value - (values[i - window] if i >= window else 0.0)
         means.append(total / min(i + 1, window))
     return means
-
-
-def _enlarged(picture: Tensor, side: int) -> Image.Image:
-    pixels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, ink, size: int) -> None:

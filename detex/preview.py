@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from .pictures import as_image, paste_centred
 
 GAP = 6  # pixels between the cells of a sheet
 CAPTION = 20  # pixels, height of a caption
@@ -54,26 +55,16 @@ def sheet(rows: Sequence[Sequence[tuple[str, Tensor]]], cell: int = 160) -> Tens
     for y, row in enumerate(rows):
         for x, (caption, picture) in enumerate(row):
             left, top = GAP + x * step_x, GAP + y * step_y
-            pen.text((left + 2, top + 2), _fit(caption, font, cell), INK, font=font)
-            page.paste(_square(picture, cell), (left, top + CAPTION))
-    return torch.from_numpy(np.asarray(page).astype(np.float32) / 255)[None]
+            pen.text((left + 2, top + 2), cut_to(caption, font, cell), INK, font=font)
+            paste_centred(page, picture, (left, top + CAPTION, cell, cell))
+    return as_image(page)[None]
 
 
-def _fit(caption: str, font, width: int) -> str:
-    while caption and font.getlength(caption) > width:
-        caption = caption[:-2].rstrip() + "…" if len(caption) > 2 else ""
-    return caption
-
-
-def _square(picture: Tensor, cell: int) -> Image.Image:
-    pixels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    image = Image.fromarray(pixels)
-    scale = cell / max(image.size)
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    resample = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    framed = Image.new("RGB", (cell, cell), PAPER)
-    framed.paste(image.resize(size, resample), ((cell - size[0]) // 2, (cell - size[1]) // 2))
-    return framed
+def cut_to(text: str, font, width: float) -> str:
+    """The text, cut short with … where it is wider than `width` pixels."""
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[:-2].rstrip() + "…"
+    return text
 
 
 def contact_sheet(thumbnails: Tensor, class_word: str, *, numbered: bool) -> Tensor:

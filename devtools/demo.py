@@ -19,7 +19,6 @@ from typing import Any
 
 import psutil
 import torch
-from PIL import Image
 
 from .figures import save_sheet, to_tensor
 from .graphs import Branch, attention_graph, render_graph
@@ -29,6 +28,7 @@ from .server import ComfyServer, to_api_prompt
 enter_host()
 
 from detex_pack.detex.concept import Concept, load_concept
+from detex_pack.detex.pictures import as_picture
 from detex_pack.detex.world.scene import BACKGROUNDS
 from detex_pack.detex.world.subjects import DemoSubject, demo_subject
 from detex_pack.training.judge import load_judge
@@ -254,7 +254,7 @@ def demo(out: Path, steps: int | None) -> dict[str, Any]:
         with run.stage("attention"):
             saved = run.execute(attention_graph("detex.safetensors", subject.class_word, SEED))
             sheet = run.pictures(saved["heat_maps"])[0]
-            Image.fromarray((sheet * 255).byte().numpy()).save(out / "attention.png")
+            as_picture(sheet).save(out / "attention.png")
         stop.set()
         watcher.join()
     measured = {method: shares(found[method], subject, new_backgrounds) for method in METHODS}

@@ -3,9 +3,9 @@
 import comfy.samplers
 import comfy.utils
 from comfy_api.latest import io, ui
-from PIL import Image
 
 from ..detex.host.prior import PriorConfig, Report, prior_pictures
+from ..detex.pictures import as_picture
 from ..detex.subject import check_class_word
 from .sockets import CATEGORY
 
@@ -138,8 +138,7 @@ def progress() -> Report:
     def report(done: int, of_all: int, picture) -> None:
         preview = None
         if picture is not None:
-            shown = Image.fromarray((picture * 255).round().byte().numpy())
-            preview = ("JPEG", shown, 512)
+            preview = ("JPEG", as_picture(picture), 512)
         bar.update_absolute(done, of_all, preview)
 
     return report

@@ -12,8 +12,8 @@ from ..detex.host.progress import LiveView, say
 from ..detex.host.runs import Keeper
 from ..detex.host.training import train_concept
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
+from .train_inputs import ADVANCED_DETEX, START_OVER, advanced_inputs, presentation_inputs
 
-START_OVER = "start over"
 METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
 
 
@@ -152,135 +152,6 @@ class Train(io.ComfyNode):
         text = "\n".join(filter(None, [keeper.note, summary(concept)]))
         losses = total_loss(history, config)
         return io.NodeOutput(concept, {"loss": losses}, ui=ui.PreviewText(text))
-
-
-ADVANCED_DETEX = (
-    "attributes",
-    "attention_norm",
-    "attention_map",
-    "masked_loss",
-    "detach_start_token",
-    "center_features",
-    "reduction",
-)
-
-
-def advanced_inputs() -> list[io.Input]:
-    """The settings that the page folds away; the defaults are the paper mode."""
-    return [
-        io.Float.Input(
-            "kv_rate",
-            default=TrainConfig.kv_rate,
-            min=0.0,
-            max=1000.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Multiplies the learning rate of the K, V deltas. 0 trains the words alone: "
-            "with Custom Diffusion that is Textual Inversion.",
-        ),
-        io.Float.Input(
-            "token_rate",
-            default=TrainConfig.token_rate,
-            min=0.0,
-            max=1000.0,
-            advanced=True,
-            tooltip="Multiplies the learning rate of [V].",
-        ),
-        io.Float.Input(
-            "mapper_rate",
-            default=TrainConfig.mapper_rate,
-            min=0.0,
-            max=1000.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Multiplies the learning rate of what [P] and [B] come from: the attribute "
-            "mappers, or the free vectors.",
-        ),
-        io.Boolean.Input(
-            "stratified_timesteps",
-            default=TrainConfig.stratified_timesteps,
-            advanced=True,
-            tooltip="Spread each batch's timesteps over the schedule: less noise in the gradient.",
-        ),
-        io.Combo.Input(
-            "attributes",
-            options=[Attributes.MAPPERS.value, Attributes.VECTORS.value],
-            default=DetexConfig.attributes.value,
-            advanced=True,
-            tooltip="[P] and [B] from mappers over CLIP features (the paper), or as free vectors.",
-        ),
-        io.Combo.Input(
-            "attention_norm",
-            options=["mse", "l1", "fro"],
-            default=DetexConfig.attention_norm,
-            advanced=True,
-            tooltip="The norm of the cross-attention loss, which the paper leaves open.",
-        ),
-        io.Combo.Input(
-            "attention_map",
-            options=["max", "max_detach", "minmax", "raw"],
-            default=DetexConfig.attention_map,
-            advanced=True,
-            tooltip="How an attention map is scaled before it is compared with the mask.",
-        ),
-        io.Boolean.Input(
-            "masked_loss",
-            default=DetexConfig.masked_loss,
-            advanced=True,
-            tooltip="Where the subject trains alone, count only its pixels (worse in the paper).",
-        ),
-        io.Boolean.Input(
-            "detach_start_token",
-            default=DetexConfig.detach_start_token,
-            advanced=True,
-            tooltip="No gradient through the start token, which all prompts share.",
-        ),
-        io.Boolean.Input(
-            "center_features",
-            default=DetexConfig.center_features,
-            advanced=True,
-            tooltip="Subtract the photos' mean CLIP feature: their words start further apart.",
-        ),
-        io.Combo.Input(
-            "reduction",
-            options=["mean", "adobe"],
-            default=DetexConfig.reduction,
-            advanced=True,
-            tooltip="adobe: the photo loss counts four times, as in Custom Diffusion's own code.",
-        ),
-    ]
-
-
-def presentation_inputs() -> list[io.Input]:
-    """What decides how a run is shown and kept, never what is learned."""
-    return [
-        io.Combo.Input(
-            "resume",
-            options=["auto", START_OVER],
-            default="auto",
-            advanced=True,
-            tooltip="auto: go on with the same run where it was stopped, or take its result where "
-            "it was finished. start over: forget what is on disk and train from the first step.",
-        ),
-        io.Int.Input(
-            "snapshot_every",
-            default=50,
-            min=0,
-            max=20000,
-            advanced=True,
-            tooltip="Steps between two snapshots on disk, of about 250 MB for Stable Diffusion; "
-            "the last two are kept. 0 writes one only where you cancel.",
-        ),
-        io.Int.Input(
-            "preview_every",
-            default=25,
-            min=0,
-            max=20000,
-            advanced=True,
-            tooltip="The least steps between two samples in the live picture, which takes at most "
-            "5 % of the time. 0 shows no picture.",
-        ),
-    ]
 
 
 def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:

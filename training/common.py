@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from detex_pack.detex.pictures import as_picture
+
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
 
@@ -155,7 +157,7 @@ def sheet(images: torch.Tensor, path: Path, columns: int = 12, scale: int = 2) -
     for k, image in enumerate(images.detach().cpu()):
         top, left = (k // columns) * high, (k % columns) * wide
         canvas[top : top + high, left : left + wide] = image
-    picture = Image.fromarray((canvas.clamp(0, 1) * 255).round().byte().numpy())
+    picture = as_picture(canvas)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = (picture.width * scale, picture.height * scale)
     picture.resize(size, Image.Resampling.NEAREST).save(path)

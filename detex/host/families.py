@@ -104,6 +104,16 @@ def fingerprint(model: ModelPatcher) -> str:
     return digest.hexdigest()[:16]
 
 
+def hash_tensor(digest, tensor: torch.Tensor | None) -> None:
+    """Add a tensor's type, shape and bytes to a hash."""
+    if tensor is None:
+        digest.update(b"none")
+        return
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    plain = tensor.detach().cpu().contiguous().flatten()
+    digest.update(plain.view(torch.uint8).numpy())
+
+
 def base_weight(model: ModelPatcher, key: str) -> torch.Tensor:
     """A weight as the checkpoint has it, whether or not ComfyUI has patched it by now."""
     if key in model.backup:

@@ -13,14 +13,14 @@ import comfy.model_management as model_management
 import comfy.sample
 import comfy.sd
 import folder_paths
-import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
+from ..pictures import as_image, as_picture
 from . import paths
-from .families import family_of, fingerprint
+from .families import base_weight, family_of, fingerprint, hash_tensor
 
 log = logging.getLogger("detex")
 FOLDER = "detex_prior"  # below ComfyUI's output folder
@@ -55,8 +55,8 @@ def _add_weights(digest: Any, patcher: ModelPatcher) -> None:
     """Norms, biases and patches: enough to tell models and the LoRAs on them apart, and quick."""
     for name, weight in sorted(patcher.model_state_dict().items()):
         if weight.ndim == 1 and weight.is_floating_point():
-            original = patcher.backup[name].weight if name in patcher.backup else weight
-            digest.update(name.encode() + _bytes(original.to(torch.float16)))
+            digest.update(name.encode())
+            hash_tensor(digest, base_weight(patcher, name).to(torch.float16))
     for name in sorted(patcher.patches):
         digest.update(name.encode())
         _add_patch(digest, patcher.patches[name])
@@ -65,7 +65,7 @@ def _add_weights(digest: Any, patcher: ModelPatcher) -> None:
 def _add_patch(digest: Any, value: Any) -> None:
     """A weight patch in whatever form ComfyUI keeps it: nested tuples, adapters, tensors."""
     if torch.is_tensor(value):
-        digest.update(_bytes(value.float()))
+        hash_tensor(digest, value)
     elif isinstance(value, (list, tuple)):
         for part in value:
             _add_patch(digest, part)
@@ -73,10 +73,6 @@ def _add_patch(digest: Any, value: Any) -> None:
         _add_patch(digest, value.weights)
     elif isinstance(value, (str, int, float)):
         digest.update(repr(value).encode())
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
 
 
 def picture_path(folder: Path, number: int) -> Path:
@@ -87,22 +83,19 @@ def read_picture(path: Path, resolution: int) -> Tensor | None:
     """[S, S, 3] in [0, 1]; None where the file is missing, broken or of another size."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            picture = as_image(image.convert("RGB"))
     except FileNotFoundError:
         return None
     except (OSError, SyntaxError, ValueError) as error:
         log.warning("%s is broken and will be made again (%s)", path, error)
         return None
-    if pixels.shape[:2] != (resolution, resolution):
-        return None
-    return torch.from_numpy(pixels.astype(np.float32) / 255)
+    return picture if picture.shape[:2] == (resolution, resolution) else None
 
 
 def write_picture(path: Path, picture: Tensor) -> None:
     """Write [S, S, 3] as PNG in one step; what lies there by now was found broken."""
-    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
+    as_picture(picture).save(content, "PNG")
     path.unlink(missing_ok=True)
     try:
         paths.write_new(path, content.getvalue())
@@ -152,7 +145,7 @@ def prior_pictures(
         for number, picture in zip(numbers, made, strict=True):
             if number not in pictures:
                 write_picture(picture_path(folder, number), picture)
-                pictures[number] = (picture.clamp(0, 1) * 255).round() / 255
+                pictures[number] = as_image(as_picture(picture))
         report(len(pictures) * config.steps, progress["all"], pictures[numbers[-1]])
     return torch.stack([pictures[k] for k in range(count)]), folder, len(missing)
 

@@ -18,9 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
-import torch
 from comfy.model_management import InterruptProcessingException
-from torch import Tensor, nn
+from torch import nn
 
 from ..concept import Concept, concept_bytes, load_concept
 from ..config import as_json
@@ -28,6 +27,7 @@ from ..methods.detex import Detex
 from ..snapshot import read_snapshot, snapshot_bytes
 from ..trainer import Run, Watcher
 from .denoiser import ComfyDenoiser
+from .families import hash_tensor
 from .paths import write_new
 from .text import ComfyTextEncoder
 
@@ -66,15 +66,6 @@ def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> s
     for module in (denoiser.unet, text.tower):
         hash_weights(digest, module)
     return digest.hexdigest()[:24]
-
-
-def hash_tensor(digest, tensor: Tensor | None) -> None:
-    if tensor is None:
-        digest.update(b"none")
-        return
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    plain = tensor.detach().cpu().contiguous().flatten()
-    digest.update(plain.view(torch.uint8).numpy())
 
 
 def hash_weights(digest, module: nn.Module) -> None:

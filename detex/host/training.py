@@ -59,10 +59,15 @@ def train_concept(
     except torch.cuda.OutOfMemoryError as error:
         raise torch.cuda.OutOfMemoryError(
             f"Out of graphics memory, one photo at a time and {subject.resolution} pixels. Lower "
-            f"the resolution in Subject Images. {keeper.remedy() if keeper else ''}".strip()
+            f"the resolution in Subject Images.{remedy(keeper)}"
         ) from error
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error} {keeper.remedy() if keeper else ''}".strip()) from error
+        raise FloatingPointError(f"{error}{remedy(keeper)}") from error
+
+
+def remedy(keeper: Keeper | None) -> str:
+    """How to go on from what is on disk, as the last sentence of an error."""
+    return f" {keeper.remedy()}".rstrip() if keeper else ""
 
 
 def learn(
