@@ -8,17 +8,25 @@ import json
 
 from .pack_host import ROOT
 from .server import ComfyServer
+from .workflow_export import export_concept
+from .workflow_grid import prompt_grid
 from .workflow_json import build
+from .workflow_mix import pose_and_background, several_concepts
 from .workflow_quickstart import quickstart
-from .workflow_train import train_detex
+from .workflow_train import train_detex, train_folder
 from .workflow_use import attention_preview, use_concept
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = {
     "quickstart": quickstart,
     "train_detex": train_detex,
+    "train_folder": train_folder,
     "use_concept": use_concept,
+    "pose_and_background": pose_and_background,
+    "several_concepts": several_concepts,
+    "prompt_grid": prompt_grid,
     "attention_preview": attention_preview,
+    "export_concept": export_concept,
 }
 
 

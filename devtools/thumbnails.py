@@ -1,103 +1,99 @@
-"""Draw workflows/*.jpg from what the quickstart paints: `python -m devtools.thumbnails`.
+"""Draw workflows/*.jpg, each from what its workflow shows: `python -m devtools.thumbnails`.
 
-The page shows these pictures in its template browser. The workflows for Stable Diffusion get
-pictures of the demo model, made by the same graph.
+The page shows these pictures in its template browser. The workflows for Stable Diffusion run on
+the demo model, with its words and rates.
 """
 
 import argparse
 import io
 import json
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from .make_workflows import FOLDER
+from .collage import before_and_after, grid, stacked
+from .demo_swap import Prompt, with_demo_model, write_photos
+from .make_workflows import FOLDER, WORKFLOWS
 from .server import ComfyServer, to_api_prompt
+from .workflow_nodes import MUTED
+from .workflow_toy import DEMO_BLANK, DEMO_PRIORS, DEMO_RATES, DEMO_SAMPLER
 
-SIDE, GAP = 512, 8
-PAPER, INK, ARROW = (24, 26, 30), (236, 236, 236), (122, 178, 255)
+COUNT = 4  # pictures of a prompt
+FITTING = {  # by node type: what the demo model does best with
+    "DETEXSubjectImages": {"blank": DEMO_BLANK},
+    "DETEXClassPriorImages": {"count": DEMO_PRIORS, **DEMO_SAMPLER},
+    "DETEXTrain": DEMO_RATES,
+    "KSampler": DEMO_SAMPLER,
+}
+
+MIXED = ("P1 in B1", "P1 in B3", "P2 in the snow")
+
+Pictures = dict[str, list[Image.Image]]  # by the title of the node that shows them
 
 
-def run_quickstart(server: ComfyServer, steps: int | None) -> dict[str, list[Image.Image]]:
-    """Title of each preview -> its pictures; "words": those of group 5."""
-    workflow = json.loads((FOLDER / "quickstart.json").read_text(encoding="utf-8"))
-    prompt = to_api_prompt(workflow, server.object_info())
-    maps = by_type(prompt, "DETEXAttentionPreview")
-    prompt["words"] = {
-        "class_type": "PreviewImage",
-        "inputs": {"images": maps["inputs"]["image"]},
-        "_meta": {"title": "words"},
-    }
-    if steps:
-        by_type(prompt, "DETEXTrain")["inputs"]["steps"] = steps
+def shown(server: ComfyServer, prompt: Prompt) -> Pictures:
+    """Run it -> the pictures of every node that shows some."""
     outputs = server.run(prompt)["outputs"]
     return {
-        node["_meta"]["title"]: [
+        prompt[number]["_meta"]["title"]: [
             Image.open(io.BytesIO(server.image(**entry))).convert("RGB")
-            for entry in outputs[number]["images"]
+            for entry in output["images"]
         ]
-        for number, node in prompt.items()
-        if node["class_type"] == "PreviewImage"
+        for number, output in outputs.items()
+        if output.get("images")
     }
 
 
-def by_type(prompt: dict[str, Any], class_type: str) -> dict[str, Any]:
-    return next(node for node in prompt.values() if node["class_type"] == class_type)
+def run_workflow(server: ComfyServer, name: str) -> Pictures:
+    """Run a bundled workflow; where it has muted nodes, a second time with them awake."""
+    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    info = server.object_info()
+    found = shown(server, suited(to_api_prompt(workflow, info)))
+    asleep = [node for node in workflow["nodes"] if node.get("mode") == MUTED]
+    for node in asleep:
+        node["mode"] = 0
+    return shown(server, suited(to_api_prompt(workflow, info))) if asleep else found
 
 
-def grid(pictures: list[Image.Image], side: int) -> Image.Image:
-    """The first four pictures, two by two."""
-    page = Image.new("RGB", (side, side), PAPER)
-    cell = (side - GAP) // 2
-    for i, picture in enumerate(pictures[:4]):
-        place = (i % 2 * (cell + GAP), i // 2 * (cell + GAP))
-        page.paste(picture.resize((cell, cell), Image.Resampling.BICUBIC), place)
-    return page
+def suited(prompt: Prompt) -> Prompt:
+    """The prompt as it is where it is made for the demo model, else fitted to it."""
+    if any(entry["class_type"] == "DETEXDemoModel" for entry in prompt.values()):
+        return prompt
+    for entry in with_demo_model(prompt).values():
+        entry["inputs"] |= FITTING.get(entry["class_type"], {})
+        if entry["class_type"] == "EmptyLatentImage":
+            entry["inputs"]["batch_size"] = COUNT
+        texts = {k: v for k, v in entry["inputs"].items() if isinstance(v, str)}
+        entry["inputs"] |= {name: text.replace("dog", "ball") for name, text in texts.items()}
+    return prompt
 
 
-def before_and_after(photos: list[Image.Image], painted: list[Image.Image]) -> Image.Image:
-    """Photos above, an arrow, pictures below."""
-    page = Image.new("RGB", (SIDE, SIDE), PAPER)
-    cell = (SIDE - 5 * GAP) // 4
-    big = (SIDE - 3 * GAP) // 2
-    for i, photo in enumerate(photos[:4]):
-        page.paste(photo.resize((cell, cell)), (GAP + i * (cell + GAP), GAP))
-    draw_arrow(ImageDraw.Draw(page), SIDE // 2, cell + 3 * GAP, SIDE - big - 3 * GAP)
-    for i, picture in enumerate(painted[:2]):
-        picture = picture.resize((big, big), Image.Resampling.BICUBIC)
-        page.paste(picture, (GAP + i * (big + GAP), SIDE - big - GAP))
-    return page
-
-
-def draw_arrow(pen: ImageDraw.ImageDraw, x: int, top: int, bottom: int) -> None:
-    pen.line((x, top, x, bottom - 10), fill=ARROW, width=10)
-    pen.polygon([(x - 26, bottom - 30), (x + 26, bottom - 30), (x, bottom)], fill=ARROW)
-
-
-def top_rows(sheet: Image.Image, rows: int, of: int) -> Image.Image:
-    """The first rows of a sheet, in a square."""
-    part = sheet.crop((0, 0, sheet.width, sheet.height * rows // of))
-    part.thumbnail((SIDE, SIDE))
-    page = Image.new("RGB", (SIDE, SIDE), part.getpixel((0, 0)))
-    page.paste(part, ((SIDE - part.width) // 2, (SIDE - part.height) // 2))
-    return page
+DRAW: dict[str, Callable[[Pictures], Image.Image]] = {
+    "quickstart": lambda p: before_and_after(p["The photos"], p["In the water"]),
+    "train_detex": lambda p: stacked(p["Bright is the subject"][0], p["Plot Loss Graph"][0]),
+    "train_folder": lambda p: stacked(p["Bright is the subject"][0]),
+    "use_concept": lambda p: grid(p["Save Image"]),
+    "pose_and_background": lambda p: grid([p[t][0] for t in MIXED]),
+    "several_concepts": lambda p: grid([p["The ball"][0], p["The star"][0], *p["Swapped"]]),
+    "prompt_grid": lambda p: stacked(p["Labelled Grid"][0]),
+    "attention_preview": lambda p: stacked(p["Where the learned words look"][0]),
+    "export_concept": lambda p: grid(
+        [*p["With [V]"][:2], *p["With its LoRA and its embedding"][:2]]
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="devtools.thumbnails", description=__doc__)
-    parser.add_argument("--steps", type=int, help="training steps, instead of the workflow's")
-    with ComfyServer() as server:
-        found = run_quickstart(server, parser.parse_args().steps)
-    photos = found["The photos"]
-    count = len(found["words"])
-    drawn = {
-        "quickstart": before_and_after(photos, found["In the water"]),
-        "train_detex": grid(photos, SIDE),
-        "use_concept": grid(found["words"], SIDE),
-        "attention_preview": top_rows(found["Where each word looks"][0], count, count),
-    }
-    for name, picture in drawn.items():
-        picture.save(FOLDER / f"{name}.jpg", quality=88)
+    parser.add_argument("names", nargs="*", default=list(WORKFLOWS), help="workflows; all of them")
+    parser.add_argument("--base", type=Path, help="server folder that keeps what is learned")
+    options = parser.parse_args()
+    with ComfyServer(options.base) as server:
+        write_photos(server.base / "input")
+        for name in options.names:
+            picture = DRAW[name](run_workflow(server, name))
+            picture.save(FOLDER / f"{name}.jpg", quality=88)
 
 
 if __name__ == "__main__":

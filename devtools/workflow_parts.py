@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .workflow_json import Node, link, node
+from .workflow_nodes import WIDTH, Node, link, node
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SIDE = 512
@@ -20,18 +20,6 @@ def preview(name: str, title: str, source: str, size: tuple[int, int] = PICTURE)
     return node(name, "PreviewImage", title=title, size=size, images=link(source))
 
 
-def enlarged(name: str, source: str) -> Node:
-    """The demo model's small pictures, large enough to look at."""
-    return node(
-        name,
-        "ImageScaleBy",
-        title="Enlarge to look at",
-        image=link(source),
-        upscale_method="bicubic",
-        scale_by=4.0,
-    )
-
-
 def empty_latent(name: str, side: int, count: int) -> Node:
     return node(name, "EmptyLatentImage", width=side, height=side, batch_size=count)
 
@@ -40,21 +28,12 @@ def negative(name: str, clip: str) -> Node:
     return node(name, "CLIPTextEncode", title="Negative prompt", clip=link(clip), text="")
 
 
-def prior_prompt(class_word: str, clip: str) -> list[Node]:
-    """A column with the prompt of the prior images, "photo of a dog", and an empty negative one."""
-    words = node(
-        "prior_text",
-        "StringFormat",
-        title="photo of a (class word)",
-        size=(300, 130),
-        **{"values.a": link(class_word)},
-        f_string="photo of a {a}",
-    )
-    text = link("prior_text.STRING")
-    prompt = node("prior_prompt", "CLIPTextEncode", size=(300, 96), clip=link(clip), text=text)
-    nothing = negative("nothing", clip)
-    nothing.size = (300, 96)
-    return [words, prompt, nothing]
+def class_priors(
+    name: str, model: str, clip: str, vae: str, class_word: str, **settings: Any
+) -> Node:
+    wires = {"model": model, "clip": clip, "vae": vae, "class_word": class_word}
+    inputs = {key: link(value) for key, value in wires.items()}
+    return node(name, "DETEXClassPriorImages", size=(WIDTH, 230), **inputs, **settings)
 
 
 def sample(name: str, model: str, positive: str, negative: str, latent: str, **more: Any) -> Node:

@@ -1,8 +1,6 @@
 """workflows/quickstart.json: the demo model learns a toy."""
 
-from typing import Any
-
-from .workflow_json import WIDTH, Group, Node, link, node, note
+from .workflow_nodes import WIDTH, Group, Node, link, node, note
 from .workflow_parts import (
     BLUE,
     GREEN,
@@ -11,18 +9,19 @@ from .workflow_parts import (
     compose,
     decode,
     empty_latent,
-    enlarged,
+    negative,
     preview,
-    prior_prompt,
     sample,
 )
-
-# Chosen on two subjects that no report uses, see docs/base_model.md.
-DEMO_RATES: dict[str, Any] = {"learning_rate": 2.5e-4, "token_rate": 4.0, "mapper_rate": 0.4}
-DEMO_BLANK = "random"  # with white, [V] tends to bring a white ground along
-DEMO_PRIORS = 32
-DEMO_SIDE = 64  # pixels
-DEMO_SAMPLER = {"steps": 30, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "normal"}
+from .workflow_toy import (
+    DEMO_BLANK,
+    DEMO_PRIORS,
+    DEMO_RATES,
+    DEMO_SAMPLER,
+    DEMO_SIDE,
+    enlarged,
+    enlarged_pictures,
+)
 
 
 def quickstart() -> list[list[Group]]:
@@ -90,6 +89,23 @@ def quickstart_prior() -> list[list[Node]]:
     return [words, [latent, sampler], [pixels, why]]
 
 
+def prior_prompt(class_word: str, clip: str) -> list[Node]:
+    """A column with the prior images' prompt, "photo of a ball", and an empty negative one."""
+    words = node(
+        "prior_text",
+        "StringFormat",
+        title="photo of a (class word)",
+        size=(300, 130),
+        **{"values.a": link(class_word)},
+        f_string="photo of a {a}",
+    )
+    text = link("prior_text.STRING")
+    prompt = node("prior_prompt", "CLIPTextEncode", size=(300, 96), clip=link(clip), text=text)
+    nothing = negative("nothing", clip)
+    nothing.size = (300, 96)
+    return [words, prompt, nothing]
+
+
 def quickstart_training() -> list[list[Node]]:
     train = node(
         "train",
@@ -140,11 +156,7 @@ def quickstart_place() -> list[list[Node]]:
         [apply, preview("sheet", "Which photo is which", "apply.contact_sheet", (420, 200))],
         [prompt, advice],
         [latent, sample("place_sample", *wires, seed=7, **DEMO_SAMPLER)],
-        [
-            decode("place_pixels", "place_sample.LATENT", "demo.vae"),
-            enlarged("place_larger", "place_pixels.IMAGE"),
-            preview("place_shown", "In the water", "place_larger.IMAGE", (300, 310)),
-        ],
+        enlarged_pictures("place", "In the water"),
     ]
 
 

@@ -1,20 +1,18 @@
-"""workflows/train_detex.json: your checkpoint and photos, with the paper's settings."""
+"""workflows/train_detex.json and train_folder.json: your checkpoint and photos."""
 
-from .workflow_json import WIDTH, Group, Node, link, node, note
+from .workflow_nodes import WIDTH, Group, Node, link, node, note
 from .workflow_parts import (
     BLUE,
     GREEN,
-    SAMPLER,
     SIDE,
     TRAINING,
-    decode,
-    empty_latent,
+    class_priors,
     load_checkpoint,
-    prior_prompt,
-    sample,
+    preview,
 )
 
 VISION = "clip-vit-large-patch14.safetensors"
+SAM = "sam_vit_b_01ec64.pth"
 
 
 def train_detex() -> list[list[Group]]:
@@ -25,7 +23,21 @@ def train_detex() -> list[list[Group]]:
             Group("2  Your photos, with the subject masked", own_photos(), GREEN),
         ],
         [
-            Group("3  Prior images: what the checkpoint itself calls a dog", own_prior(), GREEN),
+            Group("3  Prior images", own_prior(), GREEN),
+            Group("4  Learn, and save", own_training(), BLUE),
+        ],
+    ]
+
+
+def train_folder() -> list[list[Group]]:
+    """A folder of photos; segment-anything finds the subject."""
+    return [
+        [
+            Group("1  Checkpoint and folder", folder_files(), GREEN),
+            Group("2  Find the subject", found_subject(), GREEN),
+        ],
+        [
+            Group("3  Prior images", own_prior(), GREEN),
             Group("4  Learn, and save", own_training(), BLUE),
         ],
     ]
@@ -40,20 +52,29 @@ def own_files() -> list[list[Node]]:
         "2. Choose a photo in each **Load Image**. Fewer photos: delete a node. More: copy one "
         "and wire it into both lists.\n"
         "3. Right-click each, **Open in MaskEditor**, paint over the *subject*, save.\n"
-        "4. Press **Run**.",
+        "4. Press **Run**.\n\n"
+        "Many photos, or no wish to paint? Open the template **train_folder**.",
         title="Start here",
     )
-    files = note(
+    return [[start, needed_files()], models()]
+
+
+def needed_files() -> Node:
+    return note(
         "files",
         "**Checkpoint**: any Stable Diffusion 1.x or 2.x model in models/checkpoints.\n\n"
         "**CLIP Vision**: OpenAI's CLIP ViT-L/14: the file model.safetensors of "
         "openai/clip-vit-large-patch14 on Hugging Face, renamed, in models/clip_vision.",
         title="Files",
     )
+
+
+def models() -> list[Node]:
+    """A column with the checkpoint, CLIP Vision and the class word."""
     checkpoint = load_checkpoint()
     vision = node("vision", "CLIPVisionLoader", size=(360, 58), clip_name=VISION)
     word = node("word", "PrimitiveString", title="Class word", size=(360, 58), value="dog")
-    return [[start, files], [checkpoint, vision, word]]
+    return [checkpoint, vision, word]
 
 
 def own_photos() -> list[list[Node]]:
@@ -69,19 +90,27 @@ def own_photos() -> list[list[Node]]:
         title="Masks and numbers",
         width=WIDTH,
     )
-    subject = node(
+    lists = [collect("images", "IMAGE"), collect("masks", "MASK")]
+    subject = subject_images("images.list", "masks.list")
+    return [photos[:2], photos[2:], lists, [subject, masks], [seen()]]
+
+
+def subject_images(images: str, masks: str) -> Node:
+    return node(
         "subject",
         "DETEXSubjectImages",
         size=(WIDTH, 260),
-        images=link("images.list"),
-        masks=link("masks.list"),
+        images=link(images),
+        masks=link(masks),
         clip_vision=link("vision.CLIP_VISION"),
         vae=link("checkpoint.VAE"),
         class_word=link("word.STRING"),
         resolution=SIDE,
     )
-    lists = [collect("images", "IMAGE"), collect("masks", "MASK")]
-    return [photos[:2], photos[2:], lists, [subject, masks]]
+
+
+def seen() -> Node:
+    return preview("seen", "Bright is the subject", "subject.preview", (440, 480))
 
 
 def collect(name: str, output: str) -> Node:
@@ -94,24 +123,13 @@ def own_prior() -> list[list[Node]]:
     why = note(
         "prior_note",
         "Pictures of *any* dog, painted by the checkpoint itself, keep the word **dog** from "
-        "becoming your dog. The paper uses 200. With less time, lower **batch_size** in Empty "
-        "Latent Image (100 is a fair choice).\n\n"
-        "**Rebatch Latents** paints them 4 at a time, so that they fit the graphics card; "
-        "**Rebatch Images** makes one batch of them again. They are made once and kept until you "
-        "change something here.",
+        "becoming your dog. The paper uses 200; with less time, 100 is a fair **count**.\n\n"
+        "They are made once and kept on disk; after a cancel only what is missing is made. With "
+        "**lambda_pr** 0 they are not made at all.",
         title="Why?",
-        width=WIDTH,
     )
-    latent = empty_latent("prior_latent", SIDE, 200)
-    few = node("few", "RebatchLatents", latents=link("prior_latent.LATENT"), batch_size=4)
-    wires = ("checkpoint.MODEL", "prior_prompt.CONDITIONING", "nothing.CONDITIONING", "few.LATENT")
-    sampler = sample("prior_sample", *wires, seed=1, **SAMPLER)
-    pixels = decode("prior_pixels", "prior_sample.LATENT", "checkpoint.VAE")
-    whole = node(
-        "prior_images", "RebatchImages", images=link("prior_pixels.IMAGE"), batch_size=4096
-    )
-    words = prior_prompt("word.STRING", "checkpoint.CLIP")
-    return [words, [latent, few, why], [sampler, pixels, whole]]
+    wires = ("checkpoint.MODEL", "checkpoint.CLIP", "checkpoint.VAE", "word.STRING")
+    return [[class_priors("priors", *wires), why]]
 
 
 def own_training() -> list[list[Node]]:
@@ -122,7 +140,7 @@ def own_training() -> list[list[Node]]:
         model=link("checkpoint.MODEL"),
         clip=link("checkpoint.CLIP"),
         subject=link("subject.subject"),
-        prior_images=link("prior_images.IMAGE"),
+        prior_images=link("priors.images"),
     )
     settings = note(
         "settings",
@@ -136,3 +154,34 @@ def own_training() -> list[list[Node]]:
     save = node("save", "DETEXSaveEmbeddings", size=(360, 180), concept=link("train.concept"))
     graph = node("loss", "LossGraphNode", size=(400, 330), loss=link("train.loss_map"))
     return [[train], [settings, save], [graph]]
+
+
+def folder_files() -> list[list[Node]]:
+    start = note(
+        "start",
+        "**Learn from a folder of photos, without painting masks.**\n\n"
+        "1. Choose your checkpoint and CLIP Vision model, and write what the photos show.\n"
+        "2. Give the **folder**: a path, or the name of a folder in ComfyUI's input folder.\n"
+        "3. Press **Run**, and **Cancel** once group 2 shows its pictures.\n"
+        "4. Is a photo cut out wrongly? Type the number of a better candidate in **choice**: "
+        "*2:3* takes candidate 3 of photo 2. Press **Run** again.",
+        title="Start here",
+    )
+    folder = node("photos", "DETEXLoadSubjectFolder", size=(360, 190), folder="my_subject")
+    return [[start, needed_files()], [*models(), folder]]
+
+
+def found_subject() -> list[list[Node]]:
+    mask = node(
+        "mask", "DETEXSubjectMask", size=(520, 620), checkpoint=SAM, images=link("photos.images")
+    )
+    note_on_masks = note(
+        "mask_note",
+        "**Subject Mask** needs the package segment-anything and a checkpoint in models/sams; its "
+        "help page says how. No wish for it? Put *dog.mask.png* beside *dog.jpg* (white on the "
+        "subject) and wire **masks** of Load Subject Folder into Subject Images.",
+        title="Masks",
+        width=WIDTH,
+    )
+    subject = subject_images("photos.images", "mask.masks")
+    return [[mask], [subject, note_on_masks], [seen()]]

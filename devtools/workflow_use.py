@@ -1,6 +1,6 @@
 """workflows/use_concept.json and attention_preview.json: what a saved concept is good for."""
 
-from .workflow_json import Group, Node, link, node, note
+from .workflow_nodes import Group, Node, link, node, note
 from .workflow_parts import (
     BLUE,
     GREEN,
@@ -121,7 +121,7 @@ def stock_maps() -> list[list[Node]]:
         [start, checkpoint],
         [text, prompt, nothing],
         [capture, empty_latent("latent", SIDE, 1)],
-        *maps_of("stock", wires, (860, 460)),
+        *maps_of("stock", wires, "Where each word looks"),
     ]
 
 
@@ -137,7 +137,8 @@ def concept_maps() -> list[list[Node]]:
         "everything around it.",
         title="What to look for",
     )
-    return [[load, right], [prompt], [capture], *maps_of("concept", wires, (860, 460))]
+    shown = maps_of("concept", wires, "Where the learned words look")
+    return [[load, right], [prompt], [capture], *shown]
 
 
 def load_concept() -> Node:
@@ -157,7 +158,7 @@ def watch(name: str, model: str, text: str, words: str) -> Node:
     )
 
 
-def maps_of(name: str, wires: tuple[str, str, str, str], size: tuple[int, int]) -> list[list[Node]]:
+def maps_of(name: str, wires: tuple[str, str, str, str], shown: str) -> list[list[Node]]:
     """Sample through Capture Attention (wires[0]) and draw its maps."""
     capture = wires[0].split(".")[0]
     maps = node(
@@ -172,5 +173,5 @@ def maps_of(name: str, wires: tuple[str, str, str, str], size: tuple[int, int]) 
             decode(f"{name}_pixels", f"{name}_sample.LATENT", "checkpoint.VAE"),
             maps,
         ],
-        [preview(f"{name}_shown", "Where each word looks", f"{name}_maps.heat_maps", size)],
+        [preview(f"{name}_shown", shown, f"{name}_maps.heat_maps", (860, 460))],
     ]

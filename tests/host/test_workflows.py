@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from workflow_files import FOLDER, NAMES, box, inside, overlaps, read, server_with_files
 
-from devtools.api_prompt import is_widget, schema_inputs
+from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
 from devtools.make_workflows import WORKFLOWS
-from devtools.pack_host import ROOT
 from devtools.server import ComfyServer, to_api_prompt
-from devtools.workflow_json import build, has_seed_control
+from devtools.workflow_json import build
+from devtools.workflow_nodes import has_seed_control
 
 NOTES = ("MarkdownNote",)
-BASE_MODEL = ROOT / "detex" / "world" / "base_model.safetensors"
 SMALL = {  # by node type: the demo model's size, and as little work as shows that the graph runs
     "EmptyLatentImage": {"width": 64, "height": 64},
     "DETEXSubjectImages": {"resolution": 64, "scaled_copies": 0},
