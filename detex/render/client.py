@@ -38,7 +38,17 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The JSON answer of this route."""
-        return json.loads(self._send(path))
+        try:
+            return json.loads(self._ask(path))
+        except ValueError:
+            raise ServerLost(self.url, f"{path} is not what a ComfyUI answers") from None
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        """For what a server in order never refuses."""
+        try:
+            return self._send(path, body)
+        except PromptError as error:
+            raise ServerLost(self.url, error) from None
 
     def _send(self, path: str, body: dict[str, Any] | None = None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
@@ -50,7 +60,7 @@ class Client:
         except urllib.error.HTTPError as error:
             if error.code in _GATEWAY_ERRORS:
                 raise ServerLost(self.url, error) from None
-            details = _json_or_text(error)
+            details = _details(error)
             raise PromptError(_refusal(details), details) from None
         except urllib.error.URLError as error:
             raise ServerLost(self.url, error.reason) from error
@@ -99,11 +109,11 @@ class Client:
 
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Cancel what is running now; with an id, only where that prompt is."""
-        self._send("/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
+        self._ask("/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
 
     def cancel(self, prompt_id: str) -> None:
         """Take this prompt out of the queue, or interrupt it where it runs."""
-        self._send("/queue", {"delete": [prompt_id]})
+        self._ask("/queue", {"delete": [prompt_id]})
         self.interrupt(prompt_id)
 
 
@@ -135,7 +145,7 @@ def _refusal(details: dict[str, Any]) -> str:
     """Why the server did not accept a prompt, one line per fault."""
     error = details.get("error") or {"message": "some of its nodes are invalid"}
     told = error if isinstance(error, dict) else {"message": error}
-    lines = [f"ComfyUI refused the prompt: {told.get('message')} {told.get('details', '')}".strip()]
+    lines = [f"ComfyUI refused: {told.get('message')} {told.get('details', '')}".strip()]
     for node_id, node in (details.get("node_errors") or {}).items():
         for fault in node["errors"]:
             where = f"node {node_id} ({node.get('class_type')})"
@@ -143,11 +153,13 @@ def _refusal(details: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _json_or_text(answer: urllib.error.HTTPError) -> dict[str, Any]:
+def _details(answer: urllib.error.HTTPError) -> dict[str, Any]:
+    """The server's JSON, or what it says instead."""
     try:
-        body = answer.read()
-        return json.loads(body)
+        text = answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        return {"error": {"message": f"{answer} ({error})"}}
-    except ValueError:
-        return {"error": {"message": f"{answer}: {body.decode(errors='replace')}"}}
+        text = str(error)
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        return {"error": {"message": f"{answer.url}: {answer}", "details": text[:200]}}

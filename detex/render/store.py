@@ -1,0 +1,106 @@
+"""What was rendered, known by content, so that no job is rendered twice.
+
+<key>/        one finished job: its files and record.json; made whole, in one rename
+queued.json   what was asked of which server and is not home yet: {prompt id: [key, server]}
+"""
+
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from .files import hold, read_json, write_json, write_synced
+
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a job ended. files: their names in the job's own folder."""
+
+    status: str  # "done" or "failed"
+    server: str = ""
+    seconds: float | None = None  # that the server computed
+    files: tuple[str, ...] = ()
+    error: str = ""
+
+
+class JobStore:
+    """The folder `.jobs`; one process at a time works in it (`with JobStore(path) as store`)."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._records: dict[str, Record] = {}
+        self._queued: dict[str, list[str]] = {}
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> "JobStore":
+        """Raises ValueError where another process works in the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        refusal = f"Another run works in {self.path.parent}. Wait for its end, or stop it."
+        self._lock = hold(self.path / "lock", refusal)
+        for left in self.path.glob("*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        for file in self.path.glob(f"*/{RECORD}"):
+            values = json.loads(file.read_text(encoding="utf-8"))
+            self._records[file.parent.name] = Record(**{**values, "files": tuple(values["files"])})
+        self._queued = read_json(self.path / "queued.json")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def record(self, key: str) -> Record | None:
+        """How this job ended; None while it has not."""
+        return self._records.get(key)
+
+    def file(self, key: str, name: str) -> Path:
+        """A file of a finished job."""
+        return self.path / key / name
+
+    def keep(self, key: str, record: Record, files: Iterable[tuple[str, bytes]] = ()) -> None:
+        """Keep a job's files, (name, content), and how it ended: all of it or nothing.
+
+        A job that is kept already stays as it is.
+        """
+        part = self.path / f"{key}.{uuid.uuid4().hex}.part"
+        part.mkdir()
+        try:
+            names = []
+            for name, content in files:
+                write_synced(part / name, content)
+                names.append(name)
+            record = replace(record, files=tuple(names))
+            write_synced(part / RECORD, json.dumps(asdict(record), indent=1).encode())
+            with self._guard:
+                if key not in self._records:
+                    part.rename(self.path / key)
+                    self._records[key] = record
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def forget_failures(self) -> None:
+        """Let the jobs that failed be tried again."""
+        for key in [k for k, record in self._records.items() if record.status == "failed"]:
+            shutil.rmtree(self.path / key)
+            del self._records[key]
+
+    def note_queued(self, prompt_id: str, key: str, server: str) -> None:
+        """Remember, before it is asked, that this server renders this job."""
+        with self._guard:
+            self._queued[prompt_id] = [key, server]
+            write_json(self.path / "queued.json", self._queued)
+
+    def note_home(self, prompt_id: str) -> None:
+        """Forget it: the job is kept, was taken back, or is lost with its server."""
+        with self._guard:
+            if self._queued.pop(prompt_id, None):
+                write_json(self.path / "queued.json", self._queued)
+
+    def queued_at(self, server: str) -> dict[str, str]:
+        """Prompt id -> key of what an earlier run has asked this server for."""
+        with self._guard:
+            return {i: key for i, (key, where) in self._queued.items() if where == server}
