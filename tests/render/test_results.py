@@ -1,0 +1,216 @@
+"""The folder of results: kept by content, shown by row, never half written."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from detex_pack.detex.render.batch import Batch
+from detex_pack.detex.render.job import Job
+from detex_pack.detex.render.meter import Meter, duration
+from detex_pack.detex.render.store import JobStore, Record
+from detex_pack.detex.render.view import View
+
+DONE = Record("done", "http://a", 1.25)
+
+
+def job(row: int, key: str, stem: str = "") -> Job:
+    return Job(row, "", stem or f"{row:04d}", key, {})
+
+
+def shown(path: Path) -> dict[str, bytes]:
+    """What a user sees: the pictures by name."""
+    return {f.name: f.read_bytes() for f in path.glob("*.png")}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def store(out: Path):
+    with JobStore(out / ".jobs") as opened:
+        yield opened
+
+
+def arranged(out: Path, store: JobStore, *jobs: Job) -> View:
+    view = View(out, store, jobs)
+    view.arrange()
+    view.write_results()
+    return view
+
+
+def test_a_kept_job_is_found_by_the_next_run(out):
+    with JobStore(out) as first:
+        first.keep("k", DONE, [("1.png", b"red")])
+    with JobStore(out) as second:
+        assert second.record("k") == Record("done", "http://a", 1.25, ("1.png",))
+        assert second.file("k", "1.png").read_bytes() == b"red"
+
+
+def test_a_job_whose_files_do_not_all_come_leaves_nothing(store):
+    def files():
+        yield "1.png", b"red"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        store.keep("k", DONE, files())
+    assert store.record("k") is None
+    assert [path.name for path in store.path.iterdir()] == ["lock"]
+
+
+def test_what_a_killed_run_left_half_done_is_cleared(out):
+    (out / "k.123.part").mkdir(parents=True)
+    with JobStore(out) as store:
+        assert store.record("k") is None
+    assert not (out / "k.123.part").exists()
+
+
+def test_the_first_result_of_a_job_stays(store):
+    store.keep("k", DONE, [("1.png", b"first")])
+    store.keep("k", DONE, [("1.png", b"second")])
+    assert store.file("k", "1.png").read_bytes() == b"first"
+
+
+def test_failures_are_forgotten_on_request_and_successes_are_not(out):
+    with JobStore(out) as store:
+        store.keep("bad", Record("failed", error="no memory"))
+        store.keep("good", DONE)
+        store.forget_failures()
+    with JobStore(out) as store:
+        assert store.record("bad") is None and store.record("good")
+
+
+def test_what_was_asked_for_is_known_to_the_next_run(out):
+    with JobStore(out) as store:
+        store.note_queued("p1", "k1", "A")
+        store.note_queued("p2", "k2", "A")
+        store.note_queued("p3", "k3", "B")
+        store.note_home("p1")
+    with JobStore(out) as store:
+        assert store.queued_at("A") == {"p2": "k2"}
+
+
+def test_two_runs_do_not_work_in_one_folder(out, store):
+    with pytest.raises(ValueError, match=f"Another run works in {out}"):
+        JobStore(out / ".jobs").__enter__()
+
+
+def test_one_file_is_named_after_the_row_several_are_numbered(out, store):
+    store.keep("one", DONE, [("1.png", b"a")])
+    store.keep("two", DONE, [("1.png", b"b"), ("2.png", b"c")])
+    arranged(out, store, job(1, "one", "0001_red"), job(2, "two"))
+    assert shown(out) == {"0001_red.png": b"a", "0002_1.png": b"b", "0002_2.png": b"c"}
+
+
+def test_rows_that_are_equal_show_the_same_picture(out, store):
+    store.keep("k", DONE, [("1.png", b"a")])
+    arranged(out, store, job(1, "k"), job(2, "k"))
+    assert shown(out) == {"0001.png": b"a", "0002.png": b"a"}
+
+
+def test_pictures_follow_their_rows(out, store):
+    store.keep("a", DONE, [("1.png", b"a")])
+    store.keep("b", DONE, [("1.png", b"b")])
+    arranged(out, store, job(1, "a"), job(2, "b"))
+    arranged(out, store, job(1, "new"), job(2, "b", "0002_cube"), job(3, "a"))
+    assert shown(out) == {"0002_cube.png": b"b", "0003.png": b"a"}
+
+
+def test_a_row_that_is_changed_back_has_its_picture_again(out, store):
+    store.keep("a", DONE, [("1.png", b"a")])
+    arranged(out, store, job(1, "a"))
+    arranged(out, store, job(1, "b"))
+    assert shown(out) == {}
+    arranged(out, store, job(1, "a"))
+    assert shown(out) == {"0001.png": b"a"}
+
+
+def test_a_file_system_without_links_gets_copies(out, store, monkeypatch):
+    def no_links(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    store.keep("a", DONE, [("1.png", b"a")])
+    arranged(out, store, job(1, "a"))
+    arranged(out, store, job(2, "a"))
+    assert shown(out) == {"0002.png": b"a"}
+    assert not list(out.glob(".*.part"))
+
+
+def test_a_picture_that_a_user_has_changed_is_not_thrown_away(out, store):
+    store.keep("a", DONE, [("1.png", b"a")])
+    arranged(out, store, job(1, "a"))
+    (out / "0001.png").unlink()
+    (out / "0001.png").write_bytes(b"painted over")
+    arranged(out, store, job(1, "a"))
+    with pytest.raises(ValueError, match=r"0001.png stands where a result will come"):
+        arranged(out, store, job(1, "b"))
+    arranged(out, store)  # the row is gone; its picture may stay
+    assert shown(out) == {"0001.png": b"painted over"}
+
+
+@pytest.mark.parametrize("name", ["0001.png", "0001_2.png", "results.csv"])
+def test_a_file_of_someone_else_is_not_overwritten(name, out, store):
+    (out / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=f"{name} stands .* Move it away, or choose another --out"):
+        arranged(out, store, job(1, "a"))
+    assert (out / name).read_bytes() == b"mine"
+
+
+def test_other_files_may_lie_in_the_folder(out, store):
+    (out / "jobs.csv").write_text("text\n")
+    arranged(out, store, job(1, "a"))
+    assert (out / "jobs.csv").exists()
+
+
+def test_results_has_a_line_for_each_row(out, store):
+    store.keep("a", DONE, [("1.png", b"a"), ("2.png", b"b")])
+    store.keep("b", Record("failed", "http://b", error="node 3 (KSampler): no memory"))
+    arranged(out, store, job(1, "a"), job(2, "b"), job(3, "c"))
+    with (out / "results.csv").open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["status"] for line in lines] == ["done", "failed", "waiting"]
+    assert [line["row"] for line in lines] == ["1", "2", "3"]
+    assert lines[0]["files"] == "0001_1.png; 0001_2.png"
+    assert (lines[0]["server"], lines[0]["seconds"]) == ("http://a", "1.2")
+    assert lines[1]["error"] == "node 3 (KSampler): no memory"
+
+
+def test_the_meter_tells_how_far_it_is(out, store):
+    store.keep("a", DONE)
+    now = [100.0]
+    jobs = [job(1, "a"), job(2, "b"), job(3, "c"), job(4, "d")]
+    batch = Batch({}, jobs, store, View(out, store, jobs), ["A", "B"])
+    meter = Meter(batch, io.StringIO(), clock=lambda: now[0])
+    assert meter.line() == "[######------------------] 1/4, 2 servers"
+    batch.schedule.take("A")
+    batch.finish("b", DONE, [])
+    now[0] += 120
+    left = "120.0 s a job, 4 min left"
+    assert meter.line() == f"[############------------] 2/4, 2 servers, {left}"
+
+
+def test_a_log_gets_notes_at_once_and_a_line_now_and_then(out, store):
+    now, log = [0.0], io.StringIO()
+    batch = Batch({}, [job(1, "a")], store, View(out, store, []), ["A"])
+    meter = Meter(batch, log, clock=lambda: now[0])
+    meter.show()
+    batch.schedule.take("A")
+    batch.fail("a", "A", "node 3 (KSampler): no memory")
+    now[0] = 31.0
+    meter.show()
+    assert log.getvalue().splitlines() == [
+        "Row 1 failed on A: node 3 (KSampler): no memory",
+        "[########################] 1/1, 1 failed, 1 server, 31.0 s a job, 0 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (720, "12 min"), (4020, "1 h 07 min"), (7199, "2 h 00 min")]
+)
+def test_durations_are_words(seconds, text):
+    assert duration(seconds) == text
