@@ -4,6 +4,7 @@ The data, in the order of the files:
 photos and masks (subject) -> prompts and tokens (prompt, embeddings) -> UNet forward with
 attention taps (noise, attention, kv) -> losses (losses, methods) -> step (trainer)
 -> concept file (concept) -> load, compose, sample, preview (host, preview).
+Beside it, render is a client of ComfyUI servers: batch rendering without the page.
 
 Shapes: B batch, N photos, H heads, L = h*w latent positions, T text tokens, C channels,
 D head width, h and w latent cells, F image-feature width.
