@@ -20,11 +20,16 @@ def low_rank(delta: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """The leading part of the singular value decomposition: up [O, r], down [r, I].
 
     delta [O, I]; share in (0, 1]: as many singular values are kept as sum up to no more than this
-    share of all, and at least one; 1 keeps all. The error |delta - up down| (Frobenius) is the root
-    of the sum of the dropped values' squares.
+    share of all, and at least one. The error |delta - up down| (Frobenius) is the root of the sum
+    of the dropped values' squares. At share 1 one of the two is the identity, so nothing is lost.
     Raises ValueError for a share outside (0, 1].
     """
     check_share(share)
+    if share == 1:
+        wide = delta.shape[0] < delta.shape[1]
+        one = torch.eye(min(delta.shape), device=delta.device)
+        whole = delta.float().contiguous()
+        return (one, whole) if wide else (whole, one)
     u, sigma, v = torch.linalg.svd(delta.float(), full_matrices=False)
     rank = rank_of(sigma, share)
     return (u[:, :rank] * sigma[:rank]).contiguous(), v[:rank].contiguous()
@@ -51,9 +56,7 @@ def lora_sizes(deltas: Mapping[str, Tensor], shares: Iterable[float]) -> list[Lo
     return [_size(shapes, spectra, share) for share in sorted(set(shares), reverse=True)]
 
 
-def _size(
-    shapes: Sequence[tuple[int, int]], spectra: Sequence[Tensor], share: float
-) -> LoraSize:
+def _size(shapes: Sequence[tuple[int, int]], spectra: Sequence[Tensor], share: float) -> LoraSize:
     check_share(share)
     if share == 1:
         full = [min(shape) for shape in shapes]

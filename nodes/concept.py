@@ -1,12 +1,19 @@
 """Save, load and apply a learned concept."""
 
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
 from comfy_api.latest import io, ui
 
+from ..detex.compress import LoraSize, lora_sizes
 from ..detex.concept import Concept, load_concept
 from ..detex.host import export, paths
 from ..detex.host.deltas import apply_concept
 from ..detex.preview import contact_sheet
 from .sockets import CATEGORY, ConceptSocket
+
+SHARES = (1.0, 0.9, 0.8, 0.6, 0.4)  # of the deltas, which Save compares
 
 
 def strength_input() -> io.Input:
@@ -48,7 +55,7 @@ class SaveEmbeddings(io.ComfyNode):
             display_name="Save Decoupled Embeddings",
             category=CATEGORY,
             description="Saves a concept to models/detex. An existing file is never replaced.",
-            search_aliases=["save concept", "export lora", "save embedding"],
+            search_aliases=["save concept", "export lora", "save embedding", "diffusers"],
             is_output_node=True,
             inputs=[
                 ConceptSocket.Input("concept", tooltip="From DETEX Train."),
@@ -71,8 +78,25 @@ class SaveEmbeddings(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How much of the deltas the LoRA file keeps: 1 all, exactly; 0.6 as "
-                    "Custom Diffusion's code, a low rank and a fraction of the size.",
+                    tooltip="How much of the deltas the LoRA keeps: 1 all, exactly; 0.6 as Custom "
+                    "Diffusion's code, a low rank and a fraction of the size. dry_run shows rank, "
+                    "size and error of several shares.",
+                ),
+                io.Boolean.Input(
+                    "diffusers_folder",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Also write a folder to models/diffusers that diffusers reads with "
+                    "load_lora_weights and load_textual_inversion.",
+                ),
+                io.Boolean.Input(
+                    "dry_run",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Write nothing: only show the files, and what the LoRA costs and "
+                    "loses at several shares.",
                 ),
             ],
             outputs=[
@@ -83,12 +107,52 @@ class SaveEmbeddings(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, concept, name, stock_files, lora_share=1.0) -> io.NodeOutput:
-        if stock_files:
-            names = export.save_with_stock_files(concept, name, lora_share)
-        else:
-            names = [export.save_concept(concept, name)]
-        return io.NodeOutput(names[0], ui=ui.PreviewText("Saved\n" + "\n".join(names)))
+    def execute(
+        cls,
+        concept,
+        name,
+        stock_files,
+        lora_share=1.0,
+        diffusers_folder=False,  # noqa: FBT002
+        dry_run=False,  # noqa: FBT002
+    ) -> io.NodeOutput:
+        wanted = {export.Export.STOCK: stock_files, export.Export.DIFFUSERS: diffusers_folder}
+        exports = [kind for kind, chosen in wanted.items() if chosen]
+        share = round(lora_share, 3)  # the page counts in steps of 0.05, 0.6000000000000001
+        files = export.plan(concept, name, exports, share)
+        if not dry_run:
+            export.write(files)
+        lines = ["Nothing is saved: dry_run is on. It would be" if dry_run else "Saved in models:"]
+        lines += listed(files)
+        if exports:
+            lines += compared(lora_sizes(concept.deltas, {*SHARES, share}), share)
+        return io.NodeOutput(files[0].name, ui=ui.PreviewText("\n".join(lines)))
+
+
+def listed(files: Sequence[export.File]) -> list[str]:
+    """ "loras: my_dog_lora.safetensors, 76.7 MB", a line for each model folder."""
+    lines = []
+    for folder, group in groupby(files, key=lambda file: file.folder):
+        found = list(group)
+        names = dict.fromkeys(re.sub("/.*", "/", file.name) for file in found)  # a folder once
+        size = megabytes(sum(len(file.content) for file in found))
+        lines.append(f"{folder}: {', '.join(names)}, {size}")
+    return lines
+
+
+def compared(sizes: Sequence[LoraSize], chosen: float) -> list[str]:
+    """ "share 0.6: rank 118 to 301, 29.7 MB, error 31 %", a line for each share."""
+    lines = ["LoRA by lora_share:"]
+    for share, (low, high), size, error in sizes:
+        ranks = f"rank {low} to {high}" if low < high else f"rank {low}"
+        what = "full deltas" if share == 1 else ranks
+        here = "  <- this one" if share == chosen else ""
+        lines.append(f"{share:g}: {what}, {megabytes(size)}, error {error:.1%}{here}")
+    return lines
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e6:.3f} MB"
 
 
 class LoadEmbeddings(io.ComfyNode):

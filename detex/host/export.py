@@ -1,86 +1,159 @@
-"""A concept as files that stock ComfyUI and other tools read: one LoRA, one embedding a word."""
+"""A concept as files: ours, and those that stock ComfyUI, LoRA managers and diffusers read."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+from typing import Any, NamedTuple
 
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from ..compress import low_rank
+from ..compress import check_share, low_rank
 from ..concept import Concept, concept_bytes, sorted_header
+from ..diffusers_readme import readme
+from ..lora_metadata import Spelling, lora_metadata
 from . import paths
 
-CONCEPT_FILE = (paths.FOLDER, ".safetensors")
-LORA_FILE = ("loras", "_lora.safetensors")
-ARCHITECTURES = {
-    "Stable Diffusion 1.x": ("stable-diffusion-v1", "sd_v1"),
-    "Stable Diffusion 2.x": ("stable-diffusion-v2", "sd_v2"),
-}
+Factors = Mapping[str, tuple[Tensor, Tensor]]  # kohya's name -> up [O, r], down [r, I]
 
 
-def save_concept(concept: Concept, name: str) -> str:
-    """Write the concept file alone; -> its name in models/detex."""
-    stem = paths.free_stem(name, [CONCEPT_FILE])
-    return _write_concept(concept, stem)
+class Export(Enum):
+    """What is written beside the concept file."""
+
+    STOCK = "a LoRA and one embedding a word, for ComfyUI and A1111"
+    DIFFUSERS = "a folder that diffusers reads"
 
 
-def save_with_stock_files(concept: Concept, name: str, lora_share: float = 1.0) -> list[str]:
-    """Write the concept, its LoRA and its embeddings under one free stem; -> the file names.
+class Part(NamedTuple):
+    """A file to be. Its content is made when its name is known."""
 
-    lora_share: see `lora_bytes`.
+    folder: str  # model folder
+    suffix: str  # of its path there, after the common stem: "_lora.safetensors"
+    content: Callable[[str], bytes]  # of the stem
+
+
+class File(NamedTuple):
+    """A file ready to be written."""
+
+    folder: str  # model folder
+    name: str  # its path there
+    content: bytes
+
+
+def plan(
+    concept: Concept, name: str, exports: Collection[Export] = (), lora_share: float = 1.0
+) -> list[File]:
+    """The concept file, then the `exports`, all under one free stem; nothing is written yet.
+
+    lora_share in (0, 1]: how much of the deltas the LoRA keeps, see `low_rank`; at 1 the stock LoRA
+    has the full deltas, which ComfyUI adds exactly. diffusers reads factors alone: at 1 all ranks.
+    Raises ValueError for another share, or for a name without letters and digits.
     """
-    words = [("embeddings", f"_{word.lower()}.safetensors") for word in concept.word_names]
-    stem = paths.free_stem(name, [CONCEPT_FILE, LORA_FILE, *words])
-    lora = lora_bytes(concept, stem, lora_share)
-    names = [_write_concept(concept, stem)]
-    paths.write_new(paths.target_path(LORA_FILE[0], stem + LORA_FILE[1]), lora)
-    names.append(stem + LORA_FILE[1])
-    for word, (folder, suffix) in zip(concept.word_names, words, strict=True):
-        vector = concept.words[word][concept.base.tower]
-        content = save({f"clip_{concept.base.tower}": vector.contiguous()})
-        paths.write_new(paths.target_path(folder, stem + suffix), content)
-        names.append(stem + suffix)
-    return names
+    check_share(lora_share)
+    parts = [Part(paths.FOLDER, ".safetensors", lambda _: concept_bytes(concept))]
+    factors = factors_of(concept, lora_share) if exports else {}
+    if Export.STOCK in exports:
+        whole = lora_share == 1
+        parts += stock_parts(concept, full_tensors(concept) if whole else lora_tensors(factors))
+    if Export.DIFFUSERS in exports:
+        parts += diffusers_parts(concept, lora_tensors(of_one_rank(factors)))
+    taken = [(part.folder, part.suffix.partition("/")[0]) for part in parts]  # a folder as a whole
+    stem = paths.free_stem(name, taken)
+    return [File(part.folder, stem + part.suffix, part.content(stem)) for part in parts]
 
 
-def _write_concept(concept: Concept, stem: str) -> str:
-    file_name = stem + CONCEPT_FILE[1]
-    paths.write_new(paths.target_path(CONCEPT_FILE[0], file_name), concept_bytes(concept))
-    return file_name
+def write(files: Collection[File]) -> None:
+    """Raises FileExistsError where one of them exists by now."""
+    for file in files:
+        paths.write_new(paths.target_path(file.folder, file.name), file.content)
 
 
-def lora_bytes(concept: Concept, title: str, share: float = 1.0) -> bytes:
-    """The deltas as a LoRA, float32: at share 1 full-rank differences, which ComfyUI's LoraLoader
-    adds exactly; below, the singular values that make up this share (see `low_rank`).
+def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
+    """name_lora in models/loras, name_v, name_p1, ... in models/embeddings."""
+    tower = concept.base.tower
 
-    Keys are kohya's (`lora_unet_down_blocks_…_to_k.diff`), read by A1111 and Forge too.
-    Raises ValueError for a share outside (0, 1].
+    def lora(stem: str) -> bytes:
+        return lora_bytes(concept, tensors, stem, lambda word: f"embedding:{stem}_{word.lower()}")
+
+    def embedding(word: str) -> Callable[[str], bytes]:
+        return lambda _: save({f"clip_{tower}": concept.words[word][tower].contiguous()})
+
+    words = [
+        Part("embeddings", f"_{word.lower()}.safetensors", embedding(word))
+        for word in concept.word_names
+    ]
+    return [Part("loras", "_lora.safetensors", lora), *words]
+
+
+def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
+    """models/diffusers/name with the file name that `load_lora_weights` looks for, and the words.
+
+    diffusers takes the one key of an embedding file as its token: "<name_v>".
     """
+
+    def token(stem: str) -> Spelling:
+        return lambda word: f"<{stem}_{word.lower()}>"
+
+    def lora(stem: str) -> bytes:
+        return lora_bytes(concept, tensors, stem, token(stem))
+
+    def embedding(word: str) -> Callable[[str], bytes]:
+        vector = concept.words[word][concept.base.tower].contiguous()
+        return lambda stem: save({token(stem)(word): vector})
+
+    words = [
+        Part("diffusers", f"/words/{word.lower()}.safetensors", embedding(word))
+        for word in concept.word_names
+    ]
+    manual = Part("diffusers", "/README.md", lambda s: readme(concept, s, token(s)).encode())
+    return [Part("diffusers", "/pytorch_lora_weights.safetensors", lora), *words, manual]
+
+
+def full_tensors(concept: Concept) -> dict[str, Tensor]:
+    """The deltas as full-rank differences, float32, under kohya's names."""
     names = kohya_names(concept.base.unet)
-    tensors: dict[str, Tensor] = {}
-    for name, delta in concept.deltas.items():
-        if share == 1:
-            tensors[f"{names[name]}.diff"] = delta.contiguous()
-            continue
-        up, down = low_rank(delta, share)
-        tensors[f"{names[name]}.lora_up.weight"] = up
-        tensors[f"{names[name]}.lora_down.weight"] = down
-        tensors[f"{names[name]}.alpha"] = torch.tensor(float(len(down)))  # the loader divides by it
-    architecture, base = ARCHITECTURES.get(concept.base.family, ("detex-demo", "detex_demo"))
-    metadata = {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/lora",
-        "modelspec.title": title,
-        "modelspec.usage_hint": f'With its embedding: "a embedding:{title}_v {concept.class_word}"',
-        "ss_output_name": title,
-        "ss_base_model_version": base,
-        "ss_network_args": json.dumps({"method": concept.method}),
-        "ss_steps": str(concept.config.get("steps", "")),
+    return {f"{names[name]}.diff": delta.contiguous() for name, delta in concept.deltas.items()}
+
+
+def factors_of(concept: Concept, share: float) -> Factors:
+    """The deltas as products up·down, under kohya's names, which diffusers reads too."""
+    names = kohya_names(concept.base.unet)
+    return {names[name]: low_rank(delta, share) for name, delta in concept.deltas.items()}
+
+
+def of_one_rank(factors: Factors) -> Factors:
+    """The same products, with zeros added up to the largest rank.
+
+    diffusers (seen in 0.42.1) scales all products by the alpha of the most frequent rank.
+    """
+    rank = max(len(down) for _, down in factors.values())
+    return {
+        name: (F.pad(up, (0, rank - len(down))), F.pad(down, (0, 0, 0, rank - len(down))))
+        for name, (up, down) in factors.items()
     }
-    return sorted_header(save(tensors, metadata))
+
+
+def lora_tensors(factors: Factors) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, (up, down) in factors.items():
+        tensors[f"{name}.lora_up.weight"] = up
+        tensors[f"{name}.lora_down.weight"] = down
+        tensors[f"{name}.alpha"] = torch.tensor(float(len(down)))  # the loader divides by it
+    return tensors
+
+
+def lora_bytes(
+    concept: Concept, tensors: Mapping[str, Tensor], title: str, spell: Spelling
+) -> bytes:
+    """A LoRA file with the metadata of `lora_metadata`, and the hashes of its tensors."""
+    bare = save({**tensors})
+    start = 8 + int.from_bytes(bare[:8], "little")
+    digest = hashlib.sha256(bare[start:]).hexdigest()
+    hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
+    return sorted_header(save({**tensors}, lora_metadata(concept, title, spell) | hashes))
 
 
 def kohya_names(unet_layout: Mapping[str, Any]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detex_pack.detex.compress import low_rank
+from detex_pack.detex.compress import lora_sizes, low_rank
 
 
 @pytest.fixture
@@ -14,7 +14,9 @@ def delta() -> torch.Tensor:
 def test_whole_share_is_exact(delta: torch.Tensor):
     up, down = low_rank(delta, 1.0)
     assert up.shape == (12, 8) and down.shape == (8, 8)
-    assert torch.allclose(up @ down, delta, atol=1e-6)
+    assert torch.equal(up @ down, delta)
+    up, down = low_rank(delta.T, 1.0)
+    assert up.shape == (8, 8) and torch.equal(up @ down, delta.T)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.9])
@@ -48,3 +50,31 @@ def test_delta_of_zeros_stays_zero():
 def test_senseless_share_is_refused(delta: torch.Tensor, share: float):
     with pytest.raises(ValueError, match="must lie above 0 and up to 1"):
         low_rank(delta, share)
+
+
+def test_sizes_are_those_of_the_low_rank_forms(delta: torch.Tensor):
+    deltas = {"a": delta, "b": 2 * delta[:, :5]}
+    (size,) = lora_sizes(deltas, [0.6])
+    pairs = {name: low_rank(matrix, 0.6) for name, matrix in deltas.items()}
+    ranks = [len(down) for _, down in pairs.values()]
+    assert size.ranks == (min(ranks), max(ranks))
+    assert size.size == sum(4 * (up.numel() + down.numel()) for up, down in pairs.values())
+    lost = sum((deltas[n] - up @ down).square().sum() for n, (up, down) in pairs.items())
+    whole = sum(matrix.square().sum() for matrix in deltas.values())
+    assert size.error == pytest.approx((lost / whole).sqrt().item(), rel=1e-4)
+
+
+def test_share_of_one_stands_for_the_full_matrices(delta: torch.Tensor):
+    (size,) = lora_sizes({"a": delta}, [1.0])
+    assert size == (1.0, (8, 8), 4 * 12 * 8, 0.0)
+
+
+def test_sizes_fall_and_errors_grow_as_the_share_falls(delta: torch.Tensor):
+    sizes = lora_sizes({"a": delta}, [0.3, 0.9, 0.6])
+    assert [size.share for size in sizes] == [0.9, 0.6, 0.3]
+    assert sizes[0].size > sizes[1].size > sizes[2].size
+    assert sizes[0].error < sizes[1].error < sizes[2].error
+
+
+def test_zeros_lose_nothing():
+    assert lora_sizes({"a": torch.zeros(4, 3)}, [0.6])[0].error == 0

@@ -26,7 +26,7 @@ from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import Subject, make_subject
 
 SIDE = 32  # pixels of a training picture: 8x8 latents, attention maps of 4x4
-FOLDERS = ("detex", "loras", "embeddings")
+FOLDERS = ("detex", "loras", "embeddings", "diffusers")
 
 
 @pytest.fixture(scope="module")

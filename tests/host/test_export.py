@@ -1,7 +1,6 @@
 """Concepts as files: ours, and those that stock ComfyUI reads."""
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 
@@ -17,12 +16,22 @@ from test_deltas import assert_same, sampled_kv, trained_kv
 from detex_pack.detex.compress import low_rank
 from detex_pack.detex.concept import Concept, concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
-from detex_pack.detex.host.export import lora_bytes, save_concept, save_with_stock_files
+from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.text import compose
 
 ALL_FILES = ["toy.safetensors", "toy_lora.safetensors", "toy_v.safetensors"] + [
     f"toy_{word}{i}.safetensors" for word in "pb" for i in (1, 2, 3)
 ]
+
+
+def save(concept: Concept, name: str, *exports: Export, share: float = 1.0) -> list[str]:
+    files = plan(concept, name, exports, share)
+    write(files)
+    return [file.name for file in files]
+
+
+def lora_file(concept: Concept, share: float = 1.0) -> bytes:
+    return plan(concept, "toy", [Export.STOCK], share)[1].content
 
 
 def stock_lora(model: ModelPatcher, clip: comfy.sd.CLIP, strength: float = 1.0) -> ModelPatcher:
@@ -33,7 +42,7 @@ def stock_lora(model: ModelPatcher, clip: comfy.sd.CLIP, strength: float = 1.0) 
 
 @pytest.fixture
 def saved(model_folders: Path, concept: Concept) -> list[str]:
-    return save_with_stock_files(concept, "toy")
+    return save(concept, "toy", Export.STOCK)
 
 
 def test_stock_files_are_concept_lora_and_one_embedding_a_word(
@@ -77,7 +86,7 @@ def test_stock_lora_loader_applies_the_file_with_no_warning(
 def test_low_rank_lora_is_what_the_stock_loader_adds(
     model_folders: Path, model: ModelPatcher, clip: comfy.sd.CLIP, concept: Concept
 ):
-    save_with_stock_files(concept, "toy", lora_share=0.6)
+    save(concept, "toy", Export.STOCK, share=0.6)
     products = {}
     for name, delta in concept.deltas.items():
         up, down = low_rank(delta, 0.6)
@@ -85,13 +94,12 @@ def test_low_rank_lora_is_what_the_stock_loader_adds(
     smaller = dataclasses.replace(concept, deltas=products)
     ours = sampled_kv(apply_concept(model, smaller, 1.0), concept)
     assert_same(sampled_kv(stock_lora(model, clip), concept), ours)
-    whole = len(lora_bytes(concept, "toy"))
-    assert (model_folders / "loras" / ALL_FILES[1]).stat().st_size < whole
+    assert (model_folders / "loras" / ALL_FILES[1]).stat().st_size < len(lora_file(concept))
 
 
 def test_senseless_share_writes_nothing(model_folders: Path, concept: Concept):
     with pytest.raises(ValueError, match="must lie above 0 and up to 1, got 0"):
-        save_with_stock_files(concept, "toy", lora_share=0)
+        save(concept, "toy", Export.STOCK, share=0)
     assert not any(path.is_file() for path in model_folders.rglob("*"))
 
 
@@ -103,17 +111,8 @@ def test_lora_and_a_second_concept_commute(
     assert_same(sampled_kv(one, concept), sampled_kv(two, concept))
 
 
-def test_lora_file_names_its_base_and_title(saved: list[str], model_folders: Path):
-    with safe_open(model_folders / "loras" / "toy_lora.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-    assert metadata["ss_output_name"] == "toy"
-    assert metadata["modelspec.title"] == "toy"
-    assert "embedding:toy_v ball" in metadata["modelspec.usage_hint"]
-    assert json.loads(metadata["ss_network_args"]) == {"method": "DETEX"}
-
-
-def test_same_concept_gives_the_same_lora_bytes(concept: Concept):
-    assert len({lora_bytes(concept, "toy") for _ in range(8)}) == 1
+def test_same_concept_gives_the_same_lora_bytes(model_folders: Path, concept: Concept):
+    assert len({lora_file(concept) for _ in range(8)}) == 1
 
 
 def test_lora_keys_are_kohyas(saved: list[str], model_folders: Path):
@@ -147,21 +146,21 @@ def test_all_stock_embeddings_together_give_the_conditioning_of_compose(
 
 
 def test_saving_twice_keeps_both(model_folders: Path, concept: Concept):
-    first, second = (save_concept(concept, "toy") for _ in range(2))
+    first, second = (save(concept, "toy")[0] for _ in range(2))
     assert (first, second) == ("toy.safetensors", "toy_2.safetensors")
     assert len(list((model_folders / "detex").iterdir())) == 2
 
 
 def test_one_taken_name_renames_every_file_of_the_set(model_folders: Path, concept: Concept):
     (model_folders / "embeddings" / "toy_b3.safetensors").write_bytes(b"mine")
-    names = save_with_stock_files(concept, "toy")
+    names = save(concept, "toy", Export.STOCK)
     assert names[0] == "toy_2.safetensors"
     assert "toy_2_b3.safetensors" in names
     assert (model_folders / "embeddings" / "toy_b3.safetensors").read_bytes() == b"mine"
 
 
 def test_saved_concept_is_the_one_in_memory(model_folders: Path, concept: Concept):
-    name = save_concept(concept, "My Dog!")
+    (name,) = save(concept, "My Dog!")
     assert name == "my_dog.safetensors"
     loaded = load_concept(model_folders / "detex" / name)
     assert concept_bytes(loaded) == concept_bytes(concept)

@@ -15,7 +15,7 @@ from test_text import sd2_clip
 from detex_pack.detex.concept import Concept, load_concept
 from detex_pack.detex.config import DetexConfig
 from detex_pack.detex.host.deltas import apply_concept
-from detex_pack.detex.host.export import save_with_stock_files
+from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.text import compose, text_features
 from detex_pack.detex.subject import Subject
 from detex_pack.nodes.compose import ComposePrompt
@@ -82,8 +82,8 @@ def test_word_of_a_third_subject_is_refused_with_those_there_are(
 def test_merged_concept_survives_its_file(
     model_folders: Path, model: ModelPatcher, merged: Concept
 ):
-    (name, *_) = save_with_stock_files(merged, "both")
-    loaded = load_concept(model_folders / "detex" / name)
+    write(plan(merged, "both"))
+    loaded = load_concept(model_folders / "detex" / "both.safetensors")
     assert loaded.word_names == merged.word_names
     assert loaded.attribute_of(1) == "view"
     assert_same(
@@ -96,8 +96,10 @@ def test_merged_concept_survives_its_file(
 def test_exported_lora_is_the_merge_exactly_and_every_word_has_its_file(
     model_folders: Path, model: ModelPatcher, clip: comfy.sd.CLIP, merged: Concept
 ):
-    names = save_with_stock_files(merged, "both")
-    assert {"both_v.safetensors", "both_v2.safetensors", "both_p1.safetensors"} <= set(names)
+    files = plan(merged, "both", [Export.STOCK])
+    write(files)
+    names = {file.name for file in files}
+    assert {"both_v.safetensors", "both_v2.safetensors", "both_p1.safetensors"} <= names
     stock = nodes.LoraLoader().load_lora(model, clip, "both_lora.safetensors", 1.0, 1.0)[0]
     assert_same(sampled_kv(stock, merged), sampled_kv(apply_concept(model, merged, 1.0), merged))
 

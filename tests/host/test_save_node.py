@@ -1,0 +1,70 @@
+"""Save Decoupled Embeddings: what it writes, and what it shows before it does."""
+
+from pathlib import Path
+
+import pytest
+
+from detex_pack.detex.concept import Concept
+from detex_pack.detex.host.export import Export, plan
+from detex_pack.nodes.concept import SaveEmbeddings
+
+
+def run(concept: Concept, **widgets) -> tuple[str, str]:
+    """-> the output, and the text on the node."""
+    output = SaveEmbeddings.execute(concept, **{"name": "toy", "stock_files": True} | widgets)
+    return output.result[0], output.ui.as_dict()["text"][0]
+
+
+def written(models: Path) -> list[Path]:
+    return [path for path in models.rglob("*") if path.is_file()]
+
+
+def test_dry_run_shows_the_files_and_writes_none(model_folders: Path, concept: Concept):
+    file, text = run(concept, dry_run=True, diffusers_folder=True)
+    assert file == "toy.safetensors"
+    assert text.startswith("Nothing is saved")
+    assert "loras: toy_lora.safetensors, " in text
+    assert "diffusers: toy/, " in text
+    assert not written(model_folders)
+
+
+def test_rank_size_and_error_are_those_of_the_file_at_that_share(
+    model_folders: Path, concept: Concept
+):
+    _, text = run(concept, dry_run=True)
+    line = next(line for line in text.splitlines() if line.startswith("0.6: rank "))
+    _, written_then = run(concept, lora_share=0.6)
+    assert f"{line}  <- this one" in written_then
+    size = len(plan(concept, "other", [Export.STOCK], 0.6)[1].content)
+    assert f"loras: toy_lora.safetensors, {size / 1e6:.3f} MB" in written_then
+
+
+def test_full_deltas_have_no_error(model_folders: Path, concept: Concept):
+    _, text = run(concept)
+    assert text.startswith("Saved in models:\n")
+    assert "1: full deltas, " in text and "error 0.0%  <- this one" in text
+
+
+def test_share_of_the_page_has_one_line_in_the_table(model_folders: Path, concept: Concept):
+    _, text = run(concept, lora_share=0.05 * 12)  # 0.6000000000000001
+    assert sum(line.startswith("0.6") for line in text.splitlines()) == 1
+
+
+def test_concept_alone_has_no_table(model_folders: Path, concept: Concept):
+    _, text = run(concept, stock_files=False)
+    assert text.startswith("Saved in models:\ndetex: toy.safetensors, ") and "rank" not in text
+    assert [path.name for path in written(model_folders)] == ["toy.safetensors"]
+
+
+@pytest.mark.parametrize("stock_files", [True, False])
+def test_diffusers_folder_is_written_with_and_without_the_stock_files(
+    model_folders: Path, concept: Concept, stock_files: bool
+):
+    run(concept, stock_files=stock_files, diffusers_folder=True)
+    folder = model_folders / "diffusers" / "toy"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "pytorch_lora_weights.safetensors",
+        "words",
+    ]
+    assert bool(written(model_folders / "loras")) == stock_files
