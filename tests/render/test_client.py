@@ -1,8 +1,11 @@
 """The client of a server: addresses, answers that are not a ComfyUI's, what a prompt has saved."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +92,10 @@ def test_previews_count_where_nothing_else_is_saved():
 
 def test_a_workflow_may_save_no_picture():
     assert saved_files({"outputs": {"8": {"text": ["done"]}}}) == []
+
+
+def test_the_command_needs_python_alone(root: Path):
+    command = [sys.executable, "-S", "-m", "detex.render", "--help"]  # -S: no installed packages
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "--retry-failed" in ended.stdout
