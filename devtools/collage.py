@@ -18,6 +18,11 @@ def grid(pictures: Sequence[Image.Image]) -> Image.Image:
     return page
 
 
+def pairs(*columns: Sequence[Image.Image]) -> Image.Image:
+    """The first two pictures of two lists, side by side."""
+    return grid([column[row] for row in range(2) for column in columns])
+
+
 def before_and_after(photos: Sequence[Image.Image], painted: Sequence[Image.Image]) -> Image.Image:
     """Photos above, an arrow, pictures below."""
     page = Image.new("RGB", (SIDE, SIDE), PAPER)
@@ -37,8 +42,9 @@ def draw_arrow(pen: ImageDraw.ImageDraw, x: int, top: int, bottom: int) -> None:
     pen.polygon([(x - 26, bottom - 30), (x + 26, bottom - 30), (x, bottom)], fill=ARROW)
 
 
-def stacked(*pictures: Image.Image) -> Image.Image:
+def first_of_each(*lists: Sequence[Image.Image]) -> Image.Image:
     """One below the other, each as wide as the page or as high as its share of it."""
+    pictures = [pictures[0] for pictures in lists]
     page = Image.new("RGB", (SIDE, SIDE), PAPER)
     share = (SIDE - (len(pictures) + 1) * GAP) // len(pictures)
     for i, picture in enumerate(pictures):

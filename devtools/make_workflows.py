@@ -1,22 +1,27 @@
-"""Write workflows/*.json: `python -m devtools.make_workflows`.
+"""Write workflows/*.json and subgraphs/*.json: `python -m devtools.make_workflows`.
 
 Edit the descriptions in devtools/workflow_*.py, never the JSON: layout, slots and widget order
 come from the node schemas of a real server.
 """
 
 import json
+from pathlib import Path
+from typing import Any
 
 from .pack_host import ROOT
 from .server import ComfyServer
+from .subgraph_train import train_a_subject
 from .workflow_export import export_concept
 from .workflow_grid import prompt_grid
 from .workflow_json import build
 from .workflow_mix import pose_and_background, several_concepts
 from .workflow_quickstart import quickstart
+from .workflow_subgraph import build_blueprint
 from .workflow_train import train_detex, train_folder
 from .workflow_use import attention_preview, use_concept
 
 FOLDER = ROOT / "workflows"
+SUBGRAPHS = ROOT / "subgraphs"
 WORKFLOWS = {
     "quickstart": quickstart,
     "train_detex": train_detex,
@@ -28,14 +33,21 @@ WORKFLOWS = {
     "attention_preview": attention_preview,
     "export_concept": export_concept,
 }
+BLUEPRINTS = (train_a_subject,)
 
 
 def main() -> None:
     with ComfyServer() as server:
         info = server.object_info()
     for name, describe in WORKFLOWS.items():
-        text = json.dumps(build(describe(), info), indent=1)
-        (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        write(FOLDER / f"{name}.json", build(describe(), info))
+    for describe in BLUEPRINTS:
+        blueprint = describe()
+        write(SUBGRAPHS / f"{blueprint.name}.json", build_blueprint(blueprint, info))
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ the demo model, with its words and rates.
 import argparse
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from PIL import Image
 
-from .collage import before_and_after, grid, stacked
+from .collage import before_and_after, first_of_each, grid, pairs
 from .demo_swap import Prompt, with_demo_model, write_photos
 from .make_workflows import FOLDER, WORKFLOWS
 from .server import ComfyServer, to_api_prompt
@@ -27,7 +27,7 @@ FITTING = {  # by node type: what the demo model does best with
     "KSampler": DEMO_SAMPLER,
 }
 
-MIXED = ("P1 in B1", "P1 in B3", "P2 in the snow")
+SAVE = "Save Decoupled Embeddings"  # shows no picture, but use_concept needs its file
 
 Pictures = dict[str, list[Image.Image]]  # by the title of the node that shows them
 
@@ -45,15 +45,29 @@ def shown(server: ComfyServer, prompt: Prompt) -> Pictures:
     }
 
 
-def run_workflow(server: ComfyServer, name: str) -> Pictures:
-    """Run a bundled workflow; where it has muted nodes, a second time with them awake."""
+def run_workflow(server: ComfyServer, name: str, titles: Collection[str]) -> Pictures:
+    """Run a bundled workflow as far as these nodes need it; where it has muted nodes, a second
+    time with them awake.
+    """
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     info = server.object_info()
-    found = shown(server, suited(to_api_prompt(workflow, info)))
+    found = shown(server, upstream(suited(to_api_prompt(workflow, info)), titles))
     asleep = [node for node in workflow["nodes"] if node.get("mode") == MUTED]
     for node in asleep:
         node["mode"] = 0
-    return shown(server, suited(to_api_prompt(workflow, info))) if asleep else found
+    awake = upstream(suited(to_api_prompt(workflow, info)), titles)
+    return shown(server, awake) if asleep else found
+
+
+def upstream(prompt: Prompt, titles: Collection[str]) -> Prompt:
+    """The nodes of these titles, and all that they need."""
+    wanted = [number for number, entry in prompt.items() if entry["_meta"]["title"] in titles]
+    kept: Prompt = {}
+    while wanted:
+        number = wanted.pop()
+        kept[number] = prompt[number]
+        wanted += [v[0] for v in prompt[number]["inputs"].values() if isinstance(v, list)]
+    return kept
 
 
 def suited(prompt: Prompt) -> Prompt:
@@ -69,18 +83,18 @@ def suited(prompt: Prompt) -> Prompt:
     return prompt
 
 
-DRAW: dict[str, Callable[[Pictures], Image.Image]] = {
-    "quickstart": lambda p: before_and_after(p["The photos"], p["In the water"]),
-    "train_detex": lambda p: stacked(p["Bright is the subject"][0], p["Plot Loss Graph"][0]),
-    "train_folder": lambda p: stacked(p["Bright is the subject"][0]),
-    "use_concept": lambda p: grid(p["Save Image"]),
-    "pose_and_background": lambda p: grid([p[t][0] for t in MIXED]),
-    "several_concepts": lambda p: grid([p["The ball"][0], p["The star"][0], *p["Swapped"]]),
-    "prompt_grid": lambda p: stacked(p["Labelled Grid"][0]),
-    "attention_preview": lambda p: stacked(p["Where the learned words look"][0]),
-    "export_concept": lambda p: grid(
-        [*p["With [V]"][:2], *p["With its LoRA and its embedding"][:2]]
-    ),
+Draw = Callable[..., Image.Image]  # of the pictures of each title
+
+DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes show
+    "quickstart": (before_and_after, ("The photos", "In the water")),
+    "train_detex": (first_of_each, ("Bright is the subject", "Plot Loss Graph", SAVE)),
+    "train_folder": (first_of_each, ("Bright is the subject",)),
+    "use_concept": (grid, ("Save Image",)),
+    "pose_and_background": (pairs, ("P1 in B1", "P1 in B3")),
+    "several_concepts": (pairs, ("The ball", "The star")),
+    "prompt_grid": (first_of_each, ("Labelled Grid",)),
+    "attention_preview": (first_of_each, ("Where the learned words look",)),
+    "export_concept": (pairs, ("With [V]", "With its LoRA and its embedding", "Exact LoRA")),
 }
 
 
@@ -92,7 +106,9 @@ def main() -> None:
     with ComfyServer(options.base) as server:
         write_photos(server.base / "input")
         for name in options.names:
-            picture = DRAW[name](run_workflow(server, name))
+            draw, titles = DRAW[name]
+            found = run_workflow(server, name, titles)
+            picture = draw(*[found[title] for title in titles if title in found])
             picture.save(FOLDER / f"{name}.jpg", quality=88)
 
 

@@ -52,19 +52,22 @@ def files() -> list[list[Node]]:
     small = node(
         "small",
         "DETEXSaveEmbeddings",
-        title="LoRA of low rank",
+        title="LoRA of low rank, and diffusers",
         size=(360, 330),
         concept=link("train.concept"),
         name=f"{NAME}_small",
         lora_share=0.6,
+        diffusers_folder=True,
     )
     what = note(
         "what",
         "**models/detex**: the concept, for this pack.\n\n"
-        "**models/loras**: the deltas as a LoRA, for **Load LoRA**, A1111 and Forge. Exact, or of "
-        "low rank where **lora_share** (right-click, *Show Advanced*) is below 1: smaller, and a "
-        "little off.\n\n"
+        "**models/loras**: the deltas as a LoRA, for **Load LoRA**, A1111 and Forge. Exact, or "
+        "smaller and a little off where **lora_share** is below 1.\n\n"
         "**models/embeddings**: one file for each word, for prompts: *embedding:toy_export_v*.\n\n"
+        "**models/diffusers**: with **diffusers_folder**, a folder for Python's diffusers.\n\n"
+        "**dry_run** writes nothing, but shows what would be, and how good the LoRA is. These "
+        "three inputs are folded: right-click, *Show Advanced*.\n\n"
         "A file is never replaced: a second Save takes the next free number.",
         title="Which file is for what",
     )

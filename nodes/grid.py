@@ -80,6 +80,7 @@ class LabelledGrid(io.ComfyNode):
             description="One sheet of all images, with heads of rows and columns.",
             search_aliases=["contact sheet", "xy plot", "image grid", "comparison"],
             is_input_list=True,
+            is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="The decoded images of the whole list."),
                 io.String.Input(

@@ -13,11 +13,22 @@ from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 
 FOLDER = ROOT / "workflows"
-NAMES = ("quickstart", "train_detex", "use_concept", "attention_preview")
+NAMES = (
+    "quickstart",
+    "train_detex",
+    "train_folder",
+    "use_concept",
+    "pose_and_background",
+    "several_concepts",
+    "prompt_grid",
+    "attention_preview",
+    "export_concept",
+)
 MODELS = (
     "checkpoints/v1-5-pruned-emaonly-fp16.safetensors",
     "clip_vision/clip-vit-large-patch14.safetensors",
     "detex/my_subject.safetensors",
+    "sams/sam_vit_b_01ec64.pth",
 )
 TITLE = 30  # a title bar stands above the node's position
 
