@@ -34,10 +34,14 @@ def open_page(url: str, *, width: int = 1600, height: int = 900) -> Iterator[Pag
         )
         page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(url, wait_until="domcontentloaded")
-        page.wait_for_function("window.app && window.app.graph", timeout=120_000)
-        page.wait_for_function("document.querySelector('#splash-loader') === null")
+        _wait_until_ready(page)
         yield page
         browser.close()
+
+
+def _wait_until_ready(page: Page) -> None:
+    page.wait_for_function("window.app && window.app.graph", timeout=120_000)
+    page.wait_for_function("document.querySelector('#splash-loader') === null")
 
 
 def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
@@ -109,6 +113,26 @@ def set_modern(page: Page, modern: bool) -> None:  # noqa: FBT001
     page.wait_for_timeout(1000)
 
 
+def set_language(page: Page, language: str) -> None:
+    """Open the page anew in this language, such as "zh"."""
+    page.evaluate("code => window.app.extensionManager.setting.set('Comfy.Locale', code)", language)
+    page.reload(wait_until="domcontentloaded")
+    _wait_until_ready(page)
+
+
+def add_by_search(page: Page, name: str) -> None:
+    """Put the node or blueprint of this name on the canvas as a person does: by the node search."""
+    page.mouse.dblclick(700, 500)
+    page.wait_for_timeout(1500)
+    page.keyboard.type(name, delay=20)
+    page.get_by_text(name).first.wait_for()
+    page.wait_for_timeout(1500)  # the list settles
+    page.keyboard.press("Enter")
+    page.wait_for_function("window.app.graph._nodes.length > 0")
+    page.mouse.click(200, 300)  # where it is held by the mouse, let it go
+    page.wait_for_timeout(1000)
+
+
 def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
     """Select the node of this title and bring it into view."""
     page.evaluate(
@@ -123,6 +147,25 @@ def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
         [title, zoom],
     )
     page.wait_for_timeout(1000)
+
+
+def point_at_widget(page: Page, node_type: str, name: str) -> None:
+    """Hold the mouse over a widget of the classic canvas, as to read its tooltip."""
+    left, top = page.evaluate(
+        """([type, name]) => {
+            const canvas = window.app.canvas;
+            const node = window.app.graph._nodes.find(n => n.type === type);
+            const widget = node.widgets.find(w => w.name === name);
+            const place = [node.pos[0] + 60, node.pos[1] + widget.y + 10];
+            const corner = canvas.canvas.getBoundingClientRect();
+            const { offset, scale } = canvas.ds;
+            return [corner.x + (place[0] + offset[0]) * scale,
+                    corner.y + (place[1] + offset[1]) * scale];
+        }""",
+        [node_type, name],
+    )
+    page.mouse.move(left - 5, top)
+    page.mouse.move(left, top, steps=3)
 
 
 def screenshot(page: Page, path: Path) -> None:
