@@ -146,6 +146,13 @@ def test_every_mark_of_emphasis_takes_effect(translated: Texts):
         assert [line for line in html.splitlines() if "*" in line] == [], node
 
 
+def test_lost_words_code_and_numbers_are_found():
+    english = "Wire `a.b` at 0.6 into [P2]: {class}"
+    assert lost(english, "`a.b` [P2] 0.6 {class} 1") == []
+    assert lost(english, "`a.b` [P3] 0.6 {class} 2") == ["[P2]", "[P3]"]
+    assert lost(english, "a.b [P2] 0.5 {class}") == ["`a.b`", "0.6"]
+
+
 def test_a_changed_english_text_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(translations, "LOCALES", tmp_path)
     (tmp_path / "zh").mkdir()
