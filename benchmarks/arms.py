@@ -83,7 +83,7 @@ def _main_arms() -> list[Arm]:
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
         _detex("masked_loss", "DETEX, masked diffusion loss", masked_loss=True),
-        replace(improved, blank="random", scaled_copies=0),
+        replace(improved, blank="random"),
     ]
 
 
@@ -120,6 +120,7 @@ def _register_arms() -> list[Arm]:
 
 
 MAIN = tuple(arm.name for arm in _main_arms())
+COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
 REGISTER = tuple(arm.name for arm in _register_arms())
 ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms())}
 

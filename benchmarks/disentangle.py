@@ -2,7 +2,7 @@
 
 python -m benchmarks.disentangle --quick       2 subjects, Custom Diffusion and DETEX: which way?
 python -m benchmarks.disentangle               the main grid; a stopped one goes on where it was
-python -m benchmarks.disentangle --study rho   a sweep: rho, photos, steps, or the register
+python -m benchmarks.disentangle --study arms  every arm; or a sweep: rho, photos, steps, register
 python -m benchmarks.disentangle --report      docs/science.md from the cells that are there
 """
 
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="2 subjects, 1 seed, two arms")
     add("--study", choices=STUDIES, default="main")
-    add("--subjects", type=int, help="how many (main grid: 10)")
+    add("--subjects", type=int, help="how many (8)")
     add("--seeds", type=int, help="a subject (main grid: 2)")
     add("--arms", type=_arms, help="names with commas between; see benchmarks/arms.py")
     add("--rho", type=float, nargs="+", help="share of photos with one background and position")

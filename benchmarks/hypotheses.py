@@ -84,6 +84,7 @@ class Grid:
 
 
 _BOTH = ("custom_diffusion", "detex")
+SUBJECTS = 8  # reported; the main grid has two seeds of each, every other study one
 
 
 def study(name: str, subjects: int | None = None, seeds: int | None = None) -> Grid:
@@ -92,17 +93,18 @@ def study(name: str, subjects: int | None = None, seeds: int | None = None) -> G
         arm_names = ("detex", *arms.REGISTER)
         return Grid(tuning_identities(subjects or 4), seeds or 1, arm_names)
     grid = {
-        "main": Grid((), 2, arms.MAIN),
+        "main": Grid((), 2, arms.COMPARED),
+        "arms": Grid((), 1, arms.MAIN),
         "quick": Grid((), 1, _BOTH),
         "rho": Grid((), 1, _BOTH, rhos=(0.0, 0.75, 1.0)),
         "photos": Grid((), 1, _BOTH, photos=(1, 2, 3, 4, 8)),
         "steps": Grid((), 1, (*_BOTH, "improved"), steps=(75, 150, 300, 600)),
     }[name]
-    count = subjects or (2 if name == "quick" else 10)
+    count = subjects or (2 if name == "quick" else SUBJECTS)
     return replace(grid, identities=reported_identities(count), seeds=seeds or grid.seeds)
 
 
-STUDIES = ("main", "rho", "photos", "steps", "register")
+STUDIES = ("main", "arms", "rho", "photos", "steps", "register")
 
 
 def subject_means(table: Table, grid: Grid, arm: str, measure: str) -> dict[Identity, float]:

@@ -108,6 +108,8 @@ def test_an_incomplete_grid_prints_the_missing_cells_and_no_p(folder: Path, caps
 def test_the_report_is_written_and_says_what_is_missing(folder: Path):
     listed = study("main", 2, 1).cells()
     paths = [store(c, fake(c)) for c in listed]
+    for c in study("arms", 2).cells():
+        store(c, fake(c))
     page = report.write_report(2, 1)
     text = page.read_text()
     assert f"All {len(listed)} cells of the main grid are there" in text
