@@ -45,7 +45,7 @@ def draw_arrow(pen: ImageDraw.ImageDraw, x: int, top: int, bottom: int) -> None:
 def first_of_each(*lists: Sequence[Image.Image]) -> Image.Image:
     """One below the other, each as wide as the page or as high as its share of it."""
     pictures = [pictures[0] for pictures in lists]
-    page = Image.new("RGB", (SIDE, SIDE), PAPER)
+    page = Image.new("RGB", (SIDE, SIDE), pictures[0].getpixel((0, 0)))
     share = (SIDE - (len(pictures) + 1) * GAP) // len(pictures)
     for i, picture in enumerate(pictures):
         scale = min((SIDE - 2 * GAP) / picture.width, share / picture.height)

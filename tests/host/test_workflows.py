@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from PIL import ImageChops
 from workflow_files import FOLDER, NAMES, box, inside, overlaps, read, server_with_files
 
 from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
+from devtools.demo_swap import Prompt, with_demo_model
 from devtools.make_workflows import WORKFLOWS
 from devtools.server import ComfyServer, to_api_prompt
+from devtools.thumbnails import shown
 from devtools.workflow_json import build
 from devtools.workflow_nodes import has_seed_control
 
 NOTES = ("MarkdownNote",)
-SMALL = {  # by node type: the demo model's size, and as little work as shows that the graph runs
-    "EmptyLatentImage": {"width": 64, "height": 64},
-    "DETEXSubjectImages": {"resolution": 64, "scaled_copies": 0},
+SMALL = {  # by node type
+    "EmptyLatentImage": {"batch_size": 1},
+    "DETEXClassPriorImages": {"count": 1, "steps": 2},
     "DETEXTrain": {"steps": 2, "batch_size": 1},
     "KSampler": {"steps": 2},
 }
@@ -113,38 +116,47 @@ def test_the_canvas_says_what_to_do(workflow):
 
 
 def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
-    """train_detex saves what use_concept and attention_preview then load."""
-    prompts = {
-        name: with_demo_model(to_api_prompt(read(name), object_info))
-        for name in ("train_detex", "use_concept", "attention_preview")
-    }
-    server.run(prompts["train_detex"], timeout=300)
-    saved = server.base / "models" / "detex" / "my_subject_2.safetensors"  # 1 is the empty file
+    """train_detex and train_folder save what use_concept and attention_preview then load."""
+    for name in ("train_detex", "train_folder"):
+        server.run(small(with_demo_model(to_api_prompt(read(name), object_info))), timeout=300)
+    saved = server.base / "models" / "detex" / "my_subject_3.safetensors"  # 1 is the empty file
     assert saved.stat().st_size > 0
     for name in ("use_concept", "attention_preview"):
-        for entry in prompts[name].values():
-            if entry["class_type"] == "DETEXLoadEmbeddings":
-                entry["inputs"]["file"] = saved.name
-        outputs = server.run(prompts[name], timeout=300)["outputs"]
-        pictures = [out["images"] for out in outputs.values() if out.get("images")]
-        assert len(pictures) == 2, name
+        prompt = small(with_demo_model(to_api_prompt(read(name), object_info)))
+        for entry in of_type(prompt, "DETEXLoadEmbeddings"):
+            entry["inputs"]["file"] = saved.name
+        outputs = server.run(prompt, timeout=300)["outputs"]
+        assert sum(bool(out.get("images")) for out in outputs.values()) == 2, name
 
 
-def with_demo_model(prompt: dict[str, Any]) -> dict[str, Any]:
-    """The prompt with the demo model for Load Checkpoint and Load CLIP Vision, and made small."""
-    visions = [k for k, entry in prompt.items() if entry["class_type"] == "CLIPVisionLoader"]
+@pytest.mark.parametrize("name", ["pose_and_background", "several_concepts", "prompt_grid"])
+def test_the_demo_workflows_run(server, object_info, name):
+    prompt = small(to_api_prompt(read(name), object_info))
+    outputs = server.run(prompt, timeout=300)["outputs"]
+    for number, entry in prompt.items():
+        if entry["class_type"] in ("PreviewImage", "SaveImage", "DETEXLabelledGrid"):
+            assert outputs[number]["images"], entry["_meta"]["title"]
+
+
+def test_the_exported_files_paint_the_same_picture_without_the_pack(server, object_info):
+    workflow = read("export_concept")
+    server.run(small(to_api_prompt(workflow, object_info)), timeout=300)
+    for node in workflow["nodes"]:
+        node["mode"] = 0
+    found = shown(server, small(to_api_prompt(workflow, object_info)))
+    ours, theirs = found["With [V]"][0], found["With its LoRA and its embedding"][0]
+    assert max(high for _, high in ImageChops.difference(ours, theirs).getextrema()) <= 2
+
+
+def small(prompt: Prompt) -> Prompt:
+    """The same graph with as little work as shows that it runs."""
     for entry in prompt.values():
         entry["inputs"] |= SMALL.get(entry["class_type"], {})
-        if entry["class_type"] == "EmptyLatentImage":
-            entry["inputs"]["batch_size"] = min(entry["inputs"]["batch_size"], 6)
-        if entry["class_type"] == "CheckpointLoaderSimple":
-            entry |= {"class_type": "DETEXDemoModel", "inputs": {}}
-        for name, value in entry["inputs"].items():
-            if is_link(value) and value[0] in visions:
-                entry["inputs"][name] = [value[0], 3]
-    for number in visions:
-        prompt[number] |= {"class_type": "DETEXDemoModel", "inputs": {}}
     return prompt
+
+
+def of_type(prompt: Prompt, class_type: str) -> list[dict[str, Any]]:
+    return [entry for entry in prompt.values() if entry["class_type"] == class_type]
 
 
 def test_overlaps_are_found():

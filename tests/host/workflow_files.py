@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
+from devtools.demo_swap import write_photos
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 
@@ -46,11 +45,7 @@ def server_with_files(base: Path) -> Iterator[ComfyServer]:
         path = base / "models" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    (base / "input").mkdir()
-    for number in range(1, 5):
-        photo = PIL.Image.new("RGBA", (64, 64), (40 * number, 90, 160, 255))
-        photo.paste((0, 0, 0, 0), (20, 20, 44, 44))
-        photo.save(base / "input" / f"photo_{number}.png")
+    write_photos(base / "input")
     with ComfyServer(base) as server:
         yield server
 
