@@ -122,7 +122,7 @@ class SaveEmbeddings(io.ComfyNode):
         files = export.plan(concept, name, exports, share)
         if not dry_run:
             export.write(files)
-        lines = ["Nothing is saved: dry_run is on. It would be" if dry_run else "Saved in models:"]
+        lines = ["Dry run, nothing is saved:" if dry_run else "Saved in models:"]
         lines += listed(files)
         if exports:
             lines += compared(lora_sizes(concept.deltas, {*SHARES, share}), share)
@@ -130,13 +130,14 @@ class SaveEmbeddings(io.ComfyNode):
 
 
 def listed(files: Sequence[export.File]) -> list[str]:
-    """ "loras: my_dog_lora.safetensors, 76.7 MB", a line for each model folder."""
+    """ "embeddings: my_dog_v.safetensors and 8 more, 0.028 MB", a line for each model folder."""
     lines = []
     for folder, group in groupby(files, key=lambda file: file.folder):
         found = list(group)
-        names = dict.fromkeys(re.sub("/.*", "/", file.name) for file in found)  # a folder once
+        first, *others = dict.fromkeys(re.sub("/.*", "/", file.name) for file in found)
+        more = f" and {len(others)} more" if others else ""
         size = megabytes(sum(len(file.content) for file in found))
-        lines.append(f"{folder}: {', '.join(names)}, {size}")
+        lines.append(f"{folder}: {first}{more}, {size}")
     return lines
 
 

@@ -22,8 +22,9 @@ def written(models: Path) -> list[Path]:
 def test_dry_run_shows_the_files_and_writes_none(model_folders: Path, concept: Concept):
     file, text = run(concept, dry_run=True, diffusers_folder=True)
     assert file == "toy.safetensors"
-    assert text.startswith("Nothing is saved")
+    assert text.startswith("Dry run, nothing is saved:\n")
     assert "loras: toy_lora.safetensors, " in text
+    assert "embeddings: toy_v.safetensors and 6 more, " in text
     assert "diffusers: toy/, " in text
     assert not written(model_folders)
 
