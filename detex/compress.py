@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .kv import Delta, LowRank
+
 
 class LoraSize(NamedTuple):
     """What a LoRA of this share costs and loses."""
@@ -16,7 +18,7 @@ class LoraSize(NamedTuple):
     error: float  # |deltas - LoRA| / |deltas|, Frobenius, over all matrices together
 
 
-def low_rank(delta: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def low_rank(delta: Delta, share: float) -> tuple[Tensor, Tensor]:
     """The leading part of the singular value decomposition: up [O, r], down [r, I].
 
     delta [O, I]; share in (0, 1]: as many singular values are kept as sum up to no more than this
@@ -26,13 +28,39 @@ def low_rank(delta: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """
     check_share(share)
     if share == 1:
-        wide = delta.shape[0] < delta.shape[1]
-        one = torch.eye(min(delta.shape), device=delta.device)
-        whole = delta.float().contiguous()
-        return (one, whole) if wide else (whole, one)
-    u, sigma, v = torch.linalg.svd(delta.float(), full_matrices=False)
+        return exact_factors(delta)
+    u, sigma, v = svd(delta)
     rank = rank_of(sigma, share)
     return (u[:, :rank] * sigma[:rank]).contiguous(), v[:rank].contiguous()
+
+
+def exact_factors(delta: Delta) -> tuple[Tensor, Tensor]:
+    """up [O, r], down [r, I] without a rounding: a matrix is multiplied by the unit matrix."""
+    if isinstance(delta, LowRank):
+        return (delta.scale * delta.up).contiguous(), delta.down.contiguous()
+    one = torch.eye(min(delta.shape), device=delta.device)
+    whole = delta.float().contiguous()
+    return (one, whole) if delta.shape[0] < delta.shape[1] else (whole, one)
+
+
+def svd(delta: Delta) -> tuple[Tensor, Tensor, Tensor]:
+    """u [O, n], the singular values [n], v [n, I]; n is the rank of a low-rank delta."""
+    if not isinstance(delta, LowRank):
+        return torch.linalg.svd(delta.float(), full_matrices=False)
+    basis, (rows,) = common_basis([delta])
+    u, sigma, v = torch.linalg.svd(rows, full_matrices=False)
+    return (basis @ u).float(), sigma.float(), v.float()
+
+
+def common_basis(deltas: Sequence[LowRank]) -> tuple[Tensor, list[Tensor]]:
+    """An orthonormal basis [O, n] of all that low-rank deltas answer with, and each delta's
+    coordinates [n, I] in it, float64: delta = basis @ coordinates.
+    """
+    columns = torch.cat([delta.scale * delta.up for delta in deltas], dim=1)
+    basis, triangle = torch.linalg.qr(columns.double())
+    parts = triangle.split([delta.up.shape[1] for delta in deltas], dim=1)
+    rows = [part @ delta.down.double() for part, delta in zip(parts, deltas, strict=True)]
+    return basis, rows
 
 
 def check_share(share: float) -> None:
@@ -46,25 +74,31 @@ def rank_of(sigma: Tensor, share: float) -> int:
     return max(1, int(((sums <= share * sums[-1]) & (sigma > 0)).sum()))
 
 
-def lora_sizes(deltas: Mapping[str, Tensor], shares: Iterable[float]) -> list[LoraSize]:
+def lora_sizes(deltas: Mapping[str, Delta], shares: Iterable[float]) -> list[LoraSize]:
     """Rank, size and error of the LoRA that `low_rank` makes at each share, largest first.
 
-    Share 1 stands for the full deltas, without factors. Raises ValueError as `low_rank`.
+    Share 1 stands for the deltas as they are. Raises ValueError as `low_rank`.
     """
-    shapes = [(delta.shape[0], delta.shape[1]) for delta in deltas.values()]
-    spectra = [torch.linalg.svdvals(delta.float()) for delta in deltas.values()]
-    return [_size(shapes, spectra, share) for share in sorted(set(shares), reverse=True)]
+    spectra = {name: svd(delta)[1] for name, delta in deltas.items()}
+    return [_size(deltas, spectra, share) for share in sorted(set(shares), reverse=True)]
 
 
-def _size(shapes: Sequence[tuple[int, int]], spectra: Sequence[Tensor], share: float) -> LoraSize:
+def _size(deltas: Mapping[str, Delta], spectra: Mapping[str, Tensor], share: float) -> LoraSize:
     check_share(share)
     if share == 1:
-        full = [min(shape) for shape in shapes]
-        return LoraSize(share, (min(full), max(full)), sum(4 * o * i for o, i in shapes), 0.0)
-    ranks = [rank_of(sigma, share) for sigma in spectra]
-    numbers = sum(rank * (o + i) for rank, (o, i) in zip(ranks, shapes, strict=True))
-    squares = [sigma.double().square() for sigma in spectra]
-    lost = sum(float(s[rank:].sum()) for s, rank in zip(squares, ranks, strict=True))
-    whole = sum(float(s.sum()) for s in squares)
+        full = [len(sigma) for sigma in spectra.values()]
+        return LoraSize(share, (min(full), max(full)), 4 * sum(map(numbers_in, deltas.values())), 0)
+    ranks = {name: rank_of(sigma, share) for name, sigma in spectra.items()}
+    numbers = sum(rank * sum(deltas[name].shape) for name, rank in ranks.items())
+    squares = {name: sigma.double().square() for name, sigma in spectra.items()}
+    lost = sum(float(s[ranks[name] :].sum()) for name, s in squares.items())
+    whole = sum(float(s.sum()) for s in squares.values())
     error = (lost / whole) ** 0.5 if whole else 0.0
-    return LoraSize(share, (min(ranks), max(ranks)), 4 * numbers, error)
+    return LoraSize(share, (min(ranks.values()), max(ranks.values())), 4 * numbers, error)
+
+
+def numbers_in(delta: Delta) -> int:
+    """How many it takes to write it down."""
+    if isinstance(delta, LowRank):
+        return delta.up.numel() + delta.down.numel()
+    return delta.numel()

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .kv import Delta, LowRank
+
 FORMAT = "detex-concept"
 FORMAT_VERSION = 1
 
@@ -21,7 +23,7 @@ class BaseModel:
 
     family: str  # "Stable Diffusion 1.x", as `host.families` names it
     fingerprint: str  # hash of the base K and V matrices
-    tower: str  # the text tower of the words: "l" is CLIP-L
+    tower: str  # the text towers of the words: "l" is CLIP-L, "l+g" the two of SDXL
     v_prediction: bool
     unet: Mapping[str, Any]  # the layout: what other tools' layer names are made from
 
@@ -31,11 +33,12 @@ class Concept:
     """A learned subject.
 
     words: "V", "P1".., "B1".. -> tower -> vector [1, C]; deltas: the path of a to_k or to_v in the
-    UNet, "input_blocks.1.1.….attn2.to_k" -> [out, in], to be added to the base weight.
+    UNet, "input_blocks.1.1.….attn2.to_k" -> [out, in], to be added to the base weight: a matrix, or
+    two of low rank.
     """
 
     words: Mapping[str, Mapping[str, Tensor]]
-    deltas: Mapping[str, Tensor]
+    deltas: Mapping[str, Delta]
     class_word: str
     attribute: str  # "pose" or "view"
     method: str
@@ -67,19 +70,27 @@ class Concept:
         return attributes[photo - 1] if 1 <= photo <= len(attributes) else self.attribute
 
     def vectors(self, tower: str) -> dict[str, Tensor]:
-        """The words of one text tower. Raises ValueError where the concept has none for it."""
-        if any(tower not in towers for towers in self.words.values()):
+        """The words [1, C] for the CLIP whose text towers are so named; the parts for "l+g" stand
+        side by side. Raises ValueError where the concept has others.
+        """
+        names = tower.split("+")
+        if any(set(towers) != set(names) for towers in self.words.values()):
             raise ValueError(
                 f"This concept's words belong to the text encoder of {self.base.family}; the CLIP "
                 f'wired here is another kind ("{tower}"). Wire the CLIP of a {self.base.family} '
                 "checkpoint."
             )
-        return {name: self.words[name][tower] for name in self.word_names}
+        return {
+            word: torch.cat([self.words[word][name] for name in names], dim=-1)
+            for word in self.word_names
+        }
 
 
 def concept_bytes(concept: Concept) -> bytes:
     """The file's content. The same concept gives the same bytes."""
-    tensors = {f"deltas.{name}": delta for name, delta in concept.deltas.items()}
+    tensors = {}
+    for name, delta in concept.deltas.items():
+        tensors |= delta_tensors(f"deltas.{name}", delta)
     for name, towers in concept.words.items():
         tensors |= {f"words.{name}.{tower}": vector for tower, vector in towers.items()}
     tensors["thumbnails"] = concept.thumbnails
@@ -100,6 +111,13 @@ def concept_bytes(concept: Concept) -> bytes:
     return sorted_header(
         save({key: value.contiguous() for key, value in tensors.items()}, metadata)
     )
+
+
+def delta_tensors(key: str, delta: Delta) -> dict[str, Tensor]:
+    """A matrix under its key, or its two factors as `key.up` and `key.down`."""
+    if isinstance(delta, LowRank):
+        return {f"{key}.up": delta.scale * delta.up, f"{key}.down": delta.down}
+    return {key: delta}
 
 
 def sorted_header(content: bytes) -> bytes:
@@ -131,13 +149,16 @@ def load_concept(path: Path) -> Concept:
 
 def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept:
     words: dict[str, dict[str, Tensor]] = {}
-    deltas: dict[str, Tensor] = {}
+    deltas: dict[str, Delta] = {}
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         if kind == "words":
             word, tower = name.split(".")
             words.setdefault(word, {})[tower] = tensor
-        elif kind == "deltas":
+        elif kind == "deltas" and name.endswith(".up"):
+            stem = name.removesuffix(".up")
+            deltas[stem] = LowRank(tensor, tensors[f"deltas.{stem}.down"])
+        elif kind == "deltas" and not name.endswith(".down"):
             deltas[name] = tensor
     return Concept(
         words=words,

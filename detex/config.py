@@ -26,6 +26,9 @@ class TrainConfig:
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0  # global norm
     stratified_timesteps: bool = False  # one timestep from each 1/batch of the schedule
+    rank: int | None = (
+        None  # of the K, V deltas; None: as the family has it, 16 for SDXL, else full
+    )
     seed: int = 0
 
     def __post_init__(self):
@@ -33,6 +36,8 @@ class TrainConfig:
             raise ValueError(f"steps must be at least 1, got {self.steps}.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"rank must be at least 1, or None for the family's, got {self.rank}.")
         if not 0 < self.learning_rate < 1:
             raise ValueError(
                 f"learning_rate must lie between 0 and 1, got {self.learning_rate}. "
@@ -98,6 +103,9 @@ class DetexConfig:
 
 
 def as_json(*configs: TrainConfig | DetexConfig) -> dict:
-    """The settings as plain JSON values, for the concept file."""
+    """The settings as plain JSON values, for the concept file; what is None is left out."""
     merged = {key: value for config in configs for key, value in asdict(config).items()}
-    return {key: value.value if isinstance(value, Enum) else value for key, value in merged.items()}
+    plain = {
+        key: value.value if isinstance(value, Enum) else value for key, value in merged.items()
+    }
+    return {key: value for key, value in plain.items() if value is not None}

@@ -14,10 +14,12 @@ RARE_ROWS = {"V": 42170, "P": 47629, "B": 43514}  # Custom Diffusion's initialis
 
 @dataclass(frozen=True)
 class WordAnchors:
-    """Where the words start in the token table: rows [C] by role, and the table's RMS."""
+    """Where the words start in the token table. With two text towers, a row holds that of both
+    tables, one after the other.
+    """
 
-    rows: Mapping[str, Tensor]
-    rms: float
+    rows: Mapping[str, Tensor]  # [C] by role
+    rms: Tensor  # [C] root mean square of the table that each coordinate belongs to
 
 
 def linear(
@@ -43,12 +45,13 @@ class AttributeMapper(nn.Module):
 
     features: Tensor
     anchor: Tensor
+    gain: Tensor
 
     def __init__(
         self,
         features: Tensor,  # [N, F], RMS 1
         anchor: Tensor,  # [C]
-        rms: float,
+        rms: Tensor,  # [C]
         generator: torch.Generator,
         *,
         plain: bool = False,
@@ -69,7 +72,8 @@ class AttributeMapper(nn.Module):
         self.register_buffer("anchor", torch.zeros_like(anchor) if plain else anchor.clone())
         with torch.no_grad():
             start = self.layers(features).square().mean().sqrt().item()
-        self.gain = 1.0 if plain else 0.25 * rms / max(start, 1e-12)
+        gain = torch.ones(width) if plain else 0.25 * rms / max(start, 1e-12)
+        self.register_buffer("gain", gain.float(), persistent=False)
 
     def forward(self, photos: Tensor) -> Tensor:
         """photos [B] indices -> vectors [B, C]."""

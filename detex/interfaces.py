@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from .attention import AttentionTap
-from .kv import KVDeltas
+from .condition import Condition
+from .kv import Deltas, Shapes
 from .prompt import PromptTokens
 
 
@@ -18,18 +19,19 @@ class Denoiser(Protocol):
     device: str
     v_prediction: bool
     sigmas: Tensor  # [1000], of the training schedule
-    kv_shapes: dict[str, tuple[int, int]]  # "….attn2.to_k" -> (out, in)
+    kv_shapes: Shapes
+    rank: int | None  # of the deltas where the settings name none; None: full matrices
 
     def with_deltas(
-        self, deltas: KVDeltas, *, detach_start_token: bool
+        self, deltas: Deltas, *, detach_start_token: bool
     ) -> AbstractContextManager[None]:
         """Add `deltas` to K and V for the time of the context."""
         ...
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Tensor, tap: AttentionTap | None
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, tap: AttentionTap | None
     ) -> Tensor:
-        """UNet output, float32: [B, 4, h, w], [B], [B, T, C] -> [B, 4, h, w]."""
+        """UNet output, float32: [B, 4, h, w], [B], B conditions -> [B, 4, h, w]."""
         ...
 
     def grad_scaler(self) -> GradScaler:
@@ -46,7 +48,9 @@ class Denoiser(Protocol):
 
 
 class TextEncoder(Protocol):
-    """A frozen text tower that gradients pass through."""
+    """Frozen text towers that gradients pass through. A word's vector [C] is as wide as all of
+    them together, one part after the other.
+    """
 
     def tokenize(self, text: str) -> PromptTokens:
         """One 77-token prompt. Raises ValueError where it does not fit."""
@@ -54,14 +58,14 @@ class TextEncoder(Protocol):
 
     def encode(
         self, prompts: Sequence[PromptTokens], words: Sequence[Mapping[str, Tensor]]
-    ) -> Tensor:
-        """cond [B, T, C], with words[i]["V"] [C] and so on in their places in prompts[i]."""
+    ) -> Condition:
+        """B conditions, with words[i]["V"] [C] and so on in their places in prompts[i]."""
         ...
 
     def embedding_row(self, token_id: int) -> Tensor:
         """One row of the token table, float32 [C]."""
         ...
 
-    def embedding_rms(self) -> float:
-        """Root mean square of the token table."""
+    def embedding_rms(self) -> Tensor:
+        """[C] root mean square of the token table that each coordinate belongs to, float64."""
         ...

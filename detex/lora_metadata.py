@@ -37,6 +37,8 @@ def base_of(model: BaseModel) -> Base:
     if model.family == "Stable Diffusion 2.x":
         wide = Base("stable-diffusion-v2-768-v", "sd_v2_v", 768)
         return wide if model.v_prediction else Base("stable-diffusion-v2-512", "sd_v2", 512)
+    if model.family == "Stable Diffusion XL":
+        return Base("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024)
     return Base("detex-demo", "detex_demo", 64)
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from .captions import NEUTRAL, PLACES
+from .compress import common_basis
 from .concept import Concept
+from .kv import Delta, LowRank, as_matrix
 
 RIDGE = 1e-2  # of the captions' covariance, relative to its mean eigenvalue: bounds the deltas
 EXACT_RIDGE = 1e-10  # of the constraints' system: near-duplicate tokens must not break it
@@ -133,10 +135,34 @@ def merge_concepts(concepts: Sequence[Concept], features: Features) -> tuple[Con
     near = [rows(i, long_captions) for i in range(len(concepts))]
     classes = dict.fromkeys(f"photo of a {s.class_word}" for s in subjects)
     neutral = torch.cat(features([*classes, *NEUTRAL], {})).double()
-    own = [concept.deltas for concept in concepts]
+    bases, own = in_bases([concept.deltas for concept in concepts])
     deltas = merged_deltas(own, exact, near, neutral)
     quality = merge_quality(own, deltas, near, neutral)
-    return _merged(concepts, subjects, deltas, quality), quality
+    learned = {n: LowRank(bases[n].float(), d) if n in bases else d for n, d in deltas.items()}
+    return _merged(concepts, subjects, learned, quality), quality
+
+
+def in_bases(
+    own: Sequence[Mapping[str, Delta]],
+) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Where all deltas of a name are of low rank, a basis [out, n] by that name that they share,
+    and their coordinates [n, in] in it; all others as matrices [out, in].
+
+    The merge treats each row of a delta alone and linearly, so it can be solved in coordinates; the
+    basis is orthonormal, so the norms of `merge_quality` are the same in it.
+    """
+    bases: dict[str, Tensor] = {}
+    plain: list[dict[str, Tensor]] = [{} for _ in own]
+    for name in own[0]:
+        deltas = [of[name] for of in own]
+        narrow = [delta for delta in deltas if isinstance(delta, LowRank)]
+        if len(narrow) == len(deltas):
+            bases[name], matrices = common_basis(narrow)
+        else:
+            matrices = [as_matrix(delta) for delta in deltas]
+        for of, matrix in zip(plain, matrices, strict=True):
+            of[name] = matrix
+    return bases, plain
 
 
 def merged_deltas(
@@ -158,12 +184,13 @@ def merged_deltas(
     weighted = torch.linalg.solve(gram, fixed.mT).mT  # T G, [k, in]
     system = _ridged(weighted @ fixed.mT, EXACT_RIDGE)
     project = torch.linalg.solve(system, weighted)  # (T G T^T)^-1 T G
+    factors = torch.linalg.lu_factor(gram)  # once for all matrices
     merged = {}
     for name, first in own[0].items():
         pull = torch.zeros(first.shape[0], width, dtype=torch.float64)
         for delta, rows in zip(own, near, strict=True):
             pull += delta[name].double() @ rows.double().mT @ rows.double()
-        free = torch.linalg.solve(gram, pull.mT).mT  # D'
+        free = torch.linalg.lu_solve(*factors, pull.mT).mT  # D'
         wanted = [d[name].double() @ t.double().mT for d, t in zip(own, exact, strict=True)]
         merged[name] = (free + (torch.cat(wanted, dim=1) - free @ fixed.mT) @ project).float()
     return merged
@@ -198,7 +225,7 @@ def merge_quality(
 def _merged(
     concepts: Sequence[Concept],
     subjects: Sequence[Renamed],
-    deltas: Mapping[str, Tensor],
+    deltas: Mapping[str, Delta],
     quality: Quality,
 ) -> Concept:
     words = {}

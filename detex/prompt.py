@@ -17,9 +17,11 @@ LIVING = frozenset(
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """A tokenised prompt. ids [T]; slots: (position, word) where a learned vector goes."""
+    """A tokenised prompt. ids [T] for each text tower, which pad differently; slots: (position,
+    word) where a learned vector goes.
+    """
 
-    ids: tuple[int, ...]
+    ids: tuple[tuple[int, ...], ...]
     slots: tuple[tuple[int, str], ...]
 
     def position(self, word: str) -> int:

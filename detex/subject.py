@@ -29,6 +29,7 @@ class Subject:
     blanked: Tensor  # [N, K, 4, h, w], background replaced by a solid colour before the VAE
     masks: Tensor  # [N, K, h, w] in [0, 1], 1 = subject
     valid: Tensor  # [N, K, h, w], 0 where a shrunken copy has no photo
+    sizes: Tensor  # [N, K, 6], what Stable Diffusion XL is told of each copy: see `copy_sizes`
     prefixes: tuple[tuple[str, ...], ...]  # [N][K], caption of the scaled copy
     photo_hashes: tuple[str, ...]
     thumbnails: Tensor  # [N, 128, 128, 3] uint8
@@ -47,18 +48,38 @@ def square_crop(photo: Tensor, mask: Tensor, resolution: int) -> tuple[Tensor, T
     photo [H, W, 3], mask [H, W] -> [S, S, 3], [S, S]. Along the longer side the square is centred
     on the subject, so that an off-centre subject is not cut off.
     """
-    height, width = mask.shape
-    side = min(height, width)
-    centre_y = (mask.sum(1) * torch.arange(height)).sum() / mask.sum()
-    centre_x = (mask.sum(0) * torch.arange(width)).sum() / mask.sum()
-    top = int((centre_y - side / 2).round().clamp(0, height - side))
-    left = int((centre_x - side / 2).round().clamp(0, width - side))
+    top, left, side = square_of(mask)
     both = torch.cat([photo.movedim(-1, 0), mask[None]])[:, top : top + side, left : left + side]
     if side != resolution:
         size = (resolution, resolution)
         both = F.interpolate(both[None], size=size, mode="bicubic", antialias=True)[0]
     both = both.clamp(0, 1)
     return both[:3].movedim(0, -1), both[3]
+
+
+def square_of(mask: Tensor) -> tuple[int, int, int]:
+    """Top, left and side of the square in a mask [H, W], in pixels."""
+    height, width = mask.shape
+    side = min(height, width)
+    centre_y = (mask.sum(1) * torch.arange(height)).sum() / mask.sum()
+    centre_x = (mask.sum(0) * torch.arange(width)).sum() / mask.sum()
+    top = int((centre_y - side / 2).round().clamp(0, height - side))
+    left = int((centre_x - side / 2).round().clamp(0, width - side))
+    return top, left, side
+
+
+def copy_sizes(mask: Tensor, framings: Sequence[Framing], resolution: int) -> Tensor:
+    """[K, 6] pixels: height and width of the photo before anything was done to it; top and left of
+    what a copy shows, at the copy's scale; height and width of the training picture.
+    """
+    (height, width), (top, left, side) = mask.shape, square_of(mask)
+    rows = []
+    for framing in framings:
+        scale = framing.size / side
+        cut_top = round(top * scale) + max(-framing.top, 0)
+        cut_left = round(left * scale) + max(-framing.left, 0)
+        rows.append((height, width, cut_top, cut_left, resolution, resolution))
+    return torch.tensor(rows)
 
 
 def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
@@ -123,20 +144,21 @@ def make_subject(
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
-    cropped = []
+    cropped, masks = [], [mask.float() for mask in masks]
     for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), start=1):
         check_photo(number, photo, mask)
-        cropped.append(square_crop(photo.float(), mask.float(), resolution))
+        cropped.append(square_crop(photo.float(), mask, resolution))
 
     generator = torch.Generator().manual_seed(seed)
     copies = max(scaled_copies, RANDOM_BLANKS if blank == "random" else 1)
-    views = []
-    for photo, mask in cropped:
+    views, sizes = [], []
+    for (photo, mask), original in zip(cropped, masks, strict=True):
         framings = [Framing(resolution, 0, 0, "")] * copies
         if scaled_copies:
             framings = [sample_framing(resolution, generator) for _ in range(copies)]
         colours = blank_colours(blank, copies, generator)
         views.append(_views(photo, mask, framings, colours, encode))
+        sizes.append(copy_sizes(original, framings, resolution))
     squares = torch.stack([photo for photo, _ in cropped])
     return Subject(
         class_word=class_word,
@@ -146,6 +168,7 @@ def make_subject(
         blanked=torch.stack([view.blanked for view in views]),
         masks=torch.stack([view.masks for view in views]),
         valid=torch.stack([view.valid for view in views]),
+        sizes=torch.stack(sizes),
         prefixes=tuple(view.prefixes for view in views),
         photo_hashes=tuple(photo_hash(photo) for photo in photos),
         thumbnails=thumbnails_of(squares),

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .attention import AttentionTap
+from .condition import Condition
 from .config import TrainConfig
 from .interfaces import Denoiser
-from .kv import KVDeltas
+from .kv import Deltas
 from .losses import weighted_total
 from .noise import add_noise, sample_timesteps, training_target
 
@@ -23,7 +24,7 @@ class Method(Protocol):
     """What a training method tells the loop. `batch` is the method's own value."""
 
     config: Any
-    deltas: KVDeltas
+    deltas: Deltas
     weights: dict[str, float]
 
     @property
@@ -32,12 +33,12 @@ class Method(Protocol):
     def generators(self) -> Mapping[str, torch.Generator]: ...  # all that `sample_batch` draws from
     def parameter_groups(self) -> list[dict]: ...
     def sample_batch(self) -> Any: ...
-    def cond(self, batch: Any) -> Tensor: ...
+    def cond(self, batch: Any) -> Condition: ...
     def tap(self, batch: Any) -> AttentionTap | None: ...
     def loss_terms(
         self, batch: Any, output: Tensor, target: Tensor, tap: AttentionTap | None
     ) -> dict[str, Tensor]: ...
-    def preview_conds(self) -> dict[str, Tensor]: ...
+    def preview_conds(self) -> dict[str, Condition]: ...
 
     @property
     def latent_shape(self) -> tuple[int, ...]: ...

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..detex.host.text import compose, tower_of
+from ..detex.host.text import compose
+from ..detex.host.towers import tower_of
 from ..detex.prompt import check_words, with_clauses
 from .sockets import CATEGORY, ConceptSocket
 

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..detex.host.text import text_features, tower_of
+from ..detex.host.text import text_features
+from ..detex.host.towers import tower_of
 from ..detex.merge import Quality, merge_concepts, renamed_subjects
 from ..detex.preview import contact_sheet
 from .sockets import CATEGORY, ConceptSocket

@@ -4,18 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
 from ..concept import Concept, check_base
-from ..kv import KVDeltas, add_delta
+from ..kv import Delta, Deltas, LowRank, add_delta
 from .families import family_of, kv_shapes
 
 
 @contextmanager
-def live_deltas(unet: nn.Module, deltas: KVDeltas, *, detach_start_token: bool) -> Iterator[None]:
+def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) -> Iterator[None]:
     """Add `deltas` to the K and V of a private UNet for the time of the context."""
 
-    def hook_of(delta: Tensor):
+    def hook_of(delta: Delta):
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             return add_delta(output, inputs[0], delta, detach_start_token=detach_start_token)
 
@@ -38,7 +39,7 @@ def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> Mod
 
     Raises ValueError where the model is of another family than the concept.
     """
-    check_base(concept, family_of(model))
+    check_base(concept, family_of(model).name)
     shapes = kv_shapes(model)
     wrong = [name for name, delta in concept.deltas.items() if shapes.get(name) != delta.shape]
     if wrong:
@@ -50,8 +51,16 @@ def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> Mod
         return model
     patched = model.clone()
     patches = {
-        f"diffusion_model.{name}.weight": ("diff", (delta,))
+        f"diffusion_model.{name}.weight": weight_patch(delta)
         for name, delta in concept.deltas.items()
     }
     patched.add_patches(patches, strength)
     return patched
+
+
+def weight_patch(delta: Delta) -> tuple | LoRAAdapter:
+    """The delta as ComfyUI keeps it until it is added to a weight."""
+    if isinstance(delta, LowRank):
+        no_alpha = (None, None, None, None)  # nor middle, DoRA scale, reshape
+        return LoRAAdapter(set(), (delta.up, delta.down, *no_alpha))
+    return ("diff", (delta,))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management as model_management
@@ -11,11 +12,20 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..attention import AttentionTap
-from ..kv import KVDeltas
+from ..condition import Condition, whole_picture
+from ..kv import Deltas
 from .attention import training_options
 from .deltas import live_deltas
-from .families import cross_attentions, family_of, is_v_prediction, kv_shapes
-from .text import ComfyTextEncoder, tower_of
+from .families import (
+    check_schedule,
+    check_text_to_image,
+    cross_attentions,
+    family_of,
+    is_v_prediction,
+    kv_shapes,
+)
+from .text import ComfyTextEncoder
+from .towers import widths_of
 
 # What a step keeps for its backward pass, in units of ComfyUI's estimate of a sampling step. Only a
 # request: it makes ComfyUI unload what else is on the card.
@@ -32,10 +42,11 @@ def training_session(
     ComfyUI runs graphs in torch.inference_mode (execution.py) and shares weights between clones,
     so both are loaded again from disk outside of it. The user's own are never touched; whatever
     happens, ComfyUI's training flag is put back and the copies are let go.
-    Raises ValueError for models of unknown families or loaders.
+    Raises ValueError for models of unknown families or loaders, or that do not belong together.
     """
-    family_of(model)
-    tower_of(clip)
+    check_text_to_image(model)
+    check_schedule(model)
+    check_text_width(model, clip)
     check_copyable(model, "MODEL")
     check_copyable(clip.patcher, "CLIP")
     with torch.inference_mode(mode=False), torch.enable_grad():
@@ -62,6 +73,16 @@ def training_session(
                 copy.detach()
 
 
+def check_text_width(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
+    """Raise ValueError where the UNet cannot read the CLIP's features."""
+    made, read = sum(widths_of(clip)), model.model.model_config.unet_config["context_dim"]
+    if made != read:
+        raise ValueError(
+            f"The CLIP wired here makes text features of {made} numbers, this {family_of(model)} "
+            f"MODEL reads {read}. Wire CLIP and MODEL of one checkpoint."
+        )
+
+
 def check_copyable(patcher: ModelPatcher, socket: str) -> None:
     """Raise ValueError for quantised weights and for loaders that cannot load twice."""
     if any(
@@ -69,8 +90,8 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
         for p in patcher.model.parameters()
     ):
         raise ValueError(
-            f"The {socket} is quantised; training needs real weights. Load the fp16 or fp32 "
-            "checkpoint with Load Checkpoint."
+            f"The {socket} is quantised (fp8, GGUF or the like); training needs real weights. Load "
+            "the fp16, bf16 or fp32 checkpoint with Load Checkpoint."
         )
     if patcher.cached_patcher_init is None:
         raise ValueError(
@@ -111,23 +132,35 @@ class ComfyDenoiser:
         self.v_prediction = is_v_prediction(model)
         self.sampling: Any = model.get_model_object("model_sampling")  # a patch of it counts
         self.sigmas = self.sampling.sigmas.detach().float().cpu().clone()
+        self.family = family_of(model)
+        self.rank = self.family.rank
         self.kv_shapes = kv_shapes(model)
         self.layers = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
 
     def with_deltas(
-        self, deltas: KVDeltas, *, detach_start_token: bool
+        self, deltas: Deltas, *, detach_start_token: bool
     ) -> AbstractContextManager[None]:
         return live_deltas(self.unet, deltas, detach_start_token=detach_start_token)
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Tensor, tap: AttentionTap | None
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, tap: AttentionTap | None
     ) -> Tensor:
         options = training_options(self.layers, tap)
-        context = cond.to(noisy.device)  # the CLIP may live on another device than the UNet
+        context = cond.context.to(noisy.device)  # the CLIP may live on another device than the UNet
+        vector = self.family.vector(self.patcher.model, self.sized(cond, noisy))
         with self._autocast():
-            output = self.unet(noisy, timesteps, context=context, transformer_options=options)
+            output = self.unet(
+                noisy, timesteps, context=context, y=vector, transformer_options=options
+            )
         return output.float()
+
+    def sized(self, cond: Condition, noisy: Tensor) -> Condition:
+        """`cond` on the device of the latents, with their size where it has none of its own."""
+        cells: Any = self.patcher.model.latent_format.spacial_downscale_ratio
+        height, width = (cells * side for side in noisy.shape[-2:])
+        sizes = whole_picture(len(cond), height, width) if cond.sizes is None else cond.sizes
+        return replace(cond, pooled=cond.pooled.to(noisy.device), sizes=sizes.to(noisy.device))
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         kind = torch.device(self.device).type

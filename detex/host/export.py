@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from ..compress import check_share, low_rank
+from ..compress import check_share, exact_factors, low_rank
 from ..concept import Concept, concept_bytes, sorted_header
 from ..diffusers_readme import readme
+from ..kv import LowRank
 from ..lora_metadata import Spelling, lora_metadata
 from . import paths
 
@@ -49,7 +50,8 @@ def plan(
     """The concept file, then the `exports`, all under one free stem; nothing is written yet.
 
     lora_share in (0, 1]: how much of the deltas the LoRA keeps, see `low_rank`; at 1 the stock LoRA
-    has the full deltas, which ComfyUI adds exactly. diffusers reads factors alone: at 1 all ranks.
+    has the deltas as they are, which ComfyUI adds exactly; diffusers reads factors alone, at 1 of
+    all ranks.
     Raises ValueError for another share, or for a name without letters and digits.
     """
     check_share(lora_share)
@@ -73,13 +75,12 @@ def write(files: Collection[File]) -> None:
 
 def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
     """name_lora in models/loras, name_v, name_p1, ... in models/embeddings."""
-    tower = concept.base.tower
 
     def lora(stem: str) -> bytes:
         return lora_bytes(concept, tensors, stem, lambda word: f"embedding:{stem}_{word.lower()}")
 
     def embedding(word: str) -> Callable[[str], bytes]:
-        return lambda _: save({f"clip_{tower}": concept.words[word][tower].contiguous()})
+        return lambda _: save(word_tensors(concept, word))
 
     words = [
         Part("embeddings", f"_{word.lower()}.safetensors", embedding(word))
@@ -91,7 +92,8 @@ def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
 def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
     """models/diffusers/name with the file name that `load_lora_weights` looks for, and the words.
 
-    diffusers takes the one key of an embedding file as its token: "<name_v>".
+    diffusers takes the one key of an embedding file as its token: "<name_v>". For the two towers of
+    Stable Diffusion XL it wants two tensors, which the README passes on.
     """
 
     def token(stem: str) -> Spelling:
@@ -101,7 +103,10 @@ def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Par
         return lora_bytes(concept, tensors, stem, token(stem))
 
     def embedding(word: str) -> Callable[[str], bytes]:
-        vector = concept.words[word][concept.base.tower].contiguous()
+        tensors = word_tensors(concept, word)
+        if len(tensors) > 1:
+            return lambda _: save(tensors)
+        (vector,) = tensors.values()
         return lambda stem: save({token(stem)(word): vector})
 
     words = [
@@ -113,9 +118,23 @@ def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Par
 
 
 def full_tensors(concept: Concept) -> dict[str, Tensor]:
-    """The deltas as full-rank differences, float32, under kohya's names."""
+    """The deltas as they are, float32, under kohya's names: differences, or the factors of those
+    that were trained at low rank.
+    """
     names = kohya_names(concept.base.unet)
-    return {f"{names[name]}.diff": delta.contiguous() for name, delta in concept.deltas.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, delta in concept.deltas.items():
+        if isinstance(delta, LowRank):
+            tensors |= lora_tensors({names[name]: exact_factors(delta)})
+        else:
+            tensors[f"{names[name]}.diff"] = delta.contiguous()
+    return tensors
+
+
+def word_tensors(concept: Concept, word: str) -> dict[str, Tensor]:
+    """A word as ComfyUI's embedding files have it: one tensor [1, C] for each text tower."""
+    towers = concept.words[word]
+    return {f"clip_{tower}": vector.contiguous() for tower, vector in towers.items()}
 
 
 def factors_of(concept: Concept, share: float) -> Factors:

@@ -1,18 +1,62 @@
 """Which models DETEX works on, and how a concept recognises them."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import comfy.model_sampling
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import EPS, V_PREDICTION
+from torch import Tensor
 
+from ..condition import Condition
 from .demo_model import DemoSD15
 
-SD1 = "Stable Diffusion 1.x"
-SD2 = "Stable Diffusion 2.x"
-DEMO = "the DETEX demo model"
+# A BaseModel of ComfyUI, B conditions with their sizes -> what the UNet takes as `y` [B, D].
+Vector = Callable[[Any, Condition], Tensor | None]
+
+
+def no_vector(_model: Any, _cond: Condition) -> None:
+    """Stable Diffusion 1.x and 2.x take the text features alone."""
+
+
+def sdxl_vector(model: Any, cond: Condition) -> Tensor:
+    """The prompt as a whole and six sizes, each as 256 sines: [B, 1280 + 6 * 256], as ComfyUI's
+    SDXL.encode_adm has it.
+    """
+    sizes: Any = cond.sizes
+    sines = model.embedder(sizes.flatten().float()).view(len(sizes), -1)
+    return torch.cat([cond.pooled, sines.to(cond.pooled)], dim=1)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the models of one kind differ from those of another."""
+
+    name: str
+    rank: int | None = None  # of the K, V deltas where the settings name none; None: full matrices
+    vector: Vector = no_vector
+
+    def __str__(self) -> str:
+        return self.name
+
+
+SD1 = Family("Stable Diffusion 1.x")
+SD2 = Family("Stable Diffusion 2.x")
+SDXL = Family("Stable Diffusion XL", rank=16, vector=sdxl_vector)
+DEMO = Family("the DETEX demo model")
+WORKING = f"{SD1}, {SD2} and {SDXL}"
+
+KNOWN_ANSWERS = (EPS.calculate_denoised, V_PREDICTION.calculate_denoised)
+
+KINDS = {
+    comfy.supported_models.SD15: SD1,
+    DemoSD15: DEMO,
+    comfy.supported_models.SD20: SD2,
+    comfy.supported_models.SDXL: SDXL,
+}
 
 
 @dataclass(frozen=True)
@@ -29,24 +73,42 @@ class CrossAttention:
         return self.block, self.number, self.transformer
 
 
-def family_of(model: ModelPatcher) -> str:
-    """The model's family by name. Raises ValueError for what DETEX does not work on."""
+def family_of(model: ModelPatcher) -> Family:
+    """The model's family, inpainting models included. Raises ValueError for all that DETEX does not
+    work on.
+    """
     config = model.model.model_config
-    unet = config.unet_config
-    kind = type(config)  # exactly: subclasses are image-conditioned variants
-    if unet.get("in_channels", 4) != 4:
+    family = KINDS.get(type(config))  # exactly: subclasses are made for other inputs
+    if family is None:
+        raise ValueError(
+            f"DETEX works on {WORKING} models; the MODEL wired here is of kind "
+            f"{type(config).__name__}. Load such a checkpoint with Load Checkpoint."
+        )
+    small = config.unet_config["model_channels"] != 320
+    return DEMO if family is SD1 and small else family
+
+
+def check_text_to_image(model: ModelPatcher) -> None:
+    """Raise ValueError for models that a concept may be applied to but not trained on."""
+    family = family_of(model)
+    if model.model.model_config.unet_config.get("in_channels", 4) != 4:
         raise ValueError(
             "The MODEL wired here is an inpainting or image-conditioned model. Train the concept "
-            f"on a plain {SD1} or {SD2} checkpoint."
+            f"on a plain {family} checkpoint; what it learns there can be applied here."
         )
-    if kind in (comfy.supported_models.SD15, DemoSD15):
-        return SD1 if unet["model_channels"] == 320 else DEMO
-    if kind is comfy.supported_models.SD20:
-        return SD2
-    raise ValueError(
-        f"DETEX works on {SD1} and {SD2} models; the MODEL wired here is of kind "
-        f"{kind.__name__}. Load such a checkpoint with Load Checkpoint."
-    )
+
+
+def check_schedule(model: ModelPatcher) -> None:
+    """Raise ValueError unless the UNet answers with noise or v at Stable Diffusion's timesteps."""
+    sampling: Any = model.get_model_object("model_sampling")
+    answers = type(sampling).calculate_denoised in KNOWN_ANSWERS
+    steps = torch.arange(len(sampling.sigmas))
+    if not answers or not torch.equal(sampling.timestep(sampling.sigmas).long().cpu(), steps):
+        raise ValueError(
+            "The MODEL wired here has another noise schedule than Stable Diffusion's, as EDM and "
+            "LCM models have, or a sampling patch that gives it one. Train on a plain "
+            f"{family_of(model)} checkpoint, without Model Sampling nodes before DETEX Train."
+        )
 
 
 def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
@@ -61,7 +123,7 @@ def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
 
 
 def is_v_prediction(model: ModelPatcher) -> bool:
-    return isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
+    return isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
 
 
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
@@ -104,7 +166,7 @@ def fingerprint(model: ModelPatcher) -> str:
     return digest.hexdigest()[:16]
 
 
-def hash_tensor(digest, tensor: torch.Tensor | None) -> None:
+def hash_tensor(digest, tensor: Tensor | None) -> None:
     """Add a tensor's type, shape and bytes to a hash."""
     if tensor is None:
         digest.update(b"none")
@@ -114,7 +176,7 @@ def hash_tensor(digest, tensor: torch.Tensor | None) -> None:
     digest.update(plain.view(torch.uint8).numpy())
 
 
-def base_weight(model: ModelPatcher, key: str) -> torch.Tensor:
+def base_weight(model: ModelPatcher, key: str) -> Tensor:
     """A weight as the checkpoint has it, whether or not ComfyUI has patched it by now."""
     if key in model.backup:
         return model.backup[key].weight

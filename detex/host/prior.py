@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..pictures import as_image, as_picture
 from . import paths
-from .families import base_weight, family_of, fingerprint, hash_tensor
+from .families import base_weight, check_text_to_image, fingerprint, hash_tensor
 
 log = logging.getLogger("detex")
 FOLDER = "detex_prior"  # below ComfyUI's output folder
@@ -128,7 +128,7 @@ def prior_pictures(
     Each batch is on disk before the next one starts: a cancel or crash loses one batch.
     -> the pictures, their folder, how many were made.
     """
-    family_of(model)
+    check_text_to_image(model)
     folder = prior_folder(model, clip, vae, config)
     found = [read_picture(picture_path(folder, k), config.resolution) for k in range(count)]
     pictures: dict[int, Tensor] = {k: p for k, p in enumerate(found) if p is not None}

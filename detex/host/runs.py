@@ -47,7 +47,7 @@ def runs_folder() -> Path:
 
 def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> str:
     """A hash of photos, masks, prior latents, words, settings but for `steps`, and every weight of
-    the private UNet and text tower, LoRAs and clip skip included.
+    the private UNet and text towers, LoRAs and clip skip included.
     """
     subject, settings = method.subject, as_json(method.train_config, method.config)
     del settings["steps"]
@@ -63,7 +63,7 @@ def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> s
     tensors = [subject.features, subject.latents, subject.blanked, subject.masks, subject.valid]
     for tensor in (*tensors, method.prior_latents, denoiser.sigmas):
         hash_tensor(digest, tensor)
-    for module in (denoiser.unet, text.tower):
+    for module in (denoiser.unet, *(tower.model for tower in text.towers)):
         hash_weights(digest, module)
     return digest.hexdigest()[:24]
 

@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from latent_preview import Latent2RGBPreviewer
 from torch import Tensor
 
+from ..condition import Condition, joined
 from .denoiser import ComfyDenoiser
 
 STEPS, CFG = 10, 5.0
@@ -22,18 +23,18 @@ Decode = Callable[[Tensor], Tensor | None]
 
 @torch.no_grad()
 def sample(
-    denoiser: ComfyDenoiser, conds: Mapping[str, Tensor], shape: tuple[int, ...], seed: int
+    denoiser: ComfyDenoiser, conds: Mapping[str, Condition], shape: tuple[int, ...], seed: int
 ) -> Tensor:
     """Latents [n, 4, h, w], as the UNet reads them, of n prompts from the same noise.
 
-    conds: [1, T, C] by caption, "" of the empty prompt beside the n others; shape (4, h, w).
+    conds: by caption, one prompt each, "" the empty one beside the n others; shape (4, h, w).
     Sampler, sigmas and their arithmetic are ComfyUI's; the UNet is asked directly, so that nothing
     is loaded, unloaded or patched in the middle of a training, and no shared generator is touched.
     """
     model = denoiser.sampling
     sigmas = comfy.samplers.calculate_sigmas(model, SCHEDULER, STEPS).to(denoiser.device)
-    wanted = torch.cat([cond for caption, cond in conds.items() if caption])
-    both = torch.cat([wanted, conds[""].expand(len(wanted), -1, -1)])
+    wanted = joined(*(cond for caption, cond in conds.items() if caption))
+    both = joined(wanted, conds[""].expand(len(wanted)))
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     noise = noise.to(denoiser.device).repeat(len(wanted), 1, 1, 1)
 

@@ -16,7 +16,8 @@ from ..trainer import Watcher, train
 from .denoiser import ComfyDenoiser, training_session
 from .families import check_latent_scale, family_of, fingerprint, is_v_prediction, unet_layout
 from .runs import Keeper, Losses
-from .text import ComfyTextEncoder, tower_of
+from .text import ComfyTextEncoder
+from .towers import split_word, tower_of
 
 
 def train_concept(
@@ -80,24 +81,24 @@ def learn(
     before = attention_overlap(method, denoiser)
     history = train(method, denoiser, method.train_config, watchers)
     overlap = {"before": before, "after": attention_overlap(method, denoiser)}
-    concept = make_concept(method, denoiser.patcher, tower_of(text.clip))
+    concept = make_concept(method, denoiser.patcher, text.clip)
     report = {"losses": first_and_last(history), "overlap": overlap}
     return replace(concept, report=report), history
 
 
-def make_concept(method: Detex, model: ModelPatcher, tower: str) -> Concept:
-    """What the method has learned on the private copy `model`."""
-    subject = method.subject
+def make_concept(method: Detex, model: ModelPatcher, clip: comfy.sd.CLIP) -> Concept:
+    """What the method has learned on the private copies `model` and `clip`."""
+    subject, words = method.subject, method.words.export()
     return Concept(
-        words={name: {tower: vector} for name, vector in method.words.export().items()},
+        words={name: split_word(clip, name, vector) for name, vector in words.items()},
         deltas=method.deltas.export(),
         class_word=subject.class_word,
         attribute=subject.attribute,
         method=method.config.method,
         base=BaseModel(
-            family=family_of(model),
+            family=family_of(model).name,
             fingerprint=fingerprint(model),
-            tower=tower,
+            tower=tower_of(clip),
             v_prediction=is_v_prediction(model),
             unet=unet_layout(model),
         ),
@@ -128,4 +129,5 @@ def scaled_subject(subject: Subject, scale: Callable[[Tensor], Tensor]) -> Subje
         blanked=scale(subject.blanked.clone()),
         masks=subject.masks.clone(),
         valid=subject.valid.clone(),
+        sizes=subject.sizes.clone(),
     )

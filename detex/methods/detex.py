@@ -5,16 +5,17 @@ a prompt without [B]. Cross-attention loss (3.4): [P] attends to the subject, [B
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..attention import AttentionTap
+from ..condition import Condition, joined, whole_picture
 from ..config import DetexConfig, TrainConfig
 from ..embeddings import RARE_ROWS, WordAnchors, Words
 from ..interfaces import Denoiser, TextEncoder
-from ..kv import KVDeltas
+from ..kv import make_deltas
 from ..losses import attention_loss, diffusion_loss, map_loss
 from ..metrics import half_maximum_iou
 from ..noise import add_noise
@@ -31,6 +32,7 @@ class Batch:
     latents: Tensor  # [B + R, 4, h, w]
     masks: Tensor  # [B, h, w]
     valid: Tensor  # [B + R, h, w]
+    sizes: Tensor  # [B + R, 6]
     prompts: tuple[PromptTokens, ...]  # of the photos
 
     @property
@@ -55,6 +57,7 @@ class Batch:
                     latents=self.latents[rows],
                     masks=self.masks[photos],
                     valid=self.valid[rows],
+                    sizes=self.sizes[rows],
                     prompts=tuple(self.prompts[i] for i in photos.tolist()),
                 ),
             )
@@ -75,7 +78,8 @@ class Detex:
         self.subject, self.config, self.train_config, self.text = subject, config, train, text
         self.device = denoiser.device
         self.prior_latents = prior_latents if config.prior_weight else None
-        self.deltas = KVDeltas(denoiser.kv_shapes, self.device)
+        rank, rank_rng = train.rank or denoiser.rank, torch.Generator().manual_seed(train.seed + 4)
+        self.deltas = make_deltas(denoiser.kv_shapes, rank, rank_rng, self.device)
         anchors = WordAnchors(
             {role: text.embedding_row(row) for role, row in RARE_ROWS.items()}, text.embedding_rms()
         )
@@ -97,7 +101,7 @@ class Detex:
         self.modules = {"deltas": self.deltas, "words": self.words}
         self.generators = {"photos": self.photo_rng, "gamma": self.gamma_rng}
         self._prompts: dict[str, PromptTokens] = {}
-        self._prior_cond: Tensor | None = None
+        self._prior_cond: Condition | None = None
 
     def parameter_groups(self) -> list[dict]:
         """The optimiser's groups, each with its rate; what has none is frozen."""
@@ -123,7 +127,7 @@ class Detex:
         blanked = torch.rand(size, generator=self.gamma_rng) < self.config.gamma
         picked = subject.latents[photos, copies], subject.blanked[photos, copies]
         latents = torch.where(blanked[:, None, None, None], picked[1], picked[0])
-        masks = subject.masks[photos, copies]
+        masks, sizes = subject.masks[photos, copies], subject.sizes[photos, copies]
         valid = torch.where(
             blanked[:, None, None], torch.ones_like(masks), subject.valid[photos, copies]
         )
@@ -131,24 +135,30 @@ class Detex:
             chosen = torch.randint(len(self.prior_latents), (size,), generator=self.photo_rng)
             latents = torch.cat([latents, self.prior_latents[chosen]])
             valid = torch.cat([valid, torch.ones_like(valid)])
+            side = subject.resolution
+            sizes = torch.cat([sizes, whole_picture(size, side, side)])
         prompts = tuple(
             self.prompt(subject.prefixes[int(i)][int(k)], blanked=bool(b))
             for b, i, k in zip(blanked, photos, copies, strict=True)
         )
-        tensors = (t.to(self.device) for t in (photos, blanked, latents, masks, valid))
+        tensors = (t.to(self.device) for t in (photos, blanked, latents, masks, valid, sizes))
         return Batch(*tensors, prompts=prompts)
 
-    def cond(self, batch: Batch) -> Tensor:
-        """Text context [B + R, T, C], the learned words in place."""
+    def cond(self, batch: Batch) -> Condition:
+        """B + R conditions, the learned words in place."""
         cond = self.text.encode(batch.prompts, self.words.of_photos(batch.photos))
         prior = len(batch.latents) - batch.count
-        if not prior:
-            return cond
+        if prior:
+            cond = joined(cond, self.prior_cond().expand(prior))
+        return replace(cond, sizes=batch.sizes)
+
+    def prior_cond(self) -> Condition:
+        """That of the class alone."""
         if self._prior_cond is None:  # frozen tower, no learned word: the same every step
             caption = training_prompt(self.subject.class_word, self.subject.attribute, ())
             with torch.no_grad():
                 self._prior_cond = self.text.encode([self.text.tokenize(caption)], [{}])
-        return torch.cat([cond, self._prior_cond.expand(prior, -1, -1)])
+        return self._prior_cond
 
     def tap(self, batch: Batch) -> AttentionTap | None:
         """The maps that the attention loss needs: half the latent side, photos only."""
@@ -185,8 +195,8 @@ class Detex:
         return attention_loss(pose, torch.where(batch.blanked, 0.0, background))
 
     @torch.no_grad()
-    def preview_conds(self) -> dict[str, Tensor]:
-        """Prompts that show how far the words have come: caption -> [1, T, C]; "" is the empty one.
+    def preview_conds(self) -> dict[str, Condition]:
+        """Prompts that show how far the words have come, by caption; "" is the empty one.
 
         [V] alone; and with the words of photo 1, where photos have words.
         """
@@ -238,6 +248,7 @@ def attention_overlap(method: Detex, denoiser: Denoiser) -> dict[str, float]:
     inside = (latent_grid(masks, grid) > 0.5).to(method.device)
     prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
     cond = method.text.encode(prompts, method.words.of_photos(photos.to(method.device)))
+    cond = replace(cond, sizes=subject.sizes[:, 0].to(method.device))
     scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
     with denoiser.with_deltas(method.deltas, detach_start_token=False):
         for part in (0.25, 0.5):

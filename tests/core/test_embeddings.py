@@ -24,7 +24,7 @@ def features(count: int = PHOTOS, size: int = 12) -> Tensor:
 
 def anchors() -> WordAnchors:
     rows = 0.014 * torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
-    return WordAnchors(dict(zip("VPB", rows, strict=True)), RMS)
+    return WordAnchors(dict(zip("VPB", rows, strict=True)), torch.full((WIDTH,), RMS))
 
 
 def words(attributes: Attributes, **settings) -> Words:
@@ -51,7 +51,7 @@ def one_adam_step(made: Words, photos: Tensor) -> dict[str, Tensor]:
 def mapper(*, plain: bool, size: int) -> AttributeMapper:
     unit = unit_features(features(size=size), center=False)
     generator = torch.Generator().manual_seed(3)
-    return AttributeMapper(unit, torch.ones(size), RMS, generator, plain=plain)
+    return AttributeMapper(unit, torch.ones(size), torch.full((size,), RMS), generator, plain=plain)
 
 
 def test_plain_mapper_at_768_has_the_papers_size():

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detex_pack.detex.concept import Concept
-from detex_pack.detex.host.text import check_in_place, compose, marked_tokens
+from detex_pack.detex.host.text import compose, marked_tokens
 from detex_pack.nodes.compose import ComposePrompt
 
 WORDS = ("V", "P1", "P2", "P3", "B1", "B2", "B3")
@@ -85,8 +85,9 @@ def test_word_beyond_77_tokens_lands_in_the_second_chunk(
     text = "very " * 80 + "[V] ball"
     cond = encoded(clip, text, vectors)
     assert cond.shape == (1, 154, tiny.WIDTH)
-    _, places = marked_tokens(clip, text)
-    assert places == [(1, 6, "V")]  # 75 words in the first chunk; start and 5 more before it
+    assert marked_tokens(clip, text)["l"].places == [
+        (1, 6, "V")
+    ]  # 75 words in the first chunk; start and 5 more before it
     other = encoded(clip, text, vectors | {"V": vectors["P1"]})
     assert torch.equal(cond[:, :83], other[:, :83])
     assert not torch.allclose(cond[:, 83], other[:, 83], atol=1e-5)
@@ -115,11 +116,6 @@ def test_vector_of_another_width_is_an_error_not_a_log_line(
 ):
     with pytest.raises(ValueError, match=r"word \[V\] has 7 numbers, but this CLIP reads 32"):
         compose(clip, "a [V] ball", vectors | {"V": torch.zeros(7)})
-
-
-def test_place_without_a_vector_is_an_error(clip: comfy.sd.CLIP):
-    with pytest.raises(ValueError, match=r"word \[V\] is missing"):
-        check_in_place(clip, [[(49406, 1.0), (320, 1.0)]], [(0, 1, "V")])
 
 
 def test_placeholder_glued_to_a_stock_embedding_is_not_swallowed(

@@ -26,8 +26,9 @@ def session(model: ModelPatcher, clip: comfy.sd.CLIP) -> Iterator[tuple]:
 
 def plain_text_features(text, ids: tuple[int, ...], vector: Tensor | None) -> Tensor:
     """SD 1.x's text tower in a few lines: the learned row replaces token 4."""
-    model = text.text_model
-    hidden = text.table.weight[torch.tensor(ids)][None]
+    (tower,) = text.towers
+    model = tower.text_model
+    hidden = tower.table.weight[torch.tensor(ids)][None]
     if vector is not None:
         hidden = torch.cat([hidden[:, :4], vector[None, None], hidden[:, 5:]], dim=1)
     hidden = hidden + model.embeddings.position_embedding.weight
@@ -60,9 +61,10 @@ def plain_custom_diffusion_step(
     spread = denoiser.sigmas[timesteps].view(-1, 1, 1, 1) * signal
     noisy = signal * latents + spread * noise
 
-    word = nn.Parameter(text.table.weight[42170].clone())
+    word = nn.Parameter(text.towers[0].table.weight[42170].clone())
     deltas = {n: nn.Parameter(torch.zeros(shape)) for n, shape in denoiser.kv_shapes.items()}
-    marked, plain = text.tokenize("photo of a [V] ball").ids, text.tokenize("photo of a ball").ids
+    texts = "photo of a [V] ball", "photo of a ball"
+    marked, plain = (text.tokenize(caption).ids[0] for caption in texts)
     photo_cond = plain_text_features(text, marked, word).expand(size, -1, -1)
     prior_cond = plain_text_features(text, plain, None).detach().expand(size, -1, -1)
 

@@ -83,7 +83,8 @@ def test_direct_call_is_the_answer_behind_comfyuis_apply_model(
     sigmas = denoiser.sigmas[timesteps]
     spread = sigmas.view(-1, 1, 1, 1)
     with torch.no_grad():
-        ours = denoiser.predict(add_noise(latents, noise, sigmas), timesteps.float(), cond, None)
+        noisy = add_noise(latents, noise, sigmas)
+        ours = denoiser.predict(noisy, timesteps.float(), tiny.condition(cond), None)
         noisy = latents + spread * noise
         denoised = model.model.apply_model(noisy, sigmas, c_crossattn=cond)
     torch.testing.assert_close(noisy - spread * ours, denoised, atol=1e-4, rtol=1e-4)
@@ -91,7 +92,7 @@ def test_direct_call_is_the_answer_behind_comfyuis_apply_model(
 
 def predict(denoiser: ComfyDenoiser, cond: Tensor, tap: AttentionTap | None) -> Tensor:
     latents, _, timesteps, _ = inputs(len(cond))
-    return denoiser.predict(latents, timesteps.float(), cond, tap)
+    return denoiser.predict(latents, timesteps.float(), tiny.condition(cond), tap)
 
 
 @torch.no_grad()
@@ -297,7 +298,7 @@ def test_quantised_model_is_refused():
     layer.weight = torch.nn.Parameter(
         layer.weight.data.to(torch.float8_e4m3fn), requires_grad=False
     )
-    with pytest.raises(ValueError, match=r"MODEL is quantised.*fp16 or fp32 checkpoint"):
+    with pytest.raises(ValueError, match=r"MODEL is quantised.*fp16, bf16 or fp32"):
         check_copyable(model, "MODEL")
 
 

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 
+import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
 import pytest
 import tiny
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
 from detex_pack.detex.host.export import kohya_names
 from detex_pack.detex.host.families import (
     DEMO,
     SD1,
     SD2,
+    SDXL,
+    Family,
+    check_schedule,
+    check_text_to_image,
     cross_attentions,
     family_of,
     fingerprint,
@@ -27,6 +33,7 @@ def patcher_of(config) -> ModelPatcher:
     """A MODEL of this configuration without weights in memory."""
     with torch.device("meta"):
         model = config.get_model({}, "", torch.device("meta"))
+    model.model_sampling = comfy.model_base.model_sampling(config, model.model_type)
     return ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
 
 
@@ -48,18 +55,100 @@ def test_sd20_is_stable_diffusion_2():
     assert family_of(tiny.tiny_model(comfy.supported_models.SD20)) == SD2
 
 
-def test_inpainting_model_is_refused():
-    with pytest.raises(ValueError, match="is an inpainting or image-conditioned model. Train"):
-        family_of(sd15(in_channels=9))
-
-
-def test_sdxl_is_refused_by_name():
-    config = comfy.supported_models.SDXL(
-        {**tiny.UNET, "adm_in_channels": 2816, "model_channels": 64, "num_classes": "sequential"}
-    )
+def of_kind(kind: type, model_type: object = None, **unet) -> ModelPatcher:
+    """A MODEL of one of ComfyUI's kinds, at the size of tiny.py's, without weights in memory."""
+    config = kind({**tiny.UNETS.get(kind, tiny.UNET), **unet})
     config.set_inference_dtype(torch.float32, None)
-    with pytest.raises(ValueError, match="MODEL wired here is .*SDXL. Load such a checkpoint"):
-        family_of(patcher_of(config))
+    if model_type is not None:
+        config.model_type = lambda state_dict, prefix="": model_type
+    return patcher_of(config)
+
+
+INPAINTING = [
+    (comfy.supported_models.SD15, DEMO),
+    (comfy.supported_models.SD20, SD2),
+    (comfy.supported_models.SDXL, SDXL),
+]
+
+
+@pytest.mark.parametrize(("kind", "family"), INPAINTING, ids=["1.x", "2.x", "XL"])
+def test_inpainting_model_is_of_its_bases_family_but_not_trained_on(kind: type, family: Family):
+    model = of_kind(kind, in_channels=9)
+    assert family_of(model) == family
+    with pytest.raises(ValueError, match=f"is an inpainting .* on a plain {family} checkpoint"):
+        check_text_to_image(model)
+
+
+@pytest.mark.parametrize(("kind", "_family"), INPAINTING, ids=["1.x", "2.x", "XL"])
+def test_plain_model_is_trained_on(kind: type, _family: Family):
+    model = of_kind(kind)
+    check_text_to_image(model)
+    check_schedule(model)
+
+
+def test_sdxl_is_stable_diffusion_xl():
+    assert family_of(of_kind(comfy.supported_models.SDXL)) == SDXL
+
+
+def flux() -> ModelPatcher:
+    unet = {"image_model": "flux", "in_channels": 16, "vec_in_dim": 8, "context_in_dim": 8}
+    unet |= {"hidden_size": 16, "mlp_ratio": 4.0, "num_heads": 2, "depth": 1, "out_channels": 16}
+    unet |= {"depth_single_blocks": 1, "axes_dim": [2, 2, 4], "theta": 10, "patch_size": 2}
+    unet |= {"qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
+    return patcher_of(comfy.supported_models.Flux(unet))
+
+
+def stable_diffusion_3() -> ModelPatcher:
+    unet = {"in_channels": 16, "depth": 1, "patch_size": 2, "pos_embed_scaling_factor": None}
+    unet |= {"adm_in_channels": 16, "input_size": None, "pos_embed_max_size": 8}
+    unet |= {"context_embedder_config": CONTEXT, "num_patches": 64}
+    return patcher_of(comfy.supported_models.SD3(unet))
+
+
+CONTEXT = {
+    "target": "torch.nn.Linear",
+    "params": {"in_features": 32, "out_features": 64},
+}
+
+
+def video() -> ModelPatcher:
+    kind = comfy.supported_models.SVD_img2vid
+    return of_kind(kind, in_channels=8, adm_in_channels=768, num_classes="sequential")
+
+
+def refiner() -> ModelPatcher:
+    kind = comfy.supported_models.SDXLRefiner
+    return of_kind(kind, adm_in_channels=2560, num_classes="sequential")
+
+
+@pytest.mark.parametrize("other", [flux, stable_diffusion_3, video, refiner])
+def test_other_kinds_are_refused_in_a_sentence_that_names_what_works(other: Callable):
+    model = other()
+    works = "Stable Diffusion 1.x, Stable Diffusion 2.x and Stable Diffusion XL models"
+    kind = type(model.model.model_config).__name__
+    with pytest.raises(ValueError, match=f"DETEX works on {works}; the MODEL .* is of kind {kind}"):
+        check_text_to_image(model)
+
+
+@pytest.mark.parametrize("kind", ["EDM", "V_PREDICTION_EDM"])
+def test_model_of_another_noise_schedule_is_not_trained_on(kind: str):
+    model = of_kind(comfy.supported_models.SDXL, comfy.model_base.ModelType[kind])
+    with pytest.raises(ValueError, match="has another noise schedule than Stable Diffusion's"):
+        check_schedule(model)
+
+
+def test_lcm_patch_is_not_trained_on():
+    (patched,) = ModelSamplingDiscrete().patch(of_kind(comfy.supported_models.SD20), "lcm", False)
+    with pytest.raises(ValueError, match="without Model Sampling nodes before DETEX Train"):
+        check_schedule(patched)
+
+
+@pytest.mark.parametrize("zsnr", [False, True])
+def test_v_prediction_patch_is_trained_on(zsnr: bool):
+    plain = of_kind(comfy.supported_models.SD20)
+    (patched,) = ModelSamplingDiscrete().patch(plain, "v_prediction", zsnr)
+    check_schedule(patched)
+    assert is_v_prediction(patched)
 
 
 @pytest.mark.parametrize("v_prediction", [False, True])

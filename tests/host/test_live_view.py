@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import comfy.utils
 import pytest
+import tiny
 import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
 from detex_pack.detex.concept import Concept, concept_bytes
+from detex_pack.detex.condition import Condition
 from detex_pack.detex.config import DetexConfig
 from detex_pack.detex.host import progress, sampling
 from detex_pack.detex.host.images import latent_decoder
@@ -126,11 +128,12 @@ def test_sampler_recovers_a_known_picture_from_noise(model: ModelPatcher):
         sampling = model.get_model_object("model_sampling")
         x0 = torch.linspace(-1, 1, 4 * 8 * 8).view(1, 4, 8, 8)
 
-        def predict(self, scaled: Tensor, timesteps: Tensor, cond: Tensor, tap: None) -> Tensor:
+        def predict(self, scaled: Tensor, timesteps: Tensor, cond: Condition, tap: None) -> Tensor:
             sigma = self.sampling.sigma(timesteps).view(-1, 1, 1, 1)
             return (scaled * (sigma**2 + 1).sqrt() - self.x0) / sigma
 
-    conds = {"": torch.zeros(1, 77, 4), "[V]": torch.ones(1, 77, 4)}
+    texts = {"": torch.zeros(1, 77, 4), "[V]": torch.ones(1, 77, 4)}
+    conds = {caption: tiny.condition(text) for caption, text in texts.items()}
     found = sampling.sample(Oracle(), conds, (4, 8, 8), seed=0)
     torch.testing.assert_close(found, Oracle.x0, atol=1e-3, rtol=0)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import comfy.sd
 import nodes
 import pytest
+import tiny
 import torch
 from comfy.model_patcher import ModelPatcher
 from test_deltas import assert_same, sampled_kv
-from test_text import sd2_clip
 
 from detex_pack.detex.concept import Concept, load_concept
 from detex_pack.detex.config import DetexConfig
@@ -113,7 +113,7 @@ def test_node_says_which_word_is_whose(clip: comfy.sd.CLIP, concept: Concept, ot
 
 def test_clip_of_another_family_is_refused(concept: Concept, other: Concept):
     with pytest.raises(ValueError, match=r'words belong to the text encoder of .* kind \("h"\)'):
-        MergeConcepts.execute(sd2_clip(), concept_1=concept, concept_2=other)
+        MergeConcepts.execute(tiny.tiny_sd2_clip(), concept_1=concept, concept_2=other)
 
 
 def test_one_wired_concept_is_refused(clip: comfy.sd.CLIP, concept: Concept):

@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import comfy.sd
-import comfy.sd1_clip
-import comfy.sdxl_clip
 import comfy.supported_models_base
-import comfy.text_encoders.sd2_clip
+import comfy.text_encoders.sd3_clip
 import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detex_pack.detex.host.text import MARKERS, ComfyTextEncoder, tower_of, word_positions
+from detex_pack.detex.host.text import MARKERS, ComfyTextEncoder, word_positions
+from detex_pack.detex.host.towers import tower_of
 from detex_pack.detex.prompt import PromptTokens, training_prompt
 
 TEXTS = ("", "photo of a dog", "a [ball], by the sea: 50% off! " + "very " * 40 + "far")
@@ -21,24 +20,15 @@ Y = training_prompt("dog", "pose", {"V", "P", "B"})
 Y_BLANKED = training_prompt("dog", "pose", {"V", "P"})
 
 
-def sd2_clip() -> comfy.sd.CLIP:
-    """SD 2.x's tower "h" with three small layers: pads with 0 and stops before its last layer."""
-    module = comfy.text_encoders.sd2_clip
-    target = comfy.supported_models_base.ClipTarget(module.SD2Tokenizer, module.SD2ClipModel)
-    config = {**tiny.TEXT["clip_l_model_config"], "num_hidden_layers": 3}
-    options = {"clip_h_model_config": config, "dtype": torch.float32}
-    clip = comfy.sd.CLIP(target, model_options=options, disable_dynamic=True)
-    tiny.seeded(clip.cond_stage_model, 6)
-    return clip
-
-
 @pytest.fixture(
-    scope="module", params=["SD 1.x", "SD 1.x clip skip", "SD 2.x", "SD 2.x last layer"]
+    scope="module",
+    params=["SD 1.x", "SD 1.x clip skip", "SD 2.x", "SD 2.x last layer", "SDXL", "SDXL clip skip"],
 )
 def any_clip(request: pytest.FixtureRequest, clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
-    chosen = sd2_clip() if "2.x" in request.param else clip.clone()
+    made = {"2.x": tiny.tiny_sd2_clip, "XL": tiny.tiny_sdxl_clip}
+    chosen = next((make() for name, make in made.items() if name in request.param), clip.clone())
     if "skip" in request.param:
-        chosen.clip_layer(-2)
+        chosen.clip_layer(-3 if "XL" in request.param else -2)
     if "last layer" in request.param:
         chosen.clip_layer(-1)
     return chosen
@@ -48,7 +38,17 @@ def any_clip(request: pytest.FixtureRequest, clip: comfy.sd.CLIP) -> comfy.sd.CL
 def test_our_encode_equals_comfyuis(any_clip: comfy.sd.CLIP, text: str):
     encoder = ComfyTextEncoder(any_clip)
     host = any_clip.encode_from_tokens(any_clip.tokenize(text))
-    ours = encoder.encode([encoder.tokenize(text)], [{}])
+    ours = encoder.encode([encoder.tokenize(text)], [{}]).context
+    torch.testing.assert_close(ours, host, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["empty", "short", "long"])
+def test_our_pooled_prompt_of_sdxl_equals_comfyuis(text: str):
+    clip = tiny.tiny_sdxl_clip()
+    encoder = ComfyTextEncoder(clip)
+    _, host = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+    ours = encoder.encode([encoder.tokenize(text)], [{}]).pooled
+    assert ours.shape == (1, tiny.WIDTHS["g"])
     torch.testing.assert_close(ours, host, atol=1e-5, rtol=0)
 
 
@@ -56,7 +56,7 @@ def test_clip_skip_changes_the_encode(clip: comfy.sd.CLIP):
     skipping = clip.clone()
     skipping.clip_layer(-2)
     prompt = ComfyTextEncoder(clip).tokenize("photo of a dog")
-    first, second = (ComfyTextEncoder(c).encode([prompt], [{}]) for c in (clip, skipping))
+    first, second = (ComfyTextEncoder(c).encode([prompt], [{}]).context for c in (clip, skipping))
     assert not torch.allclose(first, second, atol=1e-2)
 
 
@@ -66,7 +66,7 @@ def test_learned_word_equals_comfyuis_embedding_file(tmp_path: Path):
     clip = tiny.tiny_clip([str(tmp_path)])
     host = clip.encode_from_tokens(clip.tokenize("photo of a embedding:word dog"))
     encoder = ComfyTextEncoder(clip)
-    ours = encoder.encode([encoder.tokenize("photo of a [V] dog")], [{"V": vector[0]}])
+    ours = encoder.encode([encoder.tokenize("photo of a [V] dog")], [{"V": vector[0]}]).context
     torch.testing.assert_close(ours, host, atol=1e-5, rtol=0)
 
 
@@ -105,8 +105,8 @@ def test_class_word_of_several_tokens_shifts_what_follows(
 def test_tokens_around_a_word_are_those_of_the_plain_caption(clip: comfy.sd.CLIP):
     encoder = ComfyTextEncoder(clip)
     marked, plain = (
-        encoder.tokenize("photo of a [V] dog").ids,
-        encoder.tokenize("photo of a dog").ids,
+        encoder.tokenize("photo of a [V] dog").ids[0],
+        encoder.tokenize("photo of a dog").ids[0],
     )
     assert marked[:4] + marked[5:7] == plain[:6]
 
@@ -141,7 +141,7 @@ def test_features_up_to_the_attribute_word_are_the_same_with_and_without_backgro
 ):
     encoder = ComfyTextEncoder(clip)
     full, blanked = (
-        encoder.encode([encoder.tokenize(text)], [vectors()]) for text in (Y, Y_BLANKED)
+        encoder.encode([encoder.tokenize(text)], [vectors()]).context for text in (Y, Y_BLANKED)
     )
     assert torch.equal(full[:, :9], blanked[:, :9])  # the tower is causal
     assert not torch.allclose(full[:, 9:], blanked[:, 9:], atol=1e-3)
@@ -150,7 +150,8 @@ def test_features_up_to_the_attribute_word_are_the_same_with_and_without_backgro
 def test_subject_word_does_not_see_the_pose_word(clip: comfy.sd.CLIP):
     encoder = ComfyTextEncoder(clip)
     prompt = encoder.tokenize(Y)
-    cond = encoder.encode([prompt, prompt], [vectors(), vectors() | {"P": vectors(1)["P"]}])
+    both = [vectors(), vectors() | {"P": vectors(1)["P"]}]
+    cond = encoder.encode([prompt, prompt], both).context
     assert torch.equal(cond[0, :7], cond[1, :7])
     assert not torch.allclose(cond[0, 7], cond[1, 7], atol=1e-4)
 
@@ -158,8 +159,8 @@ def test_subject_word_does_not_see_the_pose_word(clip: comfy.sd.CLIP):
 def test_each_sample_gets_its_own_words(clip: comfy.sd.CLIP):
     encoder = ComfyTextEncoder(clip)
     prompts = [encoder.tokenize(Y), encoder.tokenize(Y_BLANKED)]
-    both = encoder.encode(prompts, [vectors(0), vectors(1)])
-    alone = encoder.encode(prompts[1:], [vectors(1)])
+    both = encoder.encode(prompts, [vectors(0), vectors(1)]).context
+    alone = encoder.encode(prompts[1:], [vectors(1)]).context
     torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=0)
 
 
@@ -167,34 +168,35 @@ def test_each_sample_gets_its_own_words(clip: comfy.sd.CLIP):
 def test_gradient_reaches_every_learned_word(clip: comfy.sd.CLIP, word: str):
     encoder = ComfyTextEncoder(clip)
     live = {name: vector.requires_grad_() for name, vector in vectors().items()}
-    encoder.encode([encoder.tokenize(Y)], [live]).square().sum().backward()
+    encoder.encode([encoder.tokenize(Y)], [live]).context.square().sum().backward()
     assert live[word].grad.abs().max() > 0
 
 
 def test_row_of_the_token_table_is_a_copy(clip: comfy.sd.CLIP):
     encoder = ComfyTextEncoder(clip)
     row = encoder.embedding_row(42170)
-    assert torch.equal(row, encoder.table.weight[42170])
+    table = encoder.towers[0].table.weight
+    assert torch.equal(row, table[42170])
     row.zero_()
-    assert encoder.table.weight[42170].any()
+    assert table[42170].any()
 
 
 def test_size_of_the_token_table_is_its_root_mean_square(clip: comfy.sd.CLIP):
-    assert ComfyTextEncoder(clip).embedding_rms() == pytest.approx(0.02, rel=0.01)  # as seeded
+    sizes = ComfyTextEncoder(clip).embedding_rms()
+    assert sizes.tolist() == pytest.approx([0.02] * tiny.WIDTH, rel=0.01)  # as seeded
 
 
 def test_tower_is_named_as_comfyui_names_it(clip: comfy.sd.CLIP):
-    assert (tower_of(clip), tower_of(sd2_clip())) == ("l", "h")
+    assert (tower_of(clip), tower_of(tiny.tiny_sd2_clip())) == ("l", "h")
 
 
-def test_clip_of_two_towers_is_refused_by_name():
-    target = comfy.supported_models_base.ClipTarget(
-        comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel
-    )
-    config = {**tiny.TEXT["clip_l_model_config"], "num_hidden_layers": 3}
-    options = {"clip_l_model_config": config, "clip_g_model_config": config}
+def test_clip_of_another_kind_is_refused_by_name():
+    sd3 = comfy.text_encoders.sd3_clip
+    kind = sd3.sd3_clip(clip_l=True, clip_g=False, t5=False)
+    target = comfy.supported_models_base.ClipTarget(sd3.SD3Tokenizer, kind)
+    options = {"clip_l_model_config": tiny.DEEP}
     clip = comfy.sd.CLIP(target, model_options=options, disable_dynamic=True)
-    with pytest.raises(ValueError, match="the one wired here is .*SDXLClipModel. Wire the CLIP"):
+    with pytest.raises(ValueError, match="2.x or XL; the one wired here is a SD3.*. Wire the CLIP"):
         tower_of(clip)
 
 

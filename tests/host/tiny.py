@@ -4,11 +4,16 @@ import comfy.clip_vision
 import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
+import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import comfy.text_encoders.sd2_clip
 import torch
 
+from detex_pack.detex.condition import Condition
+
 WIDTH = 32  # of the text tower and the UNet's context
+WIDTHS = {"l": WIDTH, "g": 40}  # of SDXL's two
 UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -28,6 +33,24 @@ UNET = {
     "use_temporal_attention": False,
     "legacy": False,
 }
+SD20_UNET = {**UNET, "model_channels": 64}  # heads of 64
+SDXL_UNET = {
+    **UNET,
+    "transformer_depth": [0, 2],
+    "transformer_depth_middle": 2,
+    "transformer_depth_output": [0, 0, 2, 2],
+    "context_dim": sum(WIDTHS.values()),
+    "num_heads": -1,
+    "num_head_channels": 32,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": WIDTHS["g"] + 6 * 256,
+}
+UNETS = {
+    comfy.supported_models.SD15: UNET,
+    comfy.supported_models.SD20: SD20_UNET,
+    comfy.supported_models.SDXL: SDXL_UNET,
+}
 TEXT = {
     "clip_l_model_config": {
         "hidden_size": WIDTH,
@@ -36,6 +59,15 @@ TEXT = {
         "num_attention_heads": 2,
         "num_positions": 77,
     }
+}
+DEEP = {**TEXT["clip_l_model_config"], "num_hidden_layers": 3}
+CLIP_OPTIONS = {
+    comfy.sd1_clip.SD1ClipModel: TEXT,
+    comfy.text_encoders.sd2_clip.SD2ClipModel: {"clip_h_model_config": DEEP},
+    comfy.sdxl_clip.SDXLClipModel: {
+        "clip_l_model_config": DEEP,
+        "clip_g_model_config": {**DEEP, "hidden_size": WIDTHS["g"]},
+    },
 }
 VAE_CONFIG = {
     "double_z": True,
@@ -77,8 +109,7 @@ def seeded(module: torch.nn.Module, seed: int) -> None:
 
 
 def tiny_model(family=comfy.supported_models.SD15, v_prediction=False, disable_dynamic=False):  # noqa: FBT002
-    wide = {"model_channels": 64} if family is comfy.supported_models.SD20 else {}  # heads of 64
-    config = family({**UNET, **wide})
+    config = family(dict(UNETS[family]))
     config.set_inference_dtype(torch.float32, None)
     if v_prediction:
         config.model_type = lambda state_dict, prefix="": comfy.model_base.ModelType.V_PREDICTION
@@ -96,20 +127,43 @@ def _again(build, *args, disable_dynamic=False):  # noqa: FBT002
 
 
 def tiny_clip(embedding_directory=None) -> comfy.sd.CLIP:
-    target = comfy.supported_models_base.ClipTarget(
-        comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel
-    )
-    options = {**TEXT, "dtype": torch.float32, "load_device": torch.device("cpu")}
+    return built_clip(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel, embedding_directory)
+
+
+def tiny_sd2_clip() -> comfy.sd.CLIP:
+    """SD 2.x's tower "h": pads with 0 and stops before its last layer."""
+    module = comfy.text_encoders.sd2_clip
+    return built_clip(module.SD2Tokenizer, module.SD2ClipModel)
+
+
+def tiny_sdxl_clip(embedding_directory=None) -> comfy.sd.CLIP:
+    """SDXL's towers "l" and "g", of different widths."""
+    module = comfy.sdxl_clip
+    return built_clip(module.SDXLTokenizer, module.SDXLClipModel, embedding_directory)
+
+
+def built_clip(tokenizer, model, embedding_directory=None) -> comfy.sd.CLIP:
+    target = comfy.supported_models_base.ClipTarget(tokenizer, model)
+    options = {**CLIP_OPTIONS[model], "dtype": torch.float32, "load_device": torch.device("cpu")}
     clip = comfy.sd.CLIP(
         target, embedding_directory=embedding_directory, model_options=options, disable_dynamic=True
     )
     seeded(clip.cond_stage_model, 2)
-    clip.patcher.cached_patcher_init = (_again, (_clip_patcher, embedding_directory))
+    for name, width in WIDTHS.items():  # embedding files are checked against it
+        if model is comfy.sdxl_clip.SDXLClipModel:
+            getattr(clip.tokenizer, f"clip_{name}").embedding_size = width
+    again = (_clip_patcher, tokenizer, model, embedding_directory)
+    clip.patcher.cached_patcher_init = (_again, again)
     return clip
 
 
-def _clip_patcher(embedding_directory):
-    return tiny_clip(embedding_directory).patcher
+def _clip_patcher(*args):
+    return built_clip(*args).patcher
+
+
+def condition(context: torch.Tensor) -> Condition:
+    """Text features [B, T, C] alone, as SD 1.x takes them."""
+    return Condition(context, context[:, 0, :0])
 
 
 def tiny_vae() -> comfy.sd.VAE:

@@ -1,0 +1,37 @@
+"""What a UNet is told beside the noisy latents."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The prompts of B pictures as features and, for Stable Diffusion XL, what it asks besides."""
+
+    context: Tensor  # [B, T, C] features of the tokens
+    pooled: Tensor  # [B, D] of the whole prompt; D is 0 where the UNet takes none
+    sizes: Tensor | None = None  # [B, 6] as `whole_picture` has them; None: of the latents' size
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def expand(self, count: int) -> "Condition":
+        """One prompt for `count` pictures."""
+        return Condition(self.context.expand(count, -1, -1), self.pooled.expand(count, -1))
+
+
+def joined(*conditions: Condition) -> Condition:
+    """Conditions without sizes, one after another."""
+    return Condition(
+        torch.cat([condition.context for condition in conditions]),
+        torch.cat([condition.pooled for condition in conditions]),
+    )
+
+
+def whole_picture(count: int, height: int, width: int) -> Tensor:
+    """[count, 6] pixels: height and width of the photo, top and left of the part that is shown,
+    height and width of the picture (SDXL, arXiv 2307.01952, section 2.2); here nothing is cut off.
+    """
+    return torch.tensor([[height, width, 0, 0, height, width]]).expand(count, -1)
