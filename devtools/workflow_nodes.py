@@ -9,12 +9,13 @@ from .pack_host import register_pack
 
 register_pack()
 
-from detex_pack.detex.render.api_prompt import ObjectInfo, is_widget, schema_inputs
+from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
 
 WIDTH, TEXT_WIDTH = 280, 360
 SEEDS = ("seed", "noise_seed")
 MUTED = 2  # a node's mode: it does not run
 
+ObjectInfo = dict[str, dict[str, Any]]  # the schema of every node, as /object_info gives it
 Slot = tuple[str, str, dict[str, Any]]  # name, type, options
 
 

@@ -15,7 +15,7 @@ from .workflow_nodes import Group, ObjectInfo, link
 INPUT_NODE, OUTPUT_NODE = -10, -20  # ids that the page gives the two ends of a subgraph
 LINE = 20  # height of one of their slots
 END_WIDTH, END_GAP = 130, 200
-LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+LINK: tuple[str, ...] = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 
 Entry = dict[str, Any]
 
@@ -54,7 +54,7 @@ def build_blueprint(blueprint: Blueprint, info: ObjectInfo) -> dict[str, Any]:
     inner = build(blueprint.rows, info)
     names = [node.name for row in blueprint.rows for group in row for node in group.nodes]
     nodes = dict(zip(names, inner["nodes"], strict=True))
-    links = [dict(zip(LINK, values, strict=True)) for values in inner["links"]]
+    links: list[Entry] = [dict(zip(LINK, values, strict=True)) for values in inner["links"]]
     inputs = [_input(blueprint, i, nodes, links) for i in range(len(blueprint.inputs))]
     outputs = [_output(blueprint, i, nodes, links) for i in range(len(blueprint.outputs))]
     right = max(left + width for left, _, width, _ in (g["bounding"] for g in inner["groups"]))
