@@ -42,6 +42,13 @@ def draw_arrow(pen: ImageDraw.ImageDraw, x: int, top: int, bottom: int) -> None:
     pen.polygon([(x - 26, bottom - 30), (x + 26, bottom - 30), (x, bottom)], fill=ARROW)
 
 
+def folded(sheets: Sequence[Image.Image]) -> Image.Image:
+    """The first sheet, twice as wide as it should be: its right half below its left one."""
+    (sheet, *_), middle = sheets, sheets[0].width // 2
+    halves = [sheet.crop((left, 0, left + middle, sheet.height)) for left in (0, middle)]
+    return first_of_each(*[[half] for half in halves])
+
+
 def first_of_each(*lists: Sequence[Image.Image]) -> Image.Image:
     """One below the other, each as wide as the page or as high as its share of it."""
     pictures = [pictures[0] for pictures in lists]

@@ -129,7 +129,9 @@ def add_by_search(page: Page, name: str) -> None:
     page.wait_for_timeout(1500)  # the list settles
     page.keyboard.press("Enter")
     page.wait_for_function("window.app.graph._nodes.length > 0")
-    page.mouse.click(200, 300)  # where it is held by the mouse, let it go
+    page.mouse.move(500, 200, steps=5)  # it hangs on the mouse until the next click
+    page.wait_for_timeout(500)
+    page.mouse.click(500, 200, delay=100)
     page.wait_for_timeout(1000)
 
 

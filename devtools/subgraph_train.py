@@ -10,7 +10,8 @@ def train_a_subject() -> Blueprint:
     return Blueprint(
         name="Train a subject",
         description="Learns your subject from 3 to 5 photos and their masks, apart from its pose "
-        "and background, and saves it to models/detex. Open it to change more.",
+        "and background, and saves it to models/detex. Open it to watch it learn, and to change "
+        "more.",
         category="DETEX",
         rows=[
             [
@@ -39,8 +40,8 @@ def train_a_subject() -> Blueprint:
             port("loss_map", "train.loss_map"),
             port("preview", "subject.preview"),
         ],
-        shown=["train"],
-        size=(400, 760),
+        shown=["seen"],
+        size=(400, 620),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .collage import before_and_after, first_of_each, grid, pairs
+from .collage import before_and_after, first_of_each, folded, grid, pairs
 from .demo_swap import Prompt, with_demo_model, write_photos
 from .make_workflows import FOLDER, WORKFLOWS
 from .server import ComfyServer, to_api_prompt
@@ -88,7 +88,7 @@ Draw = Callable[..., Image.Image]  # of the pictures of each title
 DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes show
     "quickstart": (before_and_after, ("The photos", "In the water")),
     "train_detex": (first_of_each, ("Bright is the subject", "Plot Loss Graph", SAVE)),
-    "train_folder": (first_of_each, ("Bright is the subject",)),
+    "train_folder": (folded, ("Bright is the subject",)),
     "use_concept": (grid, ("Save Image",)),
     "pose_and_background": (pairs, ("P1 in B1", "P1 in B3")),
     "several_concepts": (pairs, ("The ball", "The star")),

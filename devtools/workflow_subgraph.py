@@ -36,7 +36,8 @@ def port(name: str, *inside: str) -> Port:
 class Blueprint:
     """A small graph as one node.
 
-    shown: nodes whose picture the blueprint's own node shows too. size: of that node.
+    shown: Preview Image nodes whose picture the blueprint's own node shows too (the page promotes
+    pictures of such stock nodes alone). size: of that node.
     """
 
     name: str

@@ -61,13 +61,21 @@ def test_the_node_search_puts_it_on_the_canvas(page: Page):
 
 
 def test_the_graph_inside_is_tidy(page: Page):
-    page.evaluate("() => { const a = window.app; a.canvas.setGraph(a.graph._nodes[0].subgraph); }")
+    page.wait_for_function("window.location.hash === `#${window.app.graph.id}`")  # it has settled
+    page.evaluate(
+        """() => {
+            const node = window.app.graph._nodes[0];
+            window.app.canvas.openSubgraph(node.subgraph, node);
+        }"""
+    )
+    page.wait_for_timeout(1000)
     browser.screenshot(page, SHOTS / "subgraph_inside.png")
     nodes = page.evaluate(
         """() => window.app.canvas.graph._nodes.map(node => ({
             title: node.title, pos: [...node.pos], size: [...node.size],
             needs: [...node.computeSize()] }))"""
     )
+    assert len(nodes) == 7
     assert overlaps({node["title"]: box(node) for node in nodes}) == []
     assert [n["title"] for n in nodes if n["size"][1] < n["needs"][1] - 2] == []
 
