@@ -46,18 +46,19 @@ def with_demo_model(prompt: Prompt) -> Prompt:
 
 
 def write_photos(input_folder: Path) -> None:
-    """What the workflows name: photo_1.png..., each with its mask in its transparency as the
-    MaskEditor saves it, and the folder my_subject with photos and masks.
+    """What the workflows name: photo_1.png... of a ball, each with its mask in its transparency as
+    the MaskEditor saves it, and the folder my_subject with photos and masks of a star.
     """
-    subject = demo_subject(0, 4, 0)
     folder = input_folder / "my_subject"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (photo, mask) in enumerate(zip(subject.images, subject.masks, strict=True), 1):
-        picture, alone = _image(photo.numpy()), _image(mask.numpy())
-        picture.save(folder / f"photo_{number}.png")
-        alone.save(folder / f"photo_{number}.mask.png")
+    ball, star = demo_subject(0, 4, 0), demo_subject(1, 4, 0)
+    for number, (photo, mask) in enumerate(zip(ball.images, ball.masks, strict=True), 1):
+        picture = _image(photo.numpy())
         picture.putalpha(_image(1 - mask.numpy()))
         picture.save(input_folder / f"photo_{number}.png")
+    for number, (photo, mask) in enumerate(zip(star.images, star.masks, strict=True), 1):
+        _image(photo.numpy()).save(folder / f"photo_{number}.png")
+        _image(mask.numpy()).save(folder / f"photo_{number}.mask.png")
 
 
 def _image(pixels: np.ndarray) -> Image.Image:

@@ -171,9 +171,11 @@ def point_at_widget(page: Page, node_type: str, name: str) -> None:
 
 
 def screenshot(page: Page, path: Path) -> None:
-    """The page as it looks, with the whole workflow in view and no minimap over it."""
+    """The page as it looks: the whole workflow with all its text, and no minimap over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.evaluate("() => window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
+    settings = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+    for name, value in settings.items():
+        page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [name, value])
     page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(1500)  # the view moves there
     page.screenshot(path=str(path))

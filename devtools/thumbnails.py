@@ -87,7 +87,7 @@ Draw = Callable[..., Image.Image]  # of the pictures of each title
 
 DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes show
     "quickstart": (before_and_after, ("The photos", "In the water")),
-    "train_detex": (first_of_each, ("Bright is the subject", "Plot Loss Graph", SAVE)),
+    "train_detex": (folded, ("Bright is the subject", SAVE)),
     "train_folder": (folded, ("Bright is the subject",)),
     "use_concept": (grid, ("Save Image",)),
     "pose_and_background": (pairs, ("P1 in B1", "P1 in B3")),
