@@ -40,8 +40,7 @@ def train_a_subject() -> Blueprint:
             port("loss_map", "train.loss_map"),
             port("preview", "subject.preview"),
         ],
-        shown=["seen"],
-        size=(400, 620),
+        size=(400, 320),
     )
 
 

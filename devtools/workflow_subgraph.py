@@ -34,11 +34,7 @@ def port(name: str, *inside: str) -> Port:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A small graph as one node.
-
-    shown: Preview Image nodes whose picture the blueprint's own node shows too (the page promotes
-    pictures of such stock nodes alone). size: of that node.
-    """
+    """A small graph as one node of this size."""
 
     name: str
     description: str
@@ -46,7 +42,6 @@ class Blueprint:
     rows: Sequence[Sequence[Group]]
     inputs: Sequence[Port]
     outputs: Sequence[Port]
-    shown: Sequence[str]
     size: tuple[int, int]
 
 
@@ -151,7 +146,6 @@ def _outer(
             socket["widget"] = {"name": port.name}
             widgets.append([str(entry["id"]), entry["inputs"][place]["name"]])
         sockets.append(socket)
-    shown = [[str(nodes[name]["id"]), "$$canvas-image-preview"] for name in blueprint.shown]
     return {
         "id": 1,
         "type": _id(blueprint.name),
@@ -163,6 +157,6 @@ def _outer(
         "inputs": sockets,
         "outputs": [{"name": o["name"], "type": o["type"], "links": []} for o in outputs],
         "title": blueprint.name,
-        "properties": {"proxyWidgets": [*widgets, *shown]},
+        "properties": {"proxyWidgets": widgets},
         "widgets_values": [],
     }

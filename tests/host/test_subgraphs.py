@@ -94,7 +94,7 @@ def test_every_shown_widget_exists_inside(blueprint, inner):
         names = [
             socket["widget"]["name"] for socket in nodes[number]["inputs"] if "widget" in socket
         ]
-        assert widget in [*names, "$$canvas-image-preview"]
+        assert widget in names
 
 
 def test_boxes_inside_keep_their_distance(inner):
