@@ -23,12 +23,13 @@ import torch
 from .figures import save_sheet, to_tensor
 from .graphs import Branch, attention_graph, render_graph
 from .pack_host import ROOT, enter_host
-from .server import ComfyServer, to_api_prompt
+from .server import ComfyServer
 
 enter_host()
 
 from detex_pack.detex.concept import Concept, load_concept
 from detex_pack.detex.pictures import as_picture
+from detex_pack.detex.render.api_prompt import to_api_prompt
 from detex_pack.detex.world.scene import BACKGROUNDS
 from detex_pack.detex.world.subjects import DemoSubject, demo_subject
 from detex_pack.training.judge import load_judge

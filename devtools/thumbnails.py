@@ -15,9 +15,14 @@ from PIL import Image
 from .collage import before_and_after, first_of_each, folded, grid, pairs
 from .demo_swap import Prompt, with_demo_model, write_photos
 from .make_workflows import FOLDER, WORKFLOWS
-from .server import ComfyServer, to_api_prompt
+from .pack_host import register_pack
+from .server import ComfyServer
 from .workflow_nodes import MUTED
 from .workflow_toy import DEMO_BLANK, DEMO_PRIORS, DEMO_RATES, DEMO_SAMPLER
+
+register_pack()
+
+from detex_pack.detex.render.api_prompt import to_api_prompt
 
 COUNT = 4  # pictures of a prompt
 FITTING = {  # by node type: what the demo model does best with

@@ -21,7 +21,6 @@ pytestmark = [
 ]
 
 SHOTS = ROOT / "runs" / "page"
-BASE_MODEL = ROOT / "detex" / "world" / "base_model.safetensors"
 STEPS, PRIORS = 20, 8  # of the quickstart, so that the test takes a minute and not ten
 SLACK = 2  # pixels of rounding
 
