@@ -15,6 +15,7 @@ from .prompt import attribute_word
 BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 RANDOM_BLANKS = 8  # differently coloured copies of each blanked photo
 SCALED_COPIES = 12  # scaled copies of each photo
+SMALLEST = 64  # pixels, of either side of a photo
 THUMBNAIL = 128  # pixels, for the contact sheet
 
 
@@ -80,6 +81,17 @@ def copy_sizes(mask: Tensor, framings: Sequence[Framing], resolution: int) -> Te
         cut_left = round(left * scale) + max(-framing.left, 0)
         rows.append((height, width, cut_top, cut_left, resolution, resolution))
     return torch.tensor(rows)
+
+
+def check_sizes(photos: Sequence[Tensor]) -> None:
+    """Raise ValueError for a photo [H, W, 3] that shows too little to learn from."""
+    for number, photo in enumerate(photos, start=1):
+        height, width = photo.shape[:2]
+        if min(height, width) < SMALLEST:
+            raise ValueError(
+                f"Photo {number} has {width} x {height} pixels; a side of {SMALLEST} is the least "
+                "that can be learned from. Wire a larger copy of it, or leave it out."
+            )
 
 
 def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:

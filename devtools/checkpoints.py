@@ -136,7 +136,7 @@ def tensor_of(key: str, shape: torch.Size, layout: Layout, seed: int) -> Tensor:
     """The tensor of a key, drawn from a generator of its own."""
     if key.endswith(POSITION_IDS):
         return torch.arange(77)[None]
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(key.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {key}".encode()))
     if layout.v_prediction and key.endswith("output_blocks.11.1.transformer_blocks.0.norm1.bias"):
         return uniform(shape, 0.2, generator)  # by its spread ComfyUI knows v-prediction
     if len(shape) < 2:

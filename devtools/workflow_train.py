@@ -62,7 +62,7 @@ def own_files() -> list[list[Node]]:
 def needed_files() -> Node:
     return note(
         "files",
-        "**Checkpoint**: any Stable Diffusion 1.x or 2.x model in models/checkpoints.\n\n"
+        "**Checkpoint**: any Stable Diffusion 1.x, 2.x or XL model in models/checkpoints.\n\n"
         "**CLIP Vision**: OpenAI's CLIP ViT-L/14: the file model.safetensors of "
         "openai/clip-vit-large-patch14 on Hugging Face, renamed, in models/clip_vision.",
         title="Files",

@@ -84,7 +84,11 @@ def use_concept() -> list[list[Group]]:
 def attention_preview() -> list[list[Group]]:
     """Attention maps: of the words of any prompt, and of [V], [P], [B]."""
     return [
-        [Group("A  Any prompt, any Stable Diffusion 1.x or 2.x checkpoint", stock_maps(), BLUE)],
+        [
+            Group(
+                "A  Any prompt, any Stable Diffusion 1.x, 2.x or XL checkpoint", stock_maps(), BLUE
+            )
+        ],
         [Group("B  The words of a learned subject", concept_maps(), PURPLE)],
     ]
 

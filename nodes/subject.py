@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
 from ..detex.mask_preview import subject_sheet
-from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, make_subject
+from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, check_sizes, make_subject
 from .sockets import CATEGORY, SubjectSocket
 
 
@@ -33,8 +33,8 @@ class SubjectImages(io.ComfyNode):
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="Its image features drive the pose and background words. For Stable "
-                    "Diffusion 1.x: CLIP ViT-L/14.",
+                    tooltip="Its image features drive the pose and background words. CLIP "
+                    "ViT-L/14, whatever the checkpoint.",
                 ),
                 io.Vae.Input("vae", tooltip="The VAE of the checkpoint you train on."),
                 io.String.Input(
@@ -54,7 +54,8 @@ class SubjectImages(io.ComfyNode):
                     max=1024,
                     step=64,
                     tooltip="Side of the square training picture, in pixels: 512 for Stable "
-                    "Diffusion 1.x, 768 for 2.x checkpoints of that size, 64 for the demo model.",
+                    "Diffusion 1.x, 768 for 2.x checkpoints of that size, 1024 for XL, 64 for "
+                    "the demo model.",
                 ),
                 io.Combo.Input(
                     "blank",
@@ -99,6 +100,7 @@ class SubjectImages(io.ComfyNode):
     def execute(cls, images, masks, clip_vision, vae, **widgets) -> io.NodeOutput:
         settings = {name: values[0] for name, values in widgets.items()}
         photos = [rgb(photo).cpu() for batch in images for photo in batch]
+        check_sizes(photos)
         planes = [plane.cpu() for batch in masks for plane in batch.reshape(-1, *batch.shape[-2:])]
         planes = matched_masks(photos, planes)
         see, encode = feature_encoder(clip_vision[0]), latent_encoder(vae[0])

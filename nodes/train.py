@@ -12,7 +12,13 @@ from ..detex.host.progress import LiveView, say
 from ..detex.host.runs import Keeper
 from ..detex.host.training import train_concept
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
-from .train_inputs import ADVANCED_DETEX, START_OVER, advanced_inputs, presentation_inputs
+from .train_inputs import (
+    ADVANCED_DETEX,
+    START_OVER,
+    advanced_inputs,
+    presentation_inputs,
+    rank_input,
+)
 
 METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
 
@@ -29,7 +35,8 @@ class Train(io.ComfyNode):
             search_aliases=["dreambooth", "textual inversion", "custom diffusion", "train lora"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The checkpoint to train for: Stable Diffusion 1.x or 2.x."
+                    "model",
+                    tooltip="The checkpoint to train for: Stable Diffusion 1.x, 2.x or XL.",
                 ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 SubjectSocket.Input("subject", tooltip="From Subject Images."),
@@ -110,6 +117,7 @@ class Train(io.ComfyNode):
                 ),
                 *advanced_inputs(),
                 *presentation_inputs(),
+                rank_input(),
             ],
             outputs=[
                 ConceptSocket.Output(
@@ -139,12 +147,13 @@ class Train(io.ComfyNode):
         snapshot_every,
         preview_every,
         prior_images=None,
+        rank=0,
         **settings,
     ) -> io.NodeOutput:
         detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
         detex["attributes"] = Attributes(detex["attributes"])
         config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
-        train = TrainConfig(**settings)
+        train = TrainConfig(rank=rank or None, **settings)
         prior = prior_latents(subject, prior_images) if lambda_pr else None
         view = LiveView(train.steps, preview_every, subject.decode)
         keeper = Keeper(snapshot_every, start_over=resume == START_OVER, say=say)

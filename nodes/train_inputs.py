@@ -102,6 +102,20 @@ def advanced_inputs() -> list[io.Input]:
     ]
 
 
+def rank_input() -> io.Input:
+    """The last of all, as saved workflows know inputs by their place."""
+    return io.Int.Input(
+        "rank",
+        default=0,
+        min=0,
+        max=1280,
+        optional=True,
+        advanced=True,
+        tooltip="Of the K, V deltas. 0: as the model needs it, full matrices for Stable Diffusion "
+        "1.x and 2.x, rank 16 for XL. A low rank makes small files and needs less memory.",
+    )
+
+
 def presentation_inputs() -> list[io.Input]:
     """What decides how a run is shown and kept, never what is learned."""
     return [

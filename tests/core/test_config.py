@@ -23,6 +23,7 @@ def test_defaults_are_the_paper_mode():
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must lie between 0 and 1, got 0.0"),
         ({"learning_rate": 1.5}, "got 1.5"),
+        ({"rank": 0}, "rank must be at least 1, or None for the family's, got 0"),
         ({"kv_rate": -1}, "kv_rate multiplies the learning rate: 0 or more, got -1"),
         ({"token_rate": float("nan")}, "token_rate .* got nan"),
         ({"mapper_rate": float("inf")}, "mapper_rate .* got inf"),
@@ -67,3 +68,8 @@ def test_settings_become_plain_json():
     merged = json.loads(json.dumps(as_json(TrainConfig(), DetexConfig())))
     assert merged["attributes"] == "mappers"
     assert merged["steps"] == 600
+
+
+def test_rank_of_the_family_is_not_filed_and_a_chosen_one_is():
+    assert "rank" not in as_json(TrainConfig())
+    assert as_json(TrainConfig(rank=8))["rank"] == 8

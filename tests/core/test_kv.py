@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detex_pack.detex.kv import KVDeltas, add_delta
+from detex_pack.detex.kv import KVDeltas, LowRank, LowRankDeltas, add_delta, as_matrix, make_deltas
 
 SHAPES = {"a.attn2.to_k": (6, 4), "a.attn2.to_v": (6, 4)}
 
@@ -79,3 +79,69 @@ def test_export_is_a_copy():
     with torch.no_grad():
         deltas.matrices[0].fill_(1)
     assert not exported["a.attn2.to_k"].any()
+
+
+def low_rank(rank: int = 2, seed: int = 0, shapes: dict = SHAPES) -> LowRankDeltas:
+    return LowRankDeltas(shapes, rank, torch.Generator().manual_seed(seed))
+
+
+def test_low_rank_bypass_equals_that_of_its_matrix():
+    cond, base, _ = weights()
+    k = nn.functional.linear(cond, base)
+    delta = LowRank(torch.randn(6, 2), torch.randn(2, 4), 1.5)
+    ours, theirs = (
+        add_delta(k, cond, d, detach_start_token=False) for d in (delta, as_matrix(delta))
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(as_matrix(delta), 1.5 * delta.up @ delta.down)
+
+
+def test_low_rank_deltas_start_at_zero_and_can_leave_it():
+    deltas = low_rank()
+    for delta in deltas.named().values():
+        assert not as_matrix(delta).any()
+        as_matrix(delta).sum().backward()
+    assert all(up.grad.any() for up in deltas.ups)
+
+
+def test_rank_is_no_larger_than_the_matrix():
+    assert {len(delta.down) for delta in low_rank(rank=16).named().values()} == {4}
+
+
+def test_first_step_moves_a_low_rank_delta_as_far_as_a_full_one():
+    # Adam moves each number of `up` by the rate, up or down: the product, by rate * scale * sum of
+    # r terms +-down, whose root mean square is scale * sqrt(r / in) = 1
+    shapes, moved = {"k": (256, 512)}, []
+    for deltas in (KVDeltas(shapes), low_rank(16, shapes=shapes)):
+        optimizer = torch.optim.Adam(deltas.parameters(), lr=1e-3)
+        target = torch.randn(256, 512, generator=torch.Generator().manual_seed(1))
+        (as_matrix(deltas.named()["k"]) * target).sum().backward()
+        optimizer.step()
+        moved.append(as_matrix(deltas.named()["k"]).square().mean().sqrt().item())
+    assert moved == pytest.approx([1e-3, 1e-3], rel=0.1)
+
+
+def test_low_rank_export_is_a_copy_with_the_scale_within():
+    deltas = low_rank()
+    with torch.no_grad():
+        deltas.ups[0].fill_(1)
+    live, filed = deltas.named()["a.attn2.to_k"], deltas.export()["a.attn2.to_k"]
+    assert filed.scale == 1
+    torch.testing.assert_close(as_matrix(filed), as_matrix(live))
+    with torch.no_grad():
+        deltas.ups[0].zero_()
+    assert as_matrix(filed).any()
+
+
+def test_low_rank_deltas_are_those_of_their_seed():
+    downs = [low_rank(seed=seed).downs[0] for seed in (1, 1, 2)]
+    assert torch.equal(downs[0], downs[1])
+    assert not torch.equal(downs[0], downs[2])
+
+
+def test_full_deltas_draw_no_number():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert isinstance(make_deltas(SHAPES, None, generator, "cpu"), KVDeltas)
+    assert torch.equal(generator.get_state(), before)
+    assert isinstance(make_deltas(SHAPES, 2, generator, "cpu"), LowRankDeltas)

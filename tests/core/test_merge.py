@@ -9,6 +9,7 @@ from torch import Tensor
 from detex_pack.detex import merge
 from detex_pack.detex.captions import NEUTRAL
 from detex_pack.detex.concept import BaseModel, Concept
+from detex_pack.detex.kv import LowRank, as_matrix
 from detex_pack.detex.merge import (
     check_mergeable,
     long_captions,
@@ -136,6 +137,29 @@ def test_subjects_are_numbered_and_photo_numbers_go_on():
     assert torch.equal(merged.words["P3"]["l"], random(1, WIDTH, seed=3))  # P1 of the second
     assert merged.photo_hashes == ("1-1", "1-2", "2-1", "2-2", "2-3")
     assert merged.thumbnails[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 2]
+
+
+def low_rank_concept(seed: int) -> Concept:
+    delta = LowRank(random(OUT, 2, seed=seed).float(), random(2, WIDTH, seed=seed + 1).float())
+    return make_concept(seed, 2, deltas={"k": delta})
+
+
+def test_low_rank_concepts_merge_as_their_matrices_do_at_the_sum_of_their_ranks():
+    narrow = [low_rank_concept(1), low_rank_concept(5)]
+    full = [dataclasses.replace(c, deltas={"k": as_matrix(c.deltas["k"])}) for c in narrow]
+    (ours, quality), (theirs, expected) = (merge_concepts(c, bag_of_words) for c in (narrow, full))
+    assert ours.deltas["k"].down.shape == (4, WIDTH)
+    torch.testing.assert_close(as_matrix(ours.deltas["k"]), theirs.deltas["k"], atol=1e-5, rtol=0)
+    assert quality.kept == pytest.approx(expected.kept, abs=1e-5)
+    assert quality.spill == pytest.approx(expected.spill, abs=1e-5)
+
+
+def test_low_rank_concept_and_a_full_one_merge_too():
+    narrow = low_rank_concept(1)
+    full = dataclasses.replace(narrow, deltas={"k": as_matrix(narrow.deltas["k"])})
+    other = make_concept(7, 1)
+    mixed, both = (merge_concepts([one, other], bag_of_words)[0] for one in (narrow, full))
+    assert torch.equal(mixed.deltas["k"], both.deltas["k"])
 
 
 def test_every_photo_keeps_the_attribute_of_its_subject():

@@ -12,6 +12,8 @@ from detex_pack.detex.subject import (
     Framing,
     Subject,
     check_class_word,
+    check_sizes,
+    copy_sizes,
     erode,
     latent_grid,
     make_subject,
@@ -230,3 +232,31 @@ def test_same_seed_gives_the_same_copies():
     first, second = (subject_of([photo()], [box_mask()], scaled_copies=4, seed=9) for _ in range(2))
     assert torch.equal(first.latents, second.latents)
     assert first.prefixes == second.prefixes
+
+
+def test_sizes_are_the_photos_own_and_what_was_cut_off_at_the_copys_scale():
+    mask = torch.zeros(30, 20)
+    mask[20:30, 5:15] = 1  # centre of rows 24.5: the square is rows 10 to 29, columns 0 to 19
+    plain, zoomed, far = (
+        Framing(16, 0, 0, ""),
+        Framing(20, -3, -1, "close up "),
+        Framing(8, 4, 5, ""),
+    )
+    rows = copy_sizes(mask, [plain, zoomed, far], 16).tolist()
+    assert rows == [
+        [30, 20, 8, 0, 16, 16],  # 10 rows of 20 above the square, at 16/20
+        [30, 20, 11, 3, 16, 16],  # 10 at 20/20, and one more row and three columns by the zoom
+        [30, 20, 4, 0, 16, 16],  # at 8/20; what is pasted into a frame loses nothing
+    ]
+
+
+def test_every_copy_has_its_sizes():
+    made = subject_of([photo(), photo(1, 24, 16)], [box_mask(), box_mask(24, 16)], scaled_copies=3)
+    assert made.sizes.shape == (2, 3, 6)
+    assert made.sizes[:, :, :2].tolist() == [[[16, 16]] * 3, [[24, 16]] * 3]
+
+
+def test_photo_below_64_pixels_is_refused_with_its_number_and_size():
+    check_sizes([photo(0, 64, 90)])
+    with pytest.raises(ValueError, match="Photo 2 has 90 x 63 pixels; a side of 64 is the least"):
+        check_sizes([photo(0, 64, 64), photo(0, 63, 90)])

@@ -159,6 +159,12 @@ Collect = Callable[..., object]
 
 
 @pytest.fixture(scope="module")
+def photos(photos: list[Tensor]) -> list[Tensor]:
+    """conftest's at twice their size: the node takes none below 64 pixels."""
+    return [photo.repeat_interleave(2, 0).repeat_interleave(2, 1) for photo in photos]
+
+
+@pytest.fixture(scope="module")
 def collect(vae: comfy.sd.VAE, clip_vision: ClipVisionModel) -> Collect:
     """Subject Images as ComfyUI calls it: every input a list."""
 
@@ -188,7 +194,7 @@ def test_photos_and_masks_become_a_subject(
 
 
 def test_batch_of_photos_counts_as_that_many(vae: comfy.sd.VAE, clip_vision: ClipVisionModel):
-    photos = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    photos = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 32, 32)
     masks[:, 8:20, 8:20] = 1
     single = [["dog"], ["auto"], [32], ["white"], [0], [0]]
@@ -220,6 +226,14 @@ def test_mask_of_another_size_is_scaled_to_its_photo(
     torch.testing.assert_close(
         made.masks.mean(), collect(photos, masks).masks.mean(), atol=0.03, rtol=0
     )
+
+
+def test_photo_of_less_than_64_pixels_is_refused_before_anything_is_encoded(
+    photos: list[Tensor], masks: list[Tensor]
+):
+    small = photos[1][:48, :60]
+    with pytest.raises(ValueError, match="Photo 2 has 60 x 48 pixels; .* leave it out"):
+        SubjectImages.execute([photos[0][None], small[None]], [masks[0][None]], [None], [None])
 
 
 def test_count_mismatch_is_refused(collect: Collect, photos: list[Tensor], masks: list[Tensor]):

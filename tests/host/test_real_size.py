@@ -6,13 +6,10 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.sd
-import comfy.sd1_clip
-import comfy.supported_models
 import pytest
 import tiny
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from detex_pack.detex.concept import Concept
@@ -21,27 +18,9 @@ from detex_pack.detex.host.families import SD1, cross_attentions, family_of, kv_
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import make_subject
+from devtools.checkpoints import write_checkpoint
 
 SIDE = 256  # pixels
-UNET = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "num_heads": 8,
-    "num_head_channels": -1,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "legacy": False,
-}
 
 pytestmark = pytest.mark.slow
 
@@ -49,32 +28,6 @@ pytestmark = pytest.mark.slow
 def dreambench(root: Path) -> Path:
     given = os.environ.get("DETEX_DREAMBENCH")
     return Path(given) if given else root.parent / "shared" / "data" / "dreambench"
-
-
-@torch.no_grad()
-def random_weights(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Seeded half-precision weights of sensible size for every parameter of a meta module."""
-    generator = torch.Generator().manual_seed(0)
-    made = {}
-    for name, parameter in sorted(module.named_parameters()):
-        weight = torch.empty(parameter.shape)
-        if weight.ndim < 2:
-            weight.fill_(1.0 if name.endswith("weight") else 0.0)
-        else:
-            scale = 0.02 if "embed" in name else weight[0].numel() ** -0.5
-            weight.uniform_(-1.7 * scale, 1.7 * scale, generator=generator)
-        made[prefix + name] = weight.half()
-    return made
-
-
-def write_checkpoint(path: Path) -> None:
-    """A file as users have it: 2 GB, UNet and text tower, without a VAE."""
-    meta = torch.device("meta")
-    unet = comfy.supported_models.SD15(dict(UNET)).get_model({}, "", meta).diffusion_model
-    tower = comfy.sd1_clip.SD1ClipModel(device="meta", dtype=torch.float32).clip_l.transformer
-    weights = random_weights(unet, "model.diffusion_model.")
-    text = random_weights(tower.text_model, "cond_stage_model.transformer.text_model.")
-    save_file(weights | text, path)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +92,7 @@ def weight_sums(module: torch.nn.Module) -> list[int]:
 def run(pictures: list[Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     comfy.model_management.unload_all_models()
     checkpoint = tmp_path_factory.mktemp("checkpoint") / "sd1.safetensors"
-    write_checkpoint(checkpoint)
+    write_checkpoint(checkpoint, "sd15")
     try:
         yield Run(pictures, checkpoint)
     finally:

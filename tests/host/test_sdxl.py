@@ -262,6 +262,16 @@ def test_diffusers_folder_has_a_tensor_for_each_text_encoder(concept: Concept, m
     compile(page.split("```python")[1].split("```")[0], "README.md", "exec")
 
 
+def test_inpainting_model_takes_what_was_learned_on_the_plain_one(concept: Concept):
+    model = tiny.tiny_inpainting_model(comfy.supported_models.SDXL)
+    patched = apply_concept(model, concept, 1.0)
+    name, delta = next(iter(concept.deltas.items()))
+    key = f"diffusion_model.{name}.weight"
+    base = model.model_state_dict(key)[key]
+    weight = patched.patch_weight_to_device(key, inplace_update=False, return_weight=True)
+    torch.testing.assert_close(weight, base + as_matrix(delta), atol=1e-5, rtol=1e-5)
+
+
 def sampled(model: ModelPatcher, conditioning: list, clip: comfy.sd.CLIP) -> Tensor:
     empty = nodes.CLIPTextEncode().encode(clip, "")[0]
     settings = (3, 4.0, "euler", "normal", conditioning, empty, torch.zeros(1, 4, 8, 8))

@@ -108,51 +108,70 @@ def seeded(module: torch.nn.Module, seed: int) -> None:
             parameter.normal_(0, scale, generator=generator)
 
 
-def tiny_model(family=comfy.supported_models.SD15, v_prediction=False, disable_dynamic=False):  # noqa: FBT002
+def tiny_model(
+    family=comfy.supported_models.SD15,
+    v_prediction=False,  # noqa: FBT002
+    disable_dynamic=False,  # noqa: FBT002
+    stored=torch.float32,
+):
+    """stored: the precision of the weights; they are computed with in float32, as on a CPU."""
     config = family(dict(UNETS[family]))
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(stored, None if stored is torch.float32 else torch.float32)
     if v_prediction:
         config.model_type = lambda state_dict, prefix="": comfy.model_base.ModelType.V_PREDICTION
     model = config.get_model({}, "", torch.device("cpu"))
     model.latent_format.spacial_downscale_ratio = 4  # as tiny_vae
-    seeded(model.diffusion_model, 1)
+    seeded(model.diffusion_model.float(), 1)
+    model.diffusion_model.to(stored)
     kind = comfy.model_patcher.ModelPatcher
     patcher = kind(model, torch.device("cpu"), torch.device("cpu"))
-    patcher.cached_patcher_init = (_again, (tiny_model, family, v_prediction))
+    patcher.cached_patcher_init = (_again, (tiny_model, family, v_prediction, False, stored))
     return patcher
+
+
+def tiny_inpainting_model(family=comfy.supported_models.SD15):
+    """Nine channels in: the latents, a mask and the masked picture."""
+    config = family({**UNETS[family], "in_channels": 9})
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", torch.device("cpu"))
+    model.latent_format.spacial_downscale_ratio = 4
+    seeded(model.diffusion_model, 7)
+    return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
 
 
 def _again(build, *args, disable_dynamic=False):  # noqa: FBT002
     return build(*args)
 
 
-def tiny_clip(embedding_directory=None) -> comfy.sd.CLIP:
-    return built_clip(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel, embedding_directory)
+def tiny_clip(embedding_directory=None, stored=torch.float32) -> comfy.sd.CLIP:
+    module = comfy.sd1_clip
+    return built_clip(module.SD1Tokenizer, module.SD1ClipModel, embedding_directory, stored)
 
 
-def tiny_sd2_clip() -> comfy.sd.CLIP:
+def tiny_sd2_clip(embedding_directory=None, stored=torch.float32) -> comfy.sd.CLIP:
     """SD 2.x's tower "h": pads with 0 and stops before its last layer."""
     module = comfy.text_encoders.sd2_clip
-    return built_clip(module.SD2Tokenizer, module.SD2ClipModel)
+    return built_clip(module.SD2Tokenizer, module.SD2ClipModel, embedding_directory, stored)
 
 
-def tiny_sdxl_clip(embedding_directory=None) -> comfy.sd.CLIP:
+def tiny_sdxl_clip(embedding_directory=None, stored=torch.float32) -> comfy.sd.CLIP:
     """SDXL's towers "l" and "g", of different widths."""
     module = comfy.sdxl_clip
-    return built_clip(module.SDXLTokenizer, module.SDXLClipModel, embedding_directory)
+    return built_clip(module.SDXLTokenizer, module.SDXLClipModel, embedding_directory, stored)
 
 
-def built_clip(tokenizer, model, embedding_directory=None) -> comfy.sd.CLIP:
+def built_clip(tokenizer, model, embedding_directory, stored) -> comfy.sd.CLIP:
     target = comfy.supported_models_base.ClipTarget(tokenizer, model)
     options = {**CLIP_OPTIONS[model], "dtype": torch.float32, "load_device": torch.device("cpu")}
     clip = comfy.sd.CLIP(
         target, embedding_directory=embedding_directory, model_options=options, disable_dynamic=True
     )
     seeded(clip.cond_stage_model, 2)
+    clip.cond_stage_model.to(stored)
     for name, width in WIDTHS.items():  # embedding files are checked against it
         if model is comfy.sdxl_clip.SDXLClipModel:
             getattr(clip.tokenizer, f"clip_{name}").embedding_size = width
-    again = (_clip_patcher, tokenizer, model, embedding_directory)
+    again = (_clip_patcher, tokenizer, model, embedding_directory, stored)
     clip.patcher.cached_patcher_init = (_again, again)
     return clip
 

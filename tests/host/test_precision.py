@@ -1,0 +1,98 @@
+"""Gradients of the training copy, whatever the checkpoint's precision and way of loading."""
+
+import comfy.sd
+import comfy.supported_models
+import pytest
+import tiny
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
+from detex_pack.detex.host.text import ComfyTextEncoder
+from detex_pack.detex.host.training import scaled_subject
+from detex_pack.detex.methods.detex import Detex
+from detex_pack.detex.subject import Subject
+from detex_pack.detex.trainer import Run, gradients
+
+KINDS = {
+    "1.x": (comfy.supported_models.SD15, tiny.tiny_clip),
+    "2.x": (comfy.supported_models.SD20, tiny.tiny_sd2_clip),
+    "XL": (comfy.supported_models.SDXL, tiny.tiny_sdxl_clip),
+}
+TRAIN = TrainConfig(batch_size=2, rank=4)
+Gradients = dict[str, Tensor]
+
+
+def built(kind: str, stored: torch.dtype) -> tuple[ModelPatcher, comfy.sd.CLIP]:
+    family, clip = KINDS[kind]
+    return tiny.tiny_model(family, kind == "2.x", stored=stored), clip(stored=stored)
+
+
+def step_gradients(session: tuple, subject: Subject, prior: Tensor) -> Gradients:
+    """Of every learned parameter, after the first step's backward pass."""
+    scale = session[0].patcher.model.process_latent_in
+    scaled = scaled_subject(subject, scale)
+    method = Detex(scaled, scale(prior.clone()), DetexConfig(), TRAIN, *session)
+    run = Run(method, session[0], TRAIN)
+    with session[0].with_deltas(method.deltas, detach_start_token=True):
+        gradients(run)
+    learned = [p for module in method.modules.values() for p in module.named_parameters()]
+    return {name: p.grad.clone() for name, p in learned if p.grad is not None}
+
+
+def reference(kind: str, stored: torch.dtype, subject: Subject, prior: Tensor) -> Gradients:
+    """Of the same numbers in float32, without a training session: plain modules, plain autograd."""
+    model, clip = built(kind, stored)
+    for module in (model.model, clip.cond_stage_model):
+        module.requires_grad_(requires_grad=False).float()
+    session = ComfyDenoiser(model), ComfyTextEncoder(clip)
+    return step_gradients(session, subject, prior)
+
+
+def users(kind: str, stored: torch.dtype, subject: Subject, prior: Tensor, *, partly: bool):
+    """Of a training session inside of a node: all that it is given was made in inference mode."""
+    with torch.inference_mode():
+        model, clip = built(kind, stored)
+        if partly:
+            model.load(torch.device("cpu"), lowvram_model_memory=20_000)
+            assert model.model.model_lowvram
+        with training_session(model, clip, (4, 4, 8, 8)) as session:
+            return step_gradients(session, subject, prior)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_gradients_are_those_of_float32(
+    kind: str, stored: torch.dtype, subject: Subject, prior_latents: Tensor
+):
+    wanted = reference(kind, stored, subject, prior_latents)
+    found = users(kind, stored, subject, prior_latents, partly=False)
+    assert found.keys() == wanted.keys()
+    assert sum(bool(g.any()) for g in found.values()) > 20
+    for name, gradient in wanted.items():
+        largest = gradient.abs().max().item()
+        torch.testing.assert_close(found[name], gradient, atol=1e-5 * largest, rtol=1e-5)
+
+
+def test_half_precision_costs_the_gradient_a_percent_at_most(
+    subject: Subject, prior_latents: Tensor
+):
+    whole, half = (
+        users("1.x", stored, subject, prior_latents, partly=False)
+        for stored in (torch.float32, torch.float16)
+    )
+    both = [torch.cat([g.flatten() for g in found.values()]) for found in (whole, half)]
+    assert (both[0] - both[1]).norm() < 0.01 * both[0].norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_model_that_is_partly_in_ram_trains_with_the_same_gradients(
+    kind: str, subject: Subject, prior_latents: Tensor
+):
+    # as under --lowvram, where ComfyUI lends the weights from a buffer that it uses again
+    whole = users(kind, torch.float16, subject, prior_latents, partly=False)
+    partly = users(kind, torch.float16, subject, prior_latents, partly=True)
+    assert whole.keys() == partly.keys()
+    assert all(torch.equal(whole[name], partly[name]) for name in whole)
