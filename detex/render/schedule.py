@@ -23,7 +23,8 @@ class Schedule:
 
     @property
     def finished(self) -> bool:
-        return not (self._waiting or self._in_flight)
+        with self._guard:  # a job that changes hands is in neither for a moment
+            return not (self._waiting or self._in_flight)
 
     @property
     def broken(self) -> bool:

@@ -1,5 +1,7 @@
 """Which server gets which job, and when a job is given up."""
 
+import threading
+
 import pytest
 
 from detex_pack.detex.render.schedule import FAILURES_IN_A_ROW, Schedule
@@ -24,6 +26,37 @@ def test_it_is_finished_when_nothing_waits_or_runs(schedule):
         assert not schedule.finished
         schedule.done(key)
     assert schedule.finished
+
+
+class Watched(set):
+    """Jobs in flight; while one comes or goes, another thread asks whether all is finished."""
+
+    def __init__(self, schedule: Schedule):
+        self.schedule, self.seen, self.threads = schedule, [], []
+
+    def look(self) -> None:
+        thread = threading.Thread(target=lambda: self.seen.append(self.schedule.finished))
+        thread.start()
+        thread.join(0.2)  # it answers now, or waits until the job has arrived
+        self.threads.append(thread)
+
+    def add(self, key: str) -> None:
+        self.look()
+        super().add(key)
+
+    def discard(self, key: str) -> None:
+        super().discard(key)
+        self.look()
+
+
+def test_a_job_that_changes_hands_is_not_taken_for_finished():
+    schedule = Schedule(["j1"], ["A", "B"])
+    schedule._in_flight = watched = Watched(schedule)
+    schedule.take("A")
+    schedule.lost("j1")
+    for thread in watched.threads:
+        thread.join()
+    assert watched.seen == [False, False]
 
 
 def test_a_failed_job_is_tried_on_another_server_and_then_given_up(schedule):
