@@ -38,8 +38,11 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The JSON answer of this route."""
+        return self._json(path, self._ask(path))
+
+    def _json(self, path: str, answer: bytes) -> Any:
         try:
-            return json.loads(self._ask(path))
+            return json.loads(answer)
         except ValueError:
             raise ServerLost(self.url, f"{path} is not what a ComfyUI answers") from None
 
@@ -87,7 +90,7 @@ class Client:
             body["prompt_id"] = prompt_id
         if workflow is not None:
             body["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
-        answer = json.loads(self._send("/prompt", body))
+        answer = self._json("/prompt", self._send("/prompt", body))
         if answer.get("node_errors"):  # it would render the other outputs without these
             self.cancel(answer["prompt_id"])
             raise PromptError(_refusal(answer), answer)

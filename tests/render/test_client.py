@@ -22,6 +22,10 @@ class OtherPage(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"<html>hello</html>")
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -57,6 +61,11 @@ def test_what_is_not_an_address_is_refused(text):
 def test_another_web_server_is_no_comfyui(path, elsewhere):
     with pytest.raises(ServerLost, match=f"{elsewhere} does not answer"):
         Client(elsewhere).get(path)
+
+
+def test_a_prompt_that_another_web_server_took_is_not_queued(elsewhere):
+    with pytest.raises(ServerLost, match=f"{elsewhere} does not answer .*/prompt is not what"):
+        Client(elsewhere).queue({})
 
 
 def test_a_picture_that_is_gone_is_told_with_its_address(elsewhere):
