@@ -5,5 +5,5 @@ no torch.
 
 A table (table) addresses a workflow's inputs (workflow, values), which makes jobs (job); a schedule
 hands them to one worker for each server (schedule, worker, client); what they bring back is kept by
-content and shown by row (folder).
+content (store) and shown by row (view).
 """

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and a folder that one process works in at a time."""
 
+import hashlib
 import json
 import os
 import sys
@@ -17,22 +18,41 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write beside, then move: who reads `path` sees the old content or the new."""
+    """Write beside, then move: who reads `path` sees the old content or the new, even after the
+    machine has lost its power.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        beside.write_bytes(content)
+        write_synced(beside, content)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The file's content, {} where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The file's content, {} where there is none.
+
+    Raises ValueError, which ends with `remedy`, where the file holds no JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}). {remedy}") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     replace_file(path, json.dumps(content, indent=1).encode())
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of the file's content."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hold(path: Path, refusal: str) -> IO[bytes]:

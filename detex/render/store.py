@@ -4,12 +4,13 @@
 queued.json   what was asked of which server and is not home yet: {prompt id: [key, server]}
 """
 
+import hashlib
 import json
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from .files import hold, read_json, write_json, write_synced
@@ -19,12 +20,12 @@ RECORD = "record.json"
 
 @dataclass(frozen=True)
 class Record:
-    """How a job ended. files: their names in the job's own folder."""
+    """How a job ended. files: name in the job's own folder -> SHA-256 of the content."""
 
     status: str  # "done" or "failed"
     server: str = ""
     seconds: float | None = None  # that the server computed
-    files: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
 
 
@@ -38,17 +39,24 @@ class JobStore:
         self._guard = threading.Lock()
 
     def __enter__(self) -> "JobStore":
-        """Raises ValueError where another process works in the folder."""
+        """Raises ValueError where another process works in the folder or a file is damaged."""
         self.path.mkdir(parents=True, exist_ok=True)
         refusal = f"Another run works in {self.path.parent}. Wait for its end, or stop it."
         self._lock = hold(self.path / "lock", refusal)
+        try:
+            self._read()
+        except ValueError:
+            self._lock.close()
+            raise
+        return self
+
+    def _read(self) -> None:
         for left in self.path.glob("*.part"):
             shutil.rmtree(left, ignore_errors=True)
         for file in self.path.glob(f"*/{RECORD}"):
-            values = json.loads(file.read_text(encoding="utf-8"))
-            self._records[file.parent.name] = Record(**{**values, "files": tuple(values["files"])})
-        self._queued = read_json(self.path / "queued.json")
-        return self
+            self._records[file.parent.name] = _read_record(file)
+        remedy = "Delete it; what a server still renders will be asked for again."
+        self._queued = read_json(self.path / "queued.json", remedy)
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
@@ -69,11 +77,11 @@ class JobStore:
         part = self.path / f"{key}.{uuid.uuid4().hex}.part"
         part.mkdir()
         try:
-            names = []
+            digests = {}
             for name, content in files:
                 write_synced(part / name, content)
-                names.append(name)
-            record = replace(record, files=tuple(names))
+                digests[name] = hashlib.sha256(content).hexdigest()
+            record = replace(record, files=digests)
             write_synced(part / RECORD, json.dumps(asdict(record), indent=1).encode())
             with self._guard:
                 if key not in self._records:
@@ -104,3 +112,12 @@ class JobStore:
         """Prompt id -> key of what an earlier run has asked this server for."""
         with self._guard:
             return {i: key for i, (key, where) in self._queued.items() if where == server}
+
+
+def _read_record(file: Path) -> Record:
+    remedy = f"Delete the folder {file.parent}; the job will be rendered again."
+    values = read_json(file, remedy)
+    try:
+        return Record(**{**values, "files": dict(values["files"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}). {remedy}") from error

@@ -3,11 +3,14 @@
 import csv
 import io
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from detex_pack.detex.render.batch import Batch
+from detex_pack.detex.render.files import replace_file
 from detex_pack.detex.render.job import Job
 from detex_pack.detex.render.meter import Meter, duration
 from detex_pack.detex.render.store import JobStore, Record
@@ -23,6 +26,12 @@ def job(row: int, key: str, stem: str = "") -> Job:
 def shown(path: Path) -> dict[str, bytes]:
     """What a user sees: the pictures by name."""
     return {f.name: f.read_bytes() for f in path.glob("*.png")}
+
+
+def listed(path: Path) -> list[dict[str, str]]:
+    """The lines of results.csv."""
+    with (path / "results.csv").open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -47,7 +56,9 @@ def test_a_kept_job_is_found_by_the_next_run(out):
     with JobStore(out) as first:
         first.keep("k", DONE, [("1.png", b"red")])
     with JobStore(out) as second:
-        assert second.record("k") == Record("done", "http://a", 1.25, ("1.png",))
+        record = second.record("k")
+        assert (record.status, record.server, record.seconds) == ("done", "http://a", 1.25)
+        assert list(record.files) == ["1.png"]
         assert second.file("k", "1.png").read_bytes() == b"red"
 
 
@@ -129,28 +140,137 @@ def test_a_row_that_is_changed_back_has_its_picture_again(out, store):
     assert shown(out) == {"0001.png": b"a"}
 
 
-def test_a_file_system_without_links_gets_copies(out, store, monkeypatch):
-    def no_links(*_):
-        raise OSError("no links here")
+def in_place(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
-    monkeypatch.setattr(os, "link", no_links)
+
+def by_a_new_file(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def in_its_old_size_and_time(path: Path, content: bytes) -> None:
+    before = path.stat()
+    path.write_bytes(content[: before.st_size])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.fixture(params=[in_place, by_a_new_file, in_its_old_size_and_time])
+def painted(request, out, store) -> bytes:
+    """What a user has made of row 1's picture."""
     store.keep("a", DONE, [("1.png", b"a")])
     arranged(out, store, job(1, "a"))
-    arranged(out, store, job(2, "a"))
-    assert shown(out) == {"0002.png": b"a"}
-    assert not list(out.glob(".*.part"))
+    request.param(out / "0001.png", b"painted over")
+    return (out / "0001.png").read_bytes()
 
 
-def test_a_picture_that_a_user_has_changed_is_not_thrown_away(out, store):
-    store.keep("a", DONE, [("1.png", b"a")])
-    arranged(out, store, job(1, "a"))
-    (out / "0001.png").unlink()
-    (out / "0001.png").write_bytes(b"painted over")
+def test_a_picture_that_a_user_has_changed_is_not_thrown_away(painted, out, store):
     arranged(out, store, job(1, "a"))
     with pytest.raises(ValueError, match=r"0001.png stands where a result will come"):
         arranged(out, store, job(1, "b"))
+    store.keep("b", DONE, [("1.png", b"b")])
+    with pytest.raises(ValueError, match=r"0001.png stands where a result will come"):
+        arranged(out, store, job(1, "b"))
     arranged(out, store)  # the row is gone; its picture may stay
-    assert shown(out) == {"0001.png": b"painted over"}
+    assert shown(out) == {"0001.png": painted}
+
+
+def test_a_user_s_changes_do_not_reach_what_is_kept(painted, out, store):
+    arranged(out, store, job(1, "a"), job(2, "a"))
+    assert shown(out) == {"0001.png": painted, "0002.png": b"a"}
+
+
+def test_a_changed_picture_is_not_listed_as_a_rendering(painted, out, store):
+    arranged(out, store, job(1, "a"), job(2, "a"))
+    assert [line["files"] for line in listed(out)] == ["", "0002.png"]
+
+
+def test_a_file_that_comes_during_the_run_is_neither_replaced_nor_listed(out, store):
+    view = arranged(out, store, job(1, "a"))
+    (out / "0001.png").write_bytes(b"mine")
+    store.keep("a", DONE, [("1.png", b"a")])
+    view.show(job(1, "a"))
+    view.write_results()
+    assert shown(out) == {"0001.png": b"mine"}
+    assert listed(out)[0]["files"] == ""
+
+
+def test_what_is_deleted_from_the_store_is_rendered_and_shown_again(out):
+    with JobStore(out / ".jobs") as store:
+        view = arranged(out, store, job(1, "a"), job(2, "b"))
+        for key in "ab":
+            store.keep(key, DONE, [("1.png", key.encode())])
+        view.show(job(1, "a"))
+        view.show(job(2, "b"))
+    shutil.rmtree(out / ".jobs" / "a")
+    with JobStore(out / ".jobs") as store:
+        view = arranged(out, store, job(1, "a"), job(2, "b"))
+        assert shown(out) == {"0002.png": b"b"}
+        store.keep("a", DONE, [("1.png", b"a once more")])
+        view.show(job(1, "a"))
+    assert shown(out) == {"0001.png": b"a once more", "0002.png": b"b"}
+
+
+def test_a_changed_picture_stops_the_run_where_its_job_is_kept_no_more(painted, out, store):
+    store.__exit__()
+    shutil.rmtree(out / ".jobs" / "a")
+    with (
+        JobStore(out / ".jobs") as next_store,
+        pytest.raises(ValueError, match=r"0001.png stands .* it was changed since"),
+    ):
+        arranged(out, next_store, job(1, "a"))
+    assert shown(out) == {"0001.png": painted}
+
+
+def test_without_shown_json_pictures_are_known_by_their_content(out, store):
+    store.keep("a", DONE, [("1.png", b"a")])
+    arranged(out, store, job(1, "a"))
+    (out / ".jobs" / "shown.json").unlink()
+    (out / "results.csv").unlink()
+    arranged(out, store, job(1, "a"))
+    arranged(out, store, job(2, "a"))
+    assert shown(out) == {"0002.png": b"a"}
+
+
+DAMAGED = ["", "{", "[1]", "\0\0\0"]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_shown_json_is_named_with_its_remedy(text, out, store):
+    (out / ".jobs" / "shown.json").write_text(text)
+    told = rf"{re.escape(str(out))}.*shown.json is damaged.*Delete it and results.csv"
+    with pytest.raises(ValueError, match=told):
+        arranged(out, store, job(1, "a"))
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_queued_json_is_named_with_its_remedy(text, out):
+    out.mkdir()
+    (out / "queued.json").write_text(text)
+    told = rf"{re.escape(str(out))}.*queued.json is damaged.*Delete it; "
+    with pytest.raises(ValueError, match=told), JobStore(out):
+        pass
+    (out / "queued.json").unlink()
+    with JobStore(out) as store:  # the folder is not held by the one that failed
+        assert store.queued_at("A") == {}
+
+
+@pytest.mark.parametrize("text", [*DAMAGED, "{}", '{"status": "done", "files": ["1.png"]}'])
+def test_a_damaged_record_is_named_with_its_remedy(text, out):
+    (out / "k").mkdir(parents=True)
+    (out / "k" / "record.json").write_text(text)
+    told = rf"record.json is damaged.*Delete the folder {re.escape(str(out / 'k'))}; "
+    with pytest.raises(ValueError, match=told), JobStore(out):
+        pass
+
+
+def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, c=call: (done.append(n), c(*a)))
+    replace_file(tmp_path / "file", b"new")
+    assert done == ["fsync", "replace"]
 
 
 @pytest.mark.parametrize("name", ["0001.png", "0001_2.png", "results.csv"])
@@ -171,8 +291,7 @@ def test_results_has_a_line_for_each_row(out, store):
     store.keep("a", DONE, [("1.png", b"a"), ("2.png", b"b")])
     store.keep("b", Record("failed", "http://b", error="node 3 (KSampler): no memory"))
     arranged(out, store, job(1, "a"), job(2, "b"), job(3, "c"))
-    with (out / "results.csv").open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = listed(out)
     assert [line["status"] for line in lines] == ["done", "failed", "waiting"]
     assert [line["row"] for line in lines] == ["1", "2", "3"]
     assert lines[0]["files"] == "0001_1.png; 0001_2.png"
