@@ -1,6 +1,7 @@
 """Low-rank forms of the K, V deltas, as Custom Diffusion's code compresses them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,56 @@ class LoraSize(NamedTuple):
     """What a LoRA of this share costs and loses."""
 
     share: float
-    ranks: tuple[int, int]  # the smallest and the largest of its matrices
+    ranks: tuple[int, int] | None  # the smallest and the largest of its matrices; None: full ones
     size: int  # bytes of its float32 tensors
     error: float  # |deltas - LoRA| / |deltas|, Frobenius, over all matrices together
+
+
+class Svd(NamedTuple):
+    """delta = u · diag(sigma) · v; n is the rank of a low-rank delta."""
+
+    u: Tensor  # [O, n]
+    sigma: Tensor  # [n], falling
+    v: Tensor  # [n, I]
+
+
+class LowRankForms:
+    """The `low_rank` of all deltas at any share; each matrix is decomposed once, when needed."""
+
+    def __init__(self, deltas: Mapping[str, Delta]):
+        self.deltas = deltas
+
+    @cached_property
+    def svds(self) -> dict[str, Svd]:
+        return {name: svd(delta) for name, delta in self.deltas.items()}
+
+    def factors(self, share: float) -> dict[str, tuple[Tensor, Tensor]]:
+        """up [O, r], down [r, I] of each delta, see `low_rank`."""
+        check_share(share)
+        if share == 1:
+            return {name: exact_factors(delta) for name, delta in self.deltas.items()}
+        return {name: leading(parts, share) for name, parts in self.svds.items()}
+
+    def sizes(self, shares: Iterable[float]) -> list[LoraSize]:
+        """Rank, size and error of the LoRA of these factors at each share, largest first.
+
+        Share 1 stands for the deltas as they are. Raises ValueError as `low_rank`.
+        """
+        return [self._size(share) for share in sorted(set(shares), reverse=True)]
+
+    def _size(self, share: float) -> LoraSize:
+        check_share(share)
+        if share == 1:
+            numbers = sum(map(numbers_in, self.deltas.values()))
+            return LoraSize(share, ranks_as_trained(self.deltas.values()), 4 * numbers, 0)
+        spectra = {name: parts.sigma for name, parts in self.svds.items()}
+        ranks = {name: rank_of(sigma, share) for name, sigma in spectra.items()}
+        numbers = sum(rank * sum(self.deltas[name].shape) for name, rank in ranks.items())
+        squares = {name: sigma.double().square() for name, sigma in spectra.items()}
+        lost = sum(float(s[ranks[name] :].sum()) for name, s in squares.items())
+        whole = sum(float(s.sum()) for s in squares.values())
+        error = (lost / whole) ** 0.5 if whole else 0.0
+        return LoraSize(share, (min(ranks.values()), max(ranks.values())), 4 * numbers, error)
 
 
 def low_rank(delta: Delta, share: float) -> tuple[Tensor, Tensor]:
@@ -26,10 +74,11 @@ def low_rank(delta: Delta, share: float) -> tuple[Tensor, Tensor]:
     of the dropped values' squares. At share 1 one of the two is the identity, so nothing is lost.
     Raises ValueError for a share outside (0, 1].
     """
-    check_share(share)
-    if share == 1:
-        return exact_factors(delta)
-    u, sigma, v = svd(delta)
+    return LowRankForms({"": delta}).factors(share)[""]
+
+
+def leading(parts: Svd, share: float) -> tuple[Tensor, Tensor]:
+    u, sigma, v = parts
     rank = rank_of(sigma, share)
     return (u[:, :rank] * sigma[:rank]).contiguous(), v[:rank].contiguous()
 
@@ -43,13 +92,12 @@ def exact_factors(delta: Delta) -> tuple[Tensor, Tensor]:
     return (one, whole) if delta.shape[0] < delta.shape[1] else (whole, one)
 
 
-def svd(delta: Delta) -> tuple[Tensor, Tensor, Tensor]:
-    """u [O, n], the singular values [n], v [n, I]; n is the rank of a low-rank delta."""
+def svd(delta: Delta) -> Svd:
     if not isinstance(delta, LowRank):
-        return torch.linalg.svd(delta.float(), full_matrices=False)
+        return Svd(*torch.linalg.svd(delta.float(), full_matrices=False))
     basis, (rows,) = common_basis([delta])
     u, sigma, v = torch.linalg.svd(rows, full_matrices=False)
-    return (basis @ u).float(), sigma.float(), v.float()
+    return Svd((basis @ u).float(), sigma.float(), v.float())
 
 
 def common_basis(deltas: Sequence[LowRank]) -> tuple[Tensor, list[Tensor]]:
@@ -74,27 +122,10 @@ def rank_of(sigma: Tensor, share: float) -> int:
     return max(1, int(((sums <= share * sums[-1]) & (sigma > 0)).sum()))
 
 
-def lora_sizes(deltas: Mapping[str, Delta], shares: Iterable[float]) -> list[LoraSize]:
-    """Rank, size and error of the LoRA that `low_rank` makes at each share, largest first.
-
-    Share 1 stands for the deltas as they are. Raises ValueError as `low_rank`.
-    """
-    spectra = {name: svd(delta)[1] for name, delta in deltas.items()}
-    return [_size(deltas, spectra, share) for share in sorted(set(shares), reverse=True)]
-
-
-def _size(deltas: Mapping[str, Delta], spectra: Mapping[str, Tensor], share: float) -> LoraSize:
-    check_share(share)
-    if share == 1:
-        full = [len(sigma) for sigma in spectra.values()]
-        return LoraSize(share, (min(full), max(full)), 4 * sum(map(numbers_in, deltas.values())), 0)
-    ranks = {name: rank_of(sigma, share) for name, sigma in spectra.items()}
-    numbers = sum(rank * sum(deltas[name].shape) for name, rank in ranks.items())
-    squares = {name: sigma.double().square() for name, sigma in spectra.items()}
-    lost = sum(float(s[ranks[name] :].sum()) for name, s in squares.items())
-    whole = sum(float(s.sum()) for s in squares.values())
-    error = (lost / whole) ** 0.5 if whole else 0.0
-    return LoraSize(share, (min(ranks.values()), max(ranks.values())), 4 * numbers, error)
+def ranks_as_trained(deltas: Collection[Delta]) -> tuple[int, int] | None:
+    """The smallest and the largest rank of low-rank deltas; None where there are full matrices."""
+    ranks = [delta.up.shape[1] for delta in deltas if isinstance(delta, LowRank)]
+    return (min(ranks), max(ranks)) if len(ranks) == len(deltas) else None
 
 
 def numbers_in(delta: Delta) -> int:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from comfy_api.latest import io, ui
 
-from ..detex.compress import LoraSize, lora_sizes
+from ..detex.compress import LoraSize, LowRankForms
 from ..detex.concept import Concept, load_concept
 from ..detex.host import export, paths
 from ..detex.host.deltas import apply_concept
@@ -119,13 +119,16 @@ class SaveEmbeddings(io.ComfyNode):
         wanted = {export.Export.STOCK: stock_files, export.Export.DIFFUSERS: diffusers_folder}
         exports = [kind for kind, chosen in wanted.items() if chosen]
         share = round(lora_share, 3)  # the page counts in steps of 0.05, 0.6000000000000001
-        files = export.plan(concept, name, exports, share)
+        forms = LowRankForms(concept.deltas)
+        files = export.plan(concept, name, exports, share, forms)
         if not dry_run:
             export.write(files)
         lines = ["Dry run, nothing is saved:" if dry_run else "Saved in models:"]
         lines += listed(files)
-        if exports:
-            lines += compared(lora_sizes(concept.deltas, {*SHARES, share}), share)
+        if exports and dry_run:
+            lines += compared(forms.sizes({*SHARES, share}), share)
+        elif exports and share < 1:
+            lines += [f"LoRA of share {described(size)}" for size in forms.sizes([share])]
         return io.NodeOutput(files[0].name, ui=ui.PreviewText("\n".join(lines)))
 
 
@@ -142,14 +145,27 @@ def listed(files: Sequence[export.File]) -> list[str]:
 
 
 def compared(sizes: Sequence[LoraSize], chosen: float) -> list[str]:
-    """ "share 0.6: rank 118 to 301, 29.7 MB, error 31 %", a line for each share."""
-    lines = ["LoRA by lora_share:"]
-    for share, (low, high), size, error in sizes:
-        ranks = f"rank {low} to {high}" if low < high else f"rank {low}"
-        what = "full deltas" if share == 1 else ranks
-        here = "  <- this one" if share == chosen else ""
-        lines.append(f"{share:g}: {what}, {megabytes(size)}, error {error:.1%}{here}")
-    return lines
+    """A line for each share."""
+    here = {chosen: "  <- this one"}
+    return [
+        "LoRA by lora_share:",
+        *(described(size) + here.get(size.share, "") for size in sizes),
+    ]
+
+
+def described(lora: LoraSize) -> str:
+    """ "0.6: rank 118 to 301, 29.7 MB, error 31.0%" """
+    share, ranks, size, error = lora
+    return f"{share:g}: {of_rank(ranks, share)}, {megabytes(size)}, error {error:.1%}"
+
+
+def of_rank(ranks: tuple[int, int] | None, share: float) -> str:
+    """ "rank 118 to 301"; at share 1 "full deltas" or "rank 16, as trained"."""
+    if ranks is None:
+        return "full deltas"
+    low, high = ranks
+    as_trained = ", as trained" if share == 1 else ""
+    return (f"rank {low} to {high}" if low < high else f"rank {low}") + as_trained
 
 
 def megabytes(size: int) -> str:

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from ..compress import check_share, exact_factors, low_rank
+from ..compress import LowRankForms, check_share, exact_factors
 from ..concept import Concept, concept_bytes, sorted_header
 from ..diffusers_readme import readme
 from ..kv import LowRank
 from ..lora_metadata import Spelling, lora_metadata
 from . import paths
 
-Factors = Mapping[str, tuple[Tensor, Tensor]]  # kohya's name -> up [O, r], down [r, I]
+Factors = Mapping[str, tuple[Tensor, Tensor]]  # name -> up [O, r], down [r, I]
 
 
 class Export(Enum):
@@ -45,18 +45,23 @@ class File(NamedTuple):
 
 
 def plan(
-    concept: Concept, name: str, exports: Collection[Export] = (), lora_share: float = 1.0
+    concept: Concept,
+    name: str,
+    exports: Collection[Export] = (),
+    lora_share: float = 1.0,
+    forms: LowRankForms | None = None,
 ) -> list[File]:
     """The concept file, then the `exports`, all under one free stem; nothing is written yet.
 
     lora_share in (0, 1]: how much of the deltas the LoRA keeps, see `low_rank`; at 1 the stock LoRA
     has the deltas as they are, which ComfyUI adds exactly; diffusers reads factors alone, at 1 of
-    all ranks.
+    all ranks. forms: those of the concept's deltas, for a caller who asks them for more.
     Raises ValueError for another share, or for a name without letters and digits.
     """
     check_share(lora_share)
     parts = [Part(paths.FOLDER, ".safetensors", lambda _: concept_bytes(concept))]
-    factors = factors_of(concept, lora_share) if exports else {}
+    forms = forms or LowRankForms(concept.deltas)
+    factors = under_kohyas_names(concept, forms.factors(lora_share)) if exports else {}
     if Export.STOCK in exports:
         whole = lora_share == 1
         parts += stock_parts(concept, full_tensors(concept) if whole else lora_tensors(factors))
@@ -137,10 +142,10 @@ def word_tensors(concept: Concept, word: str) -> dict[str, Tensor]:
     return {f"clip_{tower}": vector.contiguous() for tower, vector in towers.items()}
 
 
-def factors_of(concept: Concept, share: float) -> Factors:
-    """The deltas as products up·down, under kohya's names, which diffusers reads too."""
+def under_kohyas_names(concept: Concept, factors: Factors) -> Factors:
+    """The same products up·down, under the names which diffusers reads too."""
     names = kohya_names(concept.base.unet)
-    return {names[name]: low_rank(delta, share) for name, delta in concept.deltas.items()}
+    return {names[name]: pair for name, pair in factors.items()}
 
 
 def of_one_rank(factors: Factors) -> Factors:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from detex_pack.detex.compress import lora_sizes, low_rank
+from detex_pack.detex.compress import LowRankForms, low_rank
+from detex_pack.detex.kv import LowRank
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_senseless_share_is_refused(delta: torch.Tensor, share: float):
 
 def test_sizes_are_those_of_the_low_rank_forms(delta: torch.Tensor):
     deltas = {"a": delta, "b": 2 * delta[:, :5]}
-    (size,) = lora_sizes(deltas, [0.6])
+    (size,) = LowRankForms(deltas).sizes([0.6])
     pairs = {name: low_rank(matrix, 0.6) for name, matrix in deltas.items()}
     ranks = [len(down) for _, down in pairs.values()]
     assert size.ranks == (min(ranks), max(ranks))
@@ -65,16 +66,31 @@ def test_sizes_are_those_of_the_low_rank_forms(delta: torch.Tensor):
 
 
 def test_share_of_one_stands_for_the_full_matrices(delta: torch.Tensor):
-    (size,) = lora_sizes({"a": delta}, [1.0])
-    assert size == (1.0, (8, 8), 4 * 12 * 8, 0.0)
+    (size,) = LowRankForms({"a": delta}).sizes([1.0])
+    assert size == (1.0, None, 4 * 12 * 8, 0.0)
+
+
+def test_share_of_one_stands_for_the_factors_of_low_rank_deltas(delta: torch.Tensor):
+    factors = LowRank(delta[:, :3], delta[:3])
+    (size,) = LowRankForms({"a": factors}).sizes([1.0])
+    assert size == (1.0, (3, 3), 4 * 3 * (12 + 8), 0.0)
 
 
 def test_sizes_fall_and_errors_grow_as_the_share_falls(delta: torch.Tensor):
-    sizes = lora_sizes({"a": delta}, [0.3, 0.9, 0.6])
+    sizes = LowRankForms({"a": delta}).sizes([0.3, 0.9, 0.6])
     assert [size.share for size in sizes] == [0.9, 0.6, 0.3]
     assert sizes[0].size > sizes[1].size > sizes[2].size
     assert sizes[0].error < sizes[1].error < sizes[2].error
 
 
 def test_zeros_lose_nothing():
-    assert lora_sizes({"a": torch.zeros(4, 3)}, [0.6])[0].error == 0
+    (size,) = LowRankForms({"a": torch.zeros(4, 3)}).sizes([0.6])
+    assert size.error == 0
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
+def test_senseless_share_is_refused_for_all_matrices(delta: torch.Tensor, share: float):
+    forms = LowRankForms({"a": delta})
+    for form in (lambda: forms.factors(share), lambda: forms.sizes([share])):
+        with pytest.raises(ValueError, match="must lie above 0 and up to 1"):
+            form()

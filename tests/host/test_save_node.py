@@ -1,11 +1,15 @@
 """Save Decoupled Embeddings: what it writes, and what it shows before it does."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from detex_pack.detex.concept import Concept
 from detex_pack.detex.host.export import Export, plan
+from detex_pack.detex.kv import LowRank
 from detex_pack.nodes.concept import SaveEmbeddings
 
 
@@ -17,6 +21,32 @@ def run(concept: Concept, **widgets) -> tuple[str, str]:
 
 def written(models: Path) -> list[Path]:
     return [path for path in models.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shape of each matrix whose singular value decomposition was computed."""
+    shapes: list[tuple[int, ...]] = []
+
+    def counted(svd: Callable) -> Callable:
+        def run(matrix: torch.Tensor, *args, **options):
+            shapes.append(tuple(matrix.shape))
+            return svd(matrix, *args, **options)
+
+        return run
+
+    for name in ("svd", "svdvals"):
+        monkeypatch.setattr(torch.linalg, name, counted(getattr(torch.linalg, name)))
+    return shapes
+
+
+def of_low_rank(concept: Concept, rank: int) -> Concept:
+    """The same with random deltas of this rank, as those of Stable Diffusion XL."""
+    deltas = {
+        name: LowRank(torch.randn(delta.shape[0], rank), torch.randn(rank, delta.shape[1]))
+        for name, delta in concept.deltas.items()
+    }
+    return dataclasses.replace(concept, deltas=deltas)
 
 
 def test_dry_run_shows_the_files_and_writes_none(model_folders: Path, concept: Concept):
@@ -34,26 +64,51 @@ def test_rank_size_and_error_are_those_of_the_file_at_that_share(
 ):
     _, text = run(concept, dry_run=True)
     line = next(line for line in text.splitlines() if line.startswith("0.6: rank "))
+    _, chosen = run(concept, dry_run=True, lora_share=0.6)
+    assert f"{line}  <- this one" in chosen.splitlines()
     _, written_then = run(concept, lora_share=0.6)
-    assert f"{line}  <- this one" in written_then
+    assert written_then.splitlines()[-1] == f"LoRA of share {line}"
     size = len(plan(concept, "other", [Export.STOCK], 0.6)[1].content)
     assert f"loras: toy_lora.safetensors, {size / 1e6:.3f} MB" in written_then
 
 
 def test_full_deltas_have_no_error(model_folders: Path, concept: Concept):
-    _, text = run(concept)
-    assert text.startswith("Saved in models:\n")
+    _, text = run(concept, dry_run=True)
     assert "1: full deltas, " in text and "error 0.0%  <- this one" in text
 
 
+def test_low_rank_deltas_are_named_by_their_rank(model_folders: Path, concept: Concept):
+    _, text = run(of_low_rank(concept, 4), dry_run=True)
+    assert "1: rank 4, as trained, " in text and "full deltas" not in text
+
+
+def test_saving_all_of_the_deltas_shows_the_files_and_decomposes_nothing(
+    model_folders: Path, concept: Concept, decompositions: list
+):
+    _, text = run(concept, diffusers_folder=True)
+    heads = [line.partition(":")[0] for line in text.splitlines()]
+    assert heads == ["Saved in models", "detex", "loras", "embeddings", "diffusers"]
+    assert not decompositions
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_each_matrix_is_decomposed_once(
+    model_folders: Path, concept: Concept, decompositions: list, dry_run: bool
+):
+    run(concept, lora_share=0.6, diffusers_folder=True, dry_run=dry_run)
+    assert decompositions == [delta.shape for delta in concept.deltas.values()]
+
+
 def test_share_of_the_page_has_one_line_in_the_table(model_folders: Path, concept: Concept):
-    _, text = run(concept, lora_share=0.05 * 12)  # 0.6000000000000001
+    _, text = run(concept, lora_share=0.05 * 12, dry_run=True)  # 0.6000000000000001
     assert sum(line.startswith("0.6") for line in text.splitlines()) == 1
 
 
 def test_concept_alone_has_no_table(model_folders: Path, concept: Concept):
     _, text = run(concept, stock_files=False)
     assert text.startswith("Saved in models:\ndetex: toy.safetensors, ") and "rank" not in text
+    _, dry = run(concept, stock_files=False, dry_run=True, lora_share=0.6)
+    assert "rank" not in dry
     assert [path.name for path in written(model_folders)] == ["toy.safetensors"]
 
 

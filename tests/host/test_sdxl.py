@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from detex_pack.detex.compress import lora_sizes, low_rank
+from detex_pack.detex.compress import LowRankForms, low_rank
 from detex_pack.detex.concept import Concept, concept_bytes, load_concept
 from detex_pack.detex.condition import Condition, whole_picture
 from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
@@ -246,8 +246,9 @@ def test_stock_lora_and_embeddings_are_the_concept(
 
 
 def test_lora_of_a_smaller_share_is_of_a_smaller_rank(concept: Concept):
-    whole, part = lora_sizes(concept.deltas, [1.0, 0.5])
+    whole, part = LowRankForms(concept.deltas).sizes([1.0, 0.5])
     assert whole.size == 4 * sum(16 * sum(delta.shape) for delta in concept.deltas.values())
+    assert whole.ranks == (16, 16)
     assert part.size < whole.size and max(part.ranks) < 16
     delta = next(iter(concept.deltas.values()))
     products = [up @ down for up, down in (low_rank(d, 0.5) for d in (delta, as_matrix(delta)))]
