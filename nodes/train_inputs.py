@@ -133,8 +133,8 @@ def presentation_inputs() -> list[io.Input]:
             min=0,
             max=20000,
             advanced=True,
-            tooltip="Steps between two snapshots on disk, of about 250 MB for Stable Diffusion; "
-            "the last two are kept. 0 writes one only where you cancel.",
+            tooltip="Steps between two snapshots on disk, of about 250 MB for Stable Diffusion, "
+            "less for XL at rank 16; the last two are kept. 0 writes one only where you cancel.",
         ),
         io.Int.Input(
             "preview_every",
