@@ -12,7 +12,7 @@ from ..attention import AttentionMaps, AttentionTap, attend, attention_probs
 from .families import CrossAttention, cross_attentions
 
 CAPTURE_KEY = "detex_capture"
-MAX_POSITIONS = 32 * 32  # larger grids cost much and look the same once drawn
+MAX_POSITIONS = 32 * 32  # at once; larger grids cost much and look the same once drawn
 
 
 def training_options(layers: Sequence[CrossAttention], tap: AttentionTap | None) -> dict:
@@ -57,14 +57,18 @@ def capture_attention(
 
     positions: the token positions of each of `maps.words`. The sampled image does not change by a
     bit: the attention itself is whatever it was, another pack's patch included. Layers of more
-    than 32x32 positions are left alone. Each sampling run starts with empty maps.
+    than 32x32 positions are left alone, unless they are on the model's coarsest grid, which in a
+    large picture of SDXL has more. Each sampling run starts with empty maps.
     """
     patched = model.clone()
     taken = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     columns = [list(p) for p in positions]
-    for layer in cross_attentions(patched):
+    layers = cross_attentions(patched)
+    deepest = max((layer.level for layer in layers), default=0)
+    for layer in layers:
         inner = taken.get(layer.key) or taken.get(layer.key[:2])
-        patched.set_model_attn2_replace(_capturing(inner, maps, columns), *layer.key)
+        capturing = _capturing(inner, maps, columns, coarsest=layer.level == deepest)
+        patched.set_model_attn2_replace(capturing, *layer.key)
 
     def fresh(executor: Callable, *args, **kwargs):
         maps.reset()
@@ -76,7 +80,9 @@ def capture_attention(
     return patched
 
 
-def _capturing(inner: Callable | None, maps: AttentionMaps, columns: list[list[int]]) -> Callable:
+def _capturing(
+    inner: Callable | None, maps: AttentionMaps, columns: list[list[int]], *, coarsest: bool
+) -> Callable:
     def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
         if inner is not None:
             out = inner(q, k, v, options)
@@ -89,7 +95,7 @@ def _capturing(inner: Callable | None, maps: AttentionMaps, columns: list[list[i
                 attn_precision=options["attn_precision"],
                 transformer_options=options,
             )
-        if q.shape[1] <= MAX_POSITIONS:
+        if coarsest or q.shape[1] <= MAX_POSITIONS:
             _collect(q, k, options, maps, columns)
         return out
 
@@ -107,6 +113,14 @@ def _collect(
     q_of, k_of = q.chunk(len(kinds)), k.chunk(len(kinds))
     for kind, q_rows, k_rows in zip(kinds, q_of, k_of, strict=True):
         if kind == 0:
-            probs = attention_probs(q_rows, k_rows, options["n_heads"]).mean(dim=1)  # [b, L, T]
-            words = torch.stack([probs[:, :, c].mean(dim=-1) for c in columns], dim=1)
-            maps.add(words, (grid[0], grid[1]))
+            words = [
+                _word_maps(part, k_rows, options["n_heads"], columns)
+                for part in q_rows.split(MAX_POSITIONS, dim=1)
+            ]
+            maps.add(torch.cat(words, dim=2), (grid[0], grid[1]))
+
+
+def _word_maps(q: Tensor, k: Tensor, heads: int, columns: list[list[int]]) -> Tensor:
+    """The chosen columns of these positions, mean over heads: [b, words, L]."""
+    probs = attention_probs(q, k, heads).mean(dim=1)  # [b, L, T]
+    return torch.stack([probs[:, :, c].mean(dim=-1) for c in columns], dim=1)

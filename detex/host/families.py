@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.supported_models
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import EPS, V_PREDICTION
 from torch import Tensor
@@ -67,6 +68,7 @@ class CrossAttention:
     block: str  # "input", "middle" or "output"
     number: int
     transformer: int
+    level: int  # how many times the latents were halved on the way to it
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -128,14 +130,15 @@ def is_v_prediction(model: ModelPatcher) -> bool:
 
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
     """Every attn2 of the UNet, in the order of the forward pass."""
-    layers = []
+    layers, level = [], 0
     for path, module in model.model.diffusion_model.named_modules():
+        level += isinstance(module, Downsample) - isinstance(module, Upsample)
         if not path.endswith(".attn2") or not hasattr(module, "to_k"):
             continue
         parts = path.split(".")
         block = parts[0].removesuffix("_blocks").removesuffix("_block")
         number = 0 if block == "middle" else int(parts[1])
-        layers.append(CrossAttention(path, block, number, int(parts[-2])))
+        layers.append(CrossAttention(path, block, number, int(parts[-2]), level))
     return layers
 
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import comfy.samplers
 import comfy.sd
+import comfy.supported_models
 import nodes
 import pytest
+import tiny
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
@@ -199,6 +201,26 @@ def test_large_grids_are_left_alone(
     patched, maps = captured(model, clip)
     sample(patched, clip)
     assert set(maps._sums) == {(4, 4)}
+
+
+def test_coarsest_grid_is_captured_however_large_it_is(
+    model: ModelPatcher, clip: comfy.sd.CLIP, monkeypatch: pytest.MonkeyPatch
+):
+    patched, maps = captured(model, clip)
+    sample(patched, clip)
+    in_one_go = maps._sums[4, 4]
+    monkeypatch.setattr(host_attention, "MAX_POSITIONS", 5)
+    sample(patched, clip)
+    assert set(maps._sums) == {(4, 4)}
+    torch.testing.assert_close(maps._sums[4, 4], in_one_go)
+
+
+def test_large_picture_of_sdxl_is_captured_and_keeps_every_bit():
+    model, clip = tiny.tiny_model(comfy.supported_models.SDXL), tiny.tiny_sdxl_clip()
+    patched, maps = captured(model, clip)
+    large = (1, 68, 72)  # attention on 34 x 36 alone: 1224 positions
+    assert torch.equal(sample(patched, clip, large), sample(model, clip, large))
+    assert maps.heat_maps().shape == (2, 1, 34, 36)
 
 
 def test_word_in_the_second_chunk_of_a_long_prompt_is_captured(
