@@ -59,8 +59,8 @@ def _places_of(chunks: list[list[tuple]], marker_id: int) -> list[tuple[int, int
     ]
 
 
-def first(towers: Mapping[str, T]) -> T:
-    """The first tower's: words stand at the same places in all of them."""
+def of_any_tower(towers: Mapping[str, T]) -> T:
+    """The first tower's, for what is the same in all: where words stand, how long a text is."""
     return next(iter(towers.values()))
 
 
@@ -102,7 +102,7 @@ def text_features(
         cond: Any = clip.encode_from_tokens(first_chunks)  # chunks of one text, to ComfyUI
         rows = cond.unflatten(1, (len(marked), -1))[0].float().cpu()  # [texts, T, C]
         for row, one in zip(rows, marked, strict=True):
-            length = sum(bool(word_id) for *_, word_id in first(one).chunks[0])
+            length = sum(bool(word_id) for *_, word_id in of_any_tower(one).chunks[0])
             features.append(row[1 : length + 2])
     return features
 
@@ -113,7 +113,7 @@ def word_positions(clip: comfy.sd.CLIP, text: str, words: Sequence[str]) -> dict
     A word is a placeholder such as "[V]", "embedding:name", or plain words of the prompt.
     Raises ValueError for a word that the prompt does not have.
     """
-    chunks, places = first(marked_tokens(clip, text))
+    chunks, places = of_any_tower(marked_tokens(clip, text))
     length = len(chunks[0])
     taken = {row * length + position: f"[{word}]" for row, position, word in places}
     flat = [entry for chunk in chunks for entry in chunk]
@@ -136,7 +136,9 @@ def _sequence_positions(
     clip: comfy.sd.CLIP, word: str, flat: list[tuple], taken: set[int]
 ) -> list[int]:
     """Where the tokens of `word` stand in a row in `flat`."""
-    wanted = [token for token, _, word_id in first(marked_tokens(clip, word)).chunks[0] if word_id]
+    wanted = [
+        token for token, _, word_id in of_any_tower(marked_tokens(clip, word)).chunks[0] if word_id
+    ]
 
     def same(a: Any, b: Any) -> bool:
         if torch.is_tensor(a) or torch.is_tensor(b):
@@ -162,6 +164,8 @@ class ComfyTextEncoder:
         model.reset_clip_options()
         if clip.layer_idx is not None:
             model.set_clip_options({"layer": clip.layer_idx})
+        # as ComfyUI does next; a tower shallower than the clip skip changes its layer with it
+        model.set_clip_options({"execution_device": clip.patcher.load_device})
         found = towers_of(clip)
         self.towers = [
             Tower(tower, pools=len(found) > 1 and n == "g") for n, tower in found.items()
@@ -170,7 +174,7 @@ class ComfyTextEncoder:
 
     def tokenize(self, text: str) -> PromptTokens:
         marked = marked_tokens(self.clip, text, disable_weights=True)
-        chunks, places = first(marked)
+        chunks, places = of_any_tower(marked)
         if len(chunks) > 1:
             raise ValueError(
                 f'The training caption "{text}" is longer than {len(chunks[0])} tokens. Use a '

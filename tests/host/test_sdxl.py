@@ -29,6 +29,7 @@ from detex_pack.detex.kv import LowRank, as_matrix
 from detex_pack.detex.merge import merge_concepts
 from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import Subject
+from detex_pack.detex.trainer import Run, accumulate, draw
 
 WORDS = ("V", "P1", "P2", "P3", "B1", "B2", "B3")
 L, G = tiny.WIDTHS["l"], tiny.WIDTHS["g"]
@@ -160,6 +161,24 @@ def test_batch_is_told_each_photos_size_and_crop_and_the_priors_own(method: Dete
     told = method.cond(batch).sizes.tolist()
     assert told[:3] == [known[photo] for photo in batch.photos.tolist()]
     assert told[3:] == [[32, 32, 0, 0, 32, 32]] * 3
+
+
+def test_gradients_of_two_passes_are_those_of_one(method: Detex, session: tuple):
+    told = method.subject.sizes.flatten(0, -2)
+    assert len(told.unique(dim=0)) > 1  # the photos are not of one size
+    run = Run(method, session[0], method.train_config)
+    drawn = draw(method, session[0], method.train_config, run.rng)
+    found = []
+    for run.parts in (1, 2):
+        with session[0].with_deltas(method.deltas, detach_start_token=True):
+            losses = accumulate(run, drawn)
+        found.append((losses, [p.grad.clone() for p in run.parameters]))
+        run.optimizer.zero_grad(set_to_none=True)
+    (losses, whole), (again, parts) = found
+    assert losses.keys() == {"diffusion", "prior", "attention"}
+    torch.testing.assert_close(again, losses, rtol=1e-5, atol=1e-7)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4 * one.abs().max().item())
 
 
 def test_deltas_are_of_rank_16_by_default(concept: Concept, model: ModelPatcher):

@@ -22,7 +22,15 @@ Y_BLANKED = training_prompt("dog", "pose", {"V", "P"})
 
 @pytest.fixture(
     scope="module",
-    params=["SD 1.x", "SD 1.x clip skip", "SD 2.x", "SD 2.x last layer", "SDXL", "SDXL clip skip"],
+    params=[
+        "SD 1.x",
+        "SD 1.x clip skip",
+        "SD 2.x",
+        "SD 2.x last layer",
+        "SDXL",
+        "SDXL clip skip",
+        "SDXL beyond the tower",
+    ],
 )
 def any_clip(request: pytest.FixtureRequest, clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
     made = {"2.x": tiny.tiny_sd2_clip, "XL": tiny.tiny_sdxl_clip}
@@ -31,13 +39,15 @@ def any_clip(request: pytest.FixtureRequest, clip: comfy.sd.CLIP) -> comfy.sd.CL
         chosen.clip_layer(-3 if "XL" in request.param else -2)
     if "last layer" in request.param:
         chosen.clip_layer(-1)
+    if "beyond" in request.param:  # as -14 on CLIP-L's twelve layers
+        chosen.clip_layer(-4)
     return chosen
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=["empty", "short", "long"])
 def test_our_encode_equals_comfyuis(any_clip: comfy.sd.CLIP, text: str):
-    encoder = ComfyTextEncoder(any_clip)
     host = any_clip.encode_from_tokens(any_clip.tokenize(text))
+    encoder = ComfyTextEncoder(any_clip)  # after it: both set the layer on the same towers
     ours = encoder.encode([encoder.tokenize(text)], [{}]).context
     torch.testing.assert_close(ours, host, atol=1e-5, rtol=0)
 
