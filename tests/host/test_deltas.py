@@ -16,7 +16,7 @@ from torch import Tensor
 from detex_pack.detex.concept import Concept
 from detex_pack.detex.host.deltas import apply_concept, live_deltas
 from detex_pack.detex.host.denoiser import private_copy
-from detex_pack.detex.kv import KVDeltas
+from detex_pack.detex.kv import KVDeltas, LowRank, as_matrix
 
 KEY = "diffusion_model.{}.weight"
 
@@ -82,6 +82,23 @@ def test_half_strength_adds_half(model: ModelPatcher, concept: Concept):
         sampled_kv(apply_concept(model, concept, s), concept) for s in (0.0, 0.5, 1.0)
     )
     assert_same(half, {name: (plain[name] + whole[name]) / 2 for name in plain})
+
+
+def test_scale_of_a_low_rank_delta_is_applied(model: ModelPatcher, concept: Concept):
+    generator = torch.Generator().manual_seed(4)
+    low = {
+        name: LowRank(
+            0.1 * torch.randn(delta.shape[0], 2, generator=generator),
+            0.1 * torch.randn(2, delta.shape[1], generator=generator),
+            3.0,
+        )
+        for name, delta in concept.deltas.items()
+    }
+    factors, whole = (
+        sampled_kv(apply_concept(model, dataclasses.replace(concept, deltas=d), 1.0), concept)
+        for d in (low, {name: as_matrix(delta) for name, delta in low.items()})
+    )
+    assert_same(factors, whole, atol=1e-5)
 
 
 def test_two_concepts_commute(model: ModelPatcher, concept: Concept):
