@@ -32,7 +32,11 @@ class Snapshot:
         return {k.removeprefix(prefix): t for k, t in self.tensors.items() if k.startswith(prefix)}
 
     def apply(self, run: Run) -> None:
-        """Put this state into a run of the same method, settings and photos."""
+        """Put this state into a run of the same method, settings and photos.
+
+        Raises ValueError, the run as it was, where the learned tensors are not of the same shapes.
+        """
+        self.check_fit(run)
         for name, module in run.method.modules.items():
             module.load_state_dict(self.part(f"module.{name}."))
         moments: dict[int, dict[str, Tensor]] = {}
@@ -52,14 +56,28 @@ class Snapshot:
         run.step, run.parts = self.scalars["step"], self.scalars["parts"]
         run.mark_whole()
 
+    def check_fit(self, run: Run) -> None:
+        found, wanted = self.part("module."), learned(run)
+        for name in sorted(found.keys() | wanted.keys()):
+            if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
+                raise ValueError(
+                    f"The snapshot of step {self.scalars['step']} does not fit this training: "
+                    f"{name} is missing there, new, or of another shape."
+                )
 
-def snapshot_bytes(run: Run) -> bytes:
-    """The file's content; the run must stand between two steps."""
-    tensors = {
-        f"module.{name}.{key}": tensor
+
+def learned(run: Run) -> dict[str, Tensor]:
+    """All that is learned: "<module>.<key>" -> tensor."""
+    return {
+        f"{name}.{key}": tensor
         for name, module in run.method.modules.items()
         for key, tensor in module.state_dict().items()
     }
+
+
+def snapshot_bytes(run: Run) -> bytes:
+    """The file's content; the run must stand between two steps."""
+    tensors = {f"module.{name}": tensor for name, tensor in learned(run).items()}
     for index, moments in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     tensors |= {f"generator.{name}": rng.get_state() for name, rng in run.generators.items()}

@@ -31,7 +31,7 @@ from .families import hash_tensor
 from .paths import write_new
 from .text import ComfyTextEncoder
 
-VERSION = 1  # raise it when the same photos and settings come to train differently
+VERSION = 2  # raise it when the same photos and settings come to train differently
 SNAPSHOTS = 2  # kept of a run
 RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
 RUNS = 20
@@ -46,11 +46,12 @@ def runs_folder() -> Path:
 
 
 def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> str:
-    """A hash of photos, masks, prior latents, words, settings but for `steps`, and every weight of
-    the private UNet and text towers, LoRAs and clip skip included.
+    """A hash of photos, masks, prior latents, words, settings but for `steps`, the rank that the
+    deltas have, and every weight of the private UNet and text towers, LoRAs and clip skip included.
     """
     subject, settings = method.subject, as_json(method.train_config, method.config)
     del settings["steps"]
+    settings["rank"] = method.train_config.rank or denoiser.rank
     facts = {
         "version": VERSION,
         "settings": settings,
@@ -61,7 +62,7 @@ def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> s
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     tensors = [subject.features, subject.latents, subject.blanked, subject.masks, subject.valid]
-    for tensor in (*tensors, method.prior_latents, denoiser.sigmas):
+    for tensor in (*tensors, subject.sizes, method.prior_latents, denoiser.sigmas):
         hash_tensor(digest, tensor)
     for module in (denoiser.unet, *(tower.model for tower in text.towers)):
         hash_weights(digest, module)
@@ -171,16 +172,15 @@ class Keeper(Watcher):
         return found
 
     def on_start(self, run: Run) -> None:
-        """Put the latest readable snapshot back that is not beyond the wanted number of steps."""
+        """Put the latest usable snapshot back that is not beyond the wanted number of steps."""
         for step, path in self.folder.snapshots().items():
             if step > run.config.steps:
                 continue
             try:
-                snapshot = read_snapshot(path)
+                read_snapshot(path).apply(run)
             except ValueError as error:
                 log.warning("Snapshot skipped: %s", error)
                 continue
-            snapshot.apply(run)
             self.last_good = step
             self.note = f"Continued after step {step}."
             self.say(self.note)

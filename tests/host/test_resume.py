@@ -8,11 +8,14 @@ from pathlib import Path
 
 import comfy.model_management as model_management
 import comfy.sd
+import comfy.supported_models
 import folder_paths
 import pytest
 import tiny
 import torch
 from comfy.model_patcher import ModelPatcher
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detex_pack.detex.concept import Concept, concept_bytes
@@ -193,6 +196,28 @@ def test_damaged_snapshot_gives_way_to_the_one_before(
     assert concept_bytes(concept) == whole
 
 
+@pytest.mark.parametrize("change", ["another shape", "missing"])
+def test_snapshot_that_does_not_fit_gives_way_to_the_one_before(
+    train: Train, caplog: pytest.LogCaptureFixture, change: str
+):
+    whole = concept_bytes(train(steps=STEPS)[0])
+    stopped(train, 4, error=KeyError())
+    latest = next(runs_folder().rglob("step_000004.safetensors"))
+    tensors = {name: 1 + tensor for name, tensor in load_file(latest).items()}
+    name = max(name for name in tensors if name.startswith("module."))
+    tensors[name] = tensors[name].repeat(2)
+    if change == "missing":
+        del tensors[name]
+    with safe_open(latest, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, latest, metadata)
+    with caplog.at_level(logging.WARNING, "detex"):
+        concept, steps, _ = resumed(train)
+    assert steps == [3, 4, 5, 6]
+    assert "Snapshot skipped: The snapshot of step 4 does not fit this training" in caplog.text
+    assert concept_bytes(concept) == whole
+
+
 def test_damaged_finished_concept_is_trained_again(train: Train):
     whole = concept_bytes(resumed(train)[0])
     (path,) = runs_folder().rglob("finished_*.safetensors")
@@ -304,6 +329,12 @@ def test_number_of_steps_is_no_part_of_the_key(key):
     assert key(steps=10) == key(steps=600)
 
 
+def test_rank_of_the_family_is_the_same_training_as_that_rank_chosen(key):
+    model = tiny.tiny_model(comfy.supported_models.SDXL)
+    clip = tiny.tiny_sdxl_clip()
+    assert key(model, clip) == key(model, clip, rank=16) != key(model, clip, rank=8)
+
+
 CHANGES = {
     "seed": lambda subject, prior: {"seed": 1},
     "learning rate": lambda subject, prior: {"learning_rate": 2e-5},
@@ -317,6 +348,10 @@ CHANGES = {
     "latents": lambda subject, prior: {
         "photos": dataclasses.replace(subject, latents=subject.latents + 1e-3)
     },
+    "sizes": lambda subject, prior: {
+        "photos": dataclasses.replace(subject, sizes=subject.sizes + 1)
+    },
+    "rank": lambda subject, prior: {"rank": 4},
     "masks": lambda subject, prior: {
         "photos": dataclasses.replace(subject, masks=1 - subject.masks)
     },
