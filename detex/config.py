@@ -26,9 +26,8 @@ class TrainConfig:
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0  # global norm
     stratified_timesteps: bool = False  # one timestep from each 1/batch of the schedule
-    rank: int | None = (
-        None  # of the K, V deltas; None: as the family has it, 16 for SDXL, else full
-    )
+    # of the K, V deltas; None: as the family has it, 16 for SDXL, else full matrices
+    rank: int | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -67,6 +66,7 @@ class DetexConfig:
     prior_weight: float = 1.0  # lambda_pr of Eq. (5)
     attention_norm: str = "mse"  # the norm of Eq. (4), which the paper leaves open: mse, l1, fro
     attention_map: str = "max"  # how a map is scaled to [0, 1]: max, max_detach, minmax, raw
+    subject_attention: bool = False  # [V] is held to the subject as [P] is; not in the paper
     masked_pose: bool = True  # the [P] term also acts on blanked samples
     masked_loss: bool = False  # blanked samples count the subject's pixels only (Table 4)
     detach_start_token: bool = True  # no gradient into K, V through the start token

@@ -158,7 +158,8 @@ class Train(io.ComfyNode):
         view = LiveView(train.steps, preview_every, subject.decode)
         keeper = Keeper(snapshot_every, start_over=resume == START_OVER, say=say)
         concept, history = train_concept(model, clip, subject, prior, config, train, [view], keeper)
-        text = "\n".join(filter(None, [keeper.note, summary(concept)]))
+        note = prior_note(subject, prior_images) if lambda_pr else ""
+        text = "\n".join(filter(None, [keeper.note, note, summary(concept)]))
         losses = total_loss(history, config)
         return io.NodeOutput(concept, {"loss": losses}, ui=ui.PreviewText(text))
 
@@ -174,6 +175,16 @@ def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
         size = (subject.resolution, subject.resolution)
         square = torch.nn.functional.interpolate(square, size=size, mode="bicubic", antialias=True)
     return subject.encode(square.movedim(1, -1).clamp(0, 1))
+
+
+def prior_note(subject, images: torch.Tensor | None) -> str:
+    """What to know of prior images [R, H, W, 3] that are smaller than the subject's resolution."""
+    if images is None or min(images.shape[1:3]) >= subject.resolution:
+        return ""
+    return (
+        f"The prior images of {min(images.shape[1:3])} pixels were enlarged to "
+        f"{subject.resolution}, and are blurred. Make them at {subject.resolution}."
+    )
 
 
 def total_loss(history: Mapping[str, Sequence[float]], config: DetexConfig) -> list[float]:

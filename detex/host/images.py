@@ -44,11 +44,11 @@ def latent_decoder(vae: VAE) -> Callable[[Tensor], Tensor | None]:
 
 
 def check_latents(latents: Tensor) -> None:
-    """Raise ValueError for latents [B, C, h, w] that no Stable Diffusion 1.x or 2.x can be fed."""
+    """Raise ValueError for latents [B, C, h, w] that no Stable Diffusion can be fed."""
     if latents.ndim != 4 or latents.shape[1] != 4:
         raise ValueError(
-            f"This VAE makes latents of {latents.shape[1]} channels; Stable Diffusion 1.x and 2.x "
-            "have 4. Wire the VAE of the checkpoint you train on."
+            f"This VAE makes latents of {latents.shape[1]} channels; Stable Diffusion 1.x, 2.x and "
+            "XL have 4. Wire the VAE of the checkpoint you train on."
         )
     if not torch.isfinite(latents).all():
         raise ValueError(

@@ -60,7 +60,8 @@ def train_concept(
     except torch.cuda.OutOfMemoryError as error:
         raise torch.cuda.OutOfMemoryError(
             f"Out of graphics memory, one photo at a time and {subject.resolution} pixels. Lower "
-            f"the resolution in Subject Images.{remedy(keeper)}"
+            "the resolution in Subject Images, or set lambda_pr to 0: without prior images a pass "
+            f"is half as large.{remedy(keeper)}"
         ) from error
     except FloatingPointError as error:
         raise FloatingPointError(f"{error}{remedy(keeper)}") from error

@@ -48,6 +48,7 @@ def test_file_has_what_the_model_standard_demands(model_folders: Path, concept: 
         ("Stable Diffusion 1.x", False, ("stable-diffusion-v1", "sd_v1", 512)),
         ("Stable Diffusion 2.x", False, ("stable-diffusion-v2-512", "sd_v2", 512)),
         ("Stable Diffusion 2.x", True, ("stable-diffusion-v2-768-v", "sd_v2_v", 768)),
+        ("Stable Diffusion XL", False, ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024)),
     ],
 )
 def test_base_models_have_the_names_of_the_standard_and_of_kohya(

@@ -21,7 +21,7 @@ from detex_pack.nodes import comfy_entrypoint
 from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from detex_pack.nodes.subject import SubjectImages
 from detex_pack.nodes.train import prior_latents as prior_latents_of
-from detex_pack.nodes.train import total_loss
+from detex_pack.nodes.train import prior_note, total_loss
 
 SNAPSHOT = Path(__file__).with_name("schemas.json")
 IDS = {
@@ -266,6 +266,17 @@ def test_prior_images_are_cropped_and_encoded_like_photos(
     wide = torch.rand(2, 40, 60, 3, generator=torch.Generator().manual_seed(1))
     latents = prior_latents_of(subject, wide)
     assert latents.shape == (2, 4, 8, 8)
+
+
+def test_prior_images_that_are_enlarged_are_told_of(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    subject = collect(photos, masks)
+    assert prior_note(subject, torch.zeros(2, 24, 40, 3)) == (
+        "The prior images of 24 pixels were enlarged to 32, and are blurred. Make them at 32."
+    )
+    assert prior_note(subject, torch.zeros(2, 32, 40, 3)) == ""
+    assert prior_note(subject, None) == ""
 
 
 def test_loss_map_is_the_weighted_sum():

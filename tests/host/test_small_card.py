@@ -104,7 +104,7 @@ def test_passes_shrink_to_one_photo_with_its_prior_image(train: Train, card: Cal
 
 def test_card_too_small_for_one_photo_ends_with_what_to_do(train: Train, card: Callable):
     card(1)
-    said = "Out of graphics memory, one photo at a time and 32 pixels. Lower the resolution"
+    said = "one photo at a time and 32 pixels. Lower the resolution .* or set lambda_pr to 0"
     with pytest.raises(torch.cuda.OutOfMemoryError, match=said):
         train(steps=2)
 
