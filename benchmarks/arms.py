@@ -69,9 +69,7 @@ def _detex(name: str, title: str, train: dict[str, Any] | None = None, **setting
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
     custom = DetexConfig.custom_diffusion()
-    improved = _detex(
-        "improved", "DETEX, improved mode", {"stratified_timesteps": True}, center_features=True
-    )
+    improved = _detex("improved", "DETEX, improved mode", subject_attention=True)
     return [
         Arm("base", "base model", None),
         Arm("custom_diffusion", "Custom Diffusion", custom),
@@ -115,6 +113,7 @@ def _register_arms() -> list[Arm]:
         replace(detex, name="register_grey", title="blank grey", blank="grey"),
         replace(detex, name="register_black", title="blank black", blank="black"),
         replace(detex, name="register_random", title="blank random", blank="random"),
+        _detex("register_subject", "[V] held to the subject too", subject_attention=True),
         replace(detex, name="register_copies", title="12 scaled copies", scaled_copies=12),
     ]
 

@@ -16,8 +16,8 @@ from .train_inputs import (
     ADVANCED_DETEX,
     START_OVER,
     advanced_inputs,
+    later_inputs,
     presentation_inputs,
-    rank_input,
 )
 
 METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
@@ -117,7 +117,7 @@ class Train(io.ComfyNode):
                 ),
                 *advanced_inputs(),
                 *presentation_inputs(),
-                rank_input(),
+                *later_inputs(),
             ],
             outputs=[
                 ConceptSocket.Output(
@@ -150,7 +150,8 @@ class Train(io.ComfyNode):
         rank=0,
         **settings,
     ) -> io.NodeOutput:
-        detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
+        names = [name for name in ("gamma", *ADVANCED_DETEX) if name in settings]
+        detex = {name: settings.pop(name) for name in names}
         detex["attributes"] = Attributes(detex["attributes"])
         config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
         train = TrainConfig(rank=rank or None, **settings)

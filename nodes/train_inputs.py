@@ -13,6 +13,7 @@ ADVANCED_DETEX = (
     "detach_start_token",
     "center_features",
     "reduction",
+    "subject_attention",
 )
 
 
@@ -102,18 +103,29 @@ def advanced_inputs() -> list[io.Input]:
     ]
 
 
-def rank_input() -> io.Input:
-    """The last of all, as saved workflows know inputs by their place."""
-    return io.Int.Input(
-        "rank",
-        default=0,
-        min=0,
-        max=1280,
-        optional=True,
-        advanced=True,
-        tooltip="Of the K, V deltas. 0: as the model needs it, full matrices for Stable Diffusion "
-        "1.x and 2.x, rank 16 for XL. A low rank makes small files and needs less memory.",
-    )
+def later_inputs() -> list[io.Input]:
+    """The last of all, in the order they came, as saved workflows know inputs by their place."""
+    return [
+        io.Int.Input(
+            "rank",
+            default=0,
+            min=0,
+            max=1280,
+            optional=True,
+            advanced=True,
+            tooltip="Of the K, V deltas. 0: as the model needs it, full matrices for Stable "
+            "Diffusion 1.x and 2.x, rank 16 for XL. A low rank makes small files and needs less "
+            "memory.",
+        ),
+        io.Boolean.Input(
+            "subject_attention",
+            default=DetexConfig.subject_attention,
+            optional=True,
+            advanced=True,
+            tooltip="The cross-attention loss also keeps [V] on the subject. Not in the paper; "
+            "lambda_ca weighs it.",
+        ),
+    ]
 
 
 def presentation_inputs() -> list[io.Input]:

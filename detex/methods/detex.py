@@ -190,6 +190,8 @@ class Detex:
         pose = map_loss(token_maps(tap, batch.prompts, "P"), subject, valid, how, norm)
         if not self.config.masked_pose:
             pose = pose * ~batch.blanked
+        if self.config.subject_attention:
+            pose = pose + map_loss(token_maps(tap, batch.prompts, "V"), subject, valid, how, norm)
         # blanked prompts have no [B]: position 0 stands in, and its term is dropped
         background = map_loss(token_maps(tap, batch.prompts, "B"), 1 - subject, valid, how, norm)
         return attention_loss(pose, torch.where(batch.blanked, 0.0, background))

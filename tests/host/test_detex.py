@@ -92,10 +92,12 @@ def test_photos_do_not_repeat_within_a_batch_where_there_are_enough(made):
     assert all(len(set(method.sample_batch().photos.tolist())) == 3 for _ in range(20))
 
 
-def crafted_tap(pose: Tensor, background: Tensor) -> AttentionTap:
-    """Maps in which tokens 7 and 10 ([P], [B]) look like this; [h, w] each, one sample."""
+def crafted_tap(pose: Tensor, background: Tensor, subject: Tensor | None = None) -> AttentionTap:
+    """Maps in which tokens 7, 10 and 4 ([P], [B], [V]) look like this; [h, w] each, one sample."""
     probs = torch.zeros(1, 1, GRID[0] * GRID[1], 77)
     probs[0, 0, :, 7], probs[0, 0, :, 10] = pose.flatten(), background.flatten()
+    if subject is not None:
+        probs[0, 0, :, 4] = subject.flatten()
     tap = AttentionTap(GRID, rows=1)
     tap.add(probs)
     return tap
@@ -148,6 +150,16 @@ def test_blanked_sample_keeps_the_pose_term(made):
 def test_pose_term_of_blanked_samples_can_be_switched_off(made):
     tap = crafted_tap(0.02 - MIDDLE, MIDDLE)
     assert attention_term(made(masked_pose=False), tap, blanked=True) == 0
+
+
+@pytest.mark.parametrize("blanked", [False, True])
+def test_subject_word_off_the_subject_costs_one_where_it_is_held_there(made, blanked: bool):
+    right = crafted_tap(MIDDLE, 0.02 - MIDDLE, MIDDLE)
+    wrong = crafted_tap(MIDDLE, 0.02 - MIDDLE, 0.02 - MIDDLE)
+    held = made(subject_attention=True)
+    assert attention_term(held, right, blanked=blanked) == pytest.approx(0, abs=1e-6)
+    assert attention_term(held, wrong, blanked=blanked) == pytest.approx(1, abs=1e-3)
+    assert attention_term(made(), wrong, blanked=blanked) == pytest.approx(0, abs=1e-6)
 
 
 def test_masked_loss_counts_the_subject_of_a_blanked_sample_alone(made):
