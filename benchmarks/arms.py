@@ -69,7 +69,6 @@ def _detex(name: str, title: str, train: dict[str, Any] | None = None, **setting
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
     custom = DetexConfig.custom_diffusion()
-    improved = _detex("improved", "DETEX, improved mode", subject_attention=True)
     return [
         Arm("base", "base model", None),
         Arm("custom_diffusion", "Custom Diffusion", custom),
@@ -77,11 +76,11 @@ def _main_arms() -> list[Arm]:
         _detex("no_attention", "DETEX without attention loss", attention_weight=0),
         _detex("no_joint", "DETEX without joint training", gamma=0),
         _detex("no_mapper", "DETEX without mappers", _FREE, **vectors),
+        _detex("improved", "DETEX, improved mode", subject_attention=True),
         Arm("textual_inversion", "Textual Inversion", custom, {"kv_rate": 0}),
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
         _detex("masked_loss", "DETEX, masked diffusion loss", masked_loss=True),
-        replace(improved, blank="random"),
     ]
 
 
@@ -113,14 +112,13 @@ def _register_arms() -> list[Arm]:
         replace(detex, name="register_grey", title="blank grey", blank="grey"),
         replace(detex, name="register_black", title="blank black", blank="black"),
         replace(detex, name="register_random", title="blank random", blank="random"),
-        _detex("register_subject", "[V] held to the subject too", subject_attention=True),
         replace(detex, name="register_copies", title="12 scaled copies", scaled_copies=12),
     ]
 
 
 MAIN = tuple(arm.name for arm in _main_arms())
-COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
-REGISTER = tuple(arm.name for arm in _register_arms())
+COMPARED = MAIN[: MAIN.index("improved") + 1]  # what the predeclared hypotheses need, and our own
+REGISTER = ("improved", *(arm.name for arm in _register_arms()))
 ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms())}
 
 

@@ -46,9 +46,12 @@ SECONDARY = (
     Hypothesis("E, joint", "joint training costs edits", "E", "no_joint", "detex"),
     Hypothesis("S, masked", "a masked diffusion loss costs fidelity", "S", "detex", "masked_loss"),
     Hypothesis("plain", "gamma 1 draws plain backgrounds", "plain", "gamma_1", "detex"),
+    Hypothesis("E, improved", "improved mode obeys edits more", "E", "improved", "detex"),
     Hypothesis("S, improved", "improved mode keeps the subject better", "S", "improved", "detex"),
     Hypothesis("D, improved", "improved mode is purer", "D", "improved", "detex"),
-    Hypothesis("E, improved", "improved mode obeys edits more", "E", "improved", "detex"),
+    Hypothesis("H1, improved", "improved mode obeys edits more", "E", "improved", _CD),
+    Hypothesis("H2, improved", "improved mode leaks less background", "L_b", "improved", _CD, -1),
+    Hypothesis("H3, improved", "improved mode keeps the subject better", "S", "improved", _CD),
 )
 
 
