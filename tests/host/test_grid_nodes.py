@@ -14,7 +14,7 @@ from detex_pack.nodes.concept import SaveEmbeddings
 from detex_pack.nodes.folder import LoadSubjectFolder
 
 
-def put_photo(folder: Path, name: str, shade: int, size: tuple[int, int] = (48, 40)) -> None:
+def put_photo(folder: Path, name: str, shade: int, size: tuple[int, int] = (72, 64)) -> None:
     """A flat photo with a block on it, and the block's mask beside it."""
     folder.mkdir(exist_ok=True)
     photo, mask = Image.new("RGB", size, (shade, 90, 40)), Image.new("L", size)
@@ -28,7 +28,7 @@ def put_photo(folder: Path, name: str, shade: int, size: tuple[int, int] = (48, 
 def photo_folder(executor) -> Path:
     """Three photos in ComfyUI's input folder."""
     folder = Path(folder_paths.get_input_directory()) / "toy"
-    for name, shade, size in (("a10", 10, (48, 40)), ("a9", 90, (40, 48)), ("a1", 200, (64, 64))):
+    for name, shade, size in (("a10", 10, (72, 64)), ("a9", 90, (64, 72)), ("a1", 200, (64, 64))):
         put_photo(folder, name, shade, size)
     return folder
 
@@ -67,7 +67,7 @@ def test_changed_photo_is_noticed_and_a_touched_one_is_not(executor, photo_folde
     (photo_folder / "a9.png").touch()
     run(executor, folder_graph())
     assert {"photos", "train"} <= cached(executor)
-    put_photo(photo_folder, "a9", 91, (40, 48))
+    put_photo(photo_folder, "a9", 91, (64, 72))
     run(executor, folder_graph())
     assert not {"photos", "train"} & cached(executor)
     assert executor.success, executor_errors(executor)
