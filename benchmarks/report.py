@@ -33,7 +33,7 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
         _head(grid, table),
         _hypotheses(grid, table),
         tables.arms_section(arms, arms_table),
-        _further(grid, arms),
+        _further(arms, arms_table),
         tables.pictures_section(arms),
         *(tables.sweep_section(name) for name in tables.SWEEPS),
         tables.register_section(),
@@ -96,12 +96,11 @@ def _hypotheses(grid: Grid, table: Measured) -> str:
     )
 
 
-def _further(main: Grid, arms: Grid) -> str:
-    """What was not predeclared as H1 to H6, in the main grid where it has the arms."""
+def _further(grid: Grid, table: Measured) -> str:
+    """What was not predeclared."""
     body = ["| claim | measured | estimate | 95 % | p, not adjusted |", "|---|---|---|---|---|"]
     for hypothesis in SECONDARY:
-        grid = main if {hypothesis.arm, hypothesis.other} <= {*main.arms} else arms
-        found, missing = judge_hypothesis(hypothesis, measured(grid.cells()), grid)
+        found, missing = judge_hypothesis(hypothesis, table, grid)
         told = f"{_interval(found)} | {_p(found.p)}" if found else _lacking(missing, 3)
         body.append(f"| {hypothesis.claim} | {_measured_as(hypothesis)} | {told} |")
     return "\n".join(["Further questions, each tested alone:", "", *body])

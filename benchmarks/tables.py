@@ -63,7 +63,8 @@ def arms_section(grid: Grid, table: Measured) -> str:
 def pictures_section(grid: Grid) -> str:
     """A page of pictures chosen by rule: first subject, first seed."""
     identity = grid.identities[0]
-    cells = [cell for name in grid.arms for cell in replace(grid, arms=(name,)).of(identity, 0)]
+    every = [cell for name in grid.arms for cell in replace(grid, arms=(name,)).of(identity, 0)]
+    cells = [cell for cell in every if load_sound(cell)]
     path = FOLDER / "pictures.jpg"
     drawn = figures.pictures_page(cells, path)
     if not drawn and not path.is_file():
