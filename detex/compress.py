@@ -86,7 +86,8 @@ def leading(parts: Svd, share: float) -> tuple[Tensor, Tensor]:
 def exact_factors(delta: Delta) -> tuple[Tensor, Tensor]:
     """up [O, r], down [r, I] without a rounding: a matrix is multiplied by the unit matrix."""
     if isinstance(delta, LowRank):
-        return (delta.scale * delta.up).contiguous(), delta.down.contiguous()
+        up, down = delta.factors()
+        return up.contiguous(), down.contiguous()
     one = torch.eye(min(delta.shape), device=delta.device)
     whole = delta.float().contiguous()
     return (one, whole) if delta.shape[0] < delta.shape[1] else (whole, one)
@@ -104,11 +105,10 @@ def common_basis(deltas: Sequence[LowRank]) -> tuple[Tensor, list[Tensor]]:
     """An orthonormal basis [O, n] of all that low-rank deltas answer with, and each delta's
     coordinates [n, I] in it, float64: delta = basis @ coordinates.
     """
-    columns = torch.cat([delta.scale * delta.up for delta in deltas], dim=1)
-    basis, triangle = torch.linalg.qr(columns.double())
-    parts = triangle.split([delta.up.shape[1] for delta in deltas], dim=1)
-    rows = [part @ delta.down.double() for part, delta in zip(parts, deltas, strict=True)]
-    return basis, rows
+    ups, downs = zip(*(delta.factors() for delta in deltas), strict=True)
+    basis, triangle = torch.linalg.qr(torch.cat(ups, dim=1).double())
+    parts = triangle.split([len(down) for down in downs], dim=1)
+    return basis, [part @ down.double() for part, down in zip(parts, downs, strict=True)]
 
 
 def check_share(share: float) -> None:

@@ -116,7 +116,7 @@ def concept_bytes(concept: Concept) -> bytes:
 def delta_tensors(key: str, delta: Delta) -> dict[str, Tensor]:
     """A matrix under its key, or its two factors as `key.up` and `key.down`."""
     if isinstance(delta, LowRank):
-        return {f"{key}.up": delta.scale * delta.up, f"{key}.down": delta.down}
+        return dict(zip((f"{key}.up", f"{key}.down"), delta.factors(), strict=True))
     return {key: delta}
 
 

@@ -21,6 +21,10 @@ class LowRank(NamedTuple):
     def shape(self) -> tuple[int, int]:
         return self.up.shape[0], self.down.shape[1]
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """up [out, r], the scale within it, and down [r, in]."""
+        return self.scale * self.up, self.down
+
 
 Delta: TypeAlias = Tensor | LowRank  # [out, in]
 
@@ -84,10 +88,8 @@ class LowRankDeltas(nn.Module):
 
     def export(self) -> dict[str, LowRank]:
         """As `KVDeltas.export`, the scale within `up`."""
-        return {
-            name: LowRank(on_cpu(scale * up), on_cpu(down))
-            for name, (up, down, scale) in self.named().items()
-        }
+        pairs = {name: delta.factors() for name, delta in self.named().items()}
+        return {name: LowRank(on_cpu(up), on_cpu(down)) for name, (up, down) in pairs.items()}
 
 
 Deltas: TypeAlias = KVDeltas | LowRankDeltas

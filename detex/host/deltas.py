@@ -62,5 +62,5 @@ def weight_patch(delta: Delta) -> tuple | LoRAAdapter:
     """The delta as ComfyUI keeps it until it is added to a weight."""
     if isinstance(delta, LowRank):
         no_alpha = (None, None, None, None)  # nor middle, DoRA scale, reshape
-        return LoRAAdapter(set(), (delta.scale * delta.up, delta.down, *no_alpha))
+        return LoRAAdapter(set(), (*delta.factors(), *no_alpha))
     return ("diff", (delta,))

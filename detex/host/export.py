@@ -61,12 +61,15 @@ def plan(
     check_share(lora_share)
     parts = [Part(paths.FOLDER, ".safetensors", lambda _: concept_bytes(concept))]
     forms = forms or LowRankForms(concept.deltas)
-    factors = under_kohyas_names(concept, forms.factors(lora_share)) if exports else {}
+
+    def factors() -> Factors:
+        return under_kohyas_names(concept, forms.factors(lora_share))
+
     if Export.STOCK in exports:
         whole = lora_share == 1
-        parts += stock_parts(concept, full_tensors(concept) if whole else lora_tensors(factors))
+        parts += stock_parts(concept, full_tensors(concept) if whole else lora_tensors(factors()))
     if Export.DIFFUSERS in exports:
-        parts += diffusers_parts(concept, lora_tensors(of_one_rank(factors)))
+        parts += diffusers_parts(concept, lora_tensors(of_one_rank(factors())))
     taken = [(part.folder, part.suffix.partition("/")[0]) for part in parts]  # a folder as a whole
     stem = paths.free_stem(name, taken)
     return [File(part.folder, stem + part.suffix, part.content(stem)) for part in parts]

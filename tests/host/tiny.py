@@ -11,27 +11,19 @@ import comfy.text_encoders.sd2_clip
 import torch
 
 from detex_pack.detex.condition import Condition
+from devtools.checkpoints import SD15_UNET
 
 WIDTH = 32  # of the text tower and the UNet's context
 WIDTHS = {"l": WIDTH, "g": 40}  # of SDXL's two
 UNET = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
+    **SD15_UNET,
     "model_channels": 32,
     "num_res_blocks": [1, 1],
     "channel_mult": [1, 2],
     "transformer_depth": [1, 1],
-    "transformer_depth_middle": 1,
     "transformer_depth_output": [1, 1, 1, 1],
     "context_dim": WIDTH,
     "num_heads": 2,
-    "num_head_channels": -1,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "legacy": False,
 }
 SD20_UNET = {**UNET, "model_channels": 64}  # heads of 64
 SDXL_UNET = {
