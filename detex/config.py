@@ -58,7 +58,10 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetexConfig:
-    """DETEX (arXiv 2312.11826); `custom_diffusion()` is the same with every addition off."""
+    """DETEX (arXiv 2312.11826); `custom_diffusion()` is the same with every addition off.
+
+    The defaults are the paper's. DETEX Train turns `subject_attention` on (docs/science.md).
+    """
 
     attributes: Attributes = Attributes.MAPPERS
     gamma: float = 0.5  # chance that a sample trains on the subject alone, background blanked
@@ -93,9 +96,8 @@ class DetexConfig:
     @classmethod
     def custom_diffusion(cls, **settings) -> "DetexConfig":
         """Custom Diffusion (arXiv 2212.04488): [V] and the K, V deltas, nothing else."""
-        return cls(
-            **(settings | {"attributes": Attributes.NONE, "gamma": 0, "attention_weight": 0})
-        )
+        without = {"gamma": 0, "attention_weight": 0, "subject_attention": False}
+        return cls(**(settings | without | {"attributes": Attributes.NONE}))
 
     @property
     def method(self) -> str:

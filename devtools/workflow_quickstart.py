@@ -14,7 +14,6 @@ from .workflow_parts import (
     sample,
 )
 from .workflow_toy import (
-    DEMO_BLANK,
     DEMO_PRIORS,
     DEMO_RATES,
     DEMO_SAMPLER,
@@ -64,7 +63,6 @@ def quickstart_photos() -> list[list[Node]]:
         vae=link("demo.vae"),
         class_word=link("photos.class_word"),
         resolution=DEMO_SIDE,
-        blank=DEMO_BLANK,
         scaled_copies=0,
     )
     larger = enlarged("larger", "photos.images")

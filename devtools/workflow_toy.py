@@ -18,7 +18,6 @@ from .workflow_parts import (
 
 # Chosen on two subjects that no report uses, see docs/base_model.md.
 DEMO_RATES: dict[str, Any] = {"learning_rate": 2.5e-4, "token_rate": 4.0, "mapper_rate": 0.4}
-DEMO_BLANK = "random"  # with white, [V] tends to bring a white ground along
 DEMO_PRIORS = 32
 DEMO_SIDE = 64  # pixels
 DEMO_SAMPLER = {"steps": 30, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "normal"}
@@ -45,7 +44,6 @@ def learned_toy(title: str, first: list[Node], number: int = 1, mark: str = "") 
         vae=link("demo.vae"),
         class_word=link(word),
         resolution=DEMO_SIDE,
-        blank=DEMO_BLANK,
         scaled_copies=0,
     )
     wires = ("demo.model", "demo.clip", "demo.vae", word)

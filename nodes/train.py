@@ -15,6 +15,7 @@ from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
     ADVANCED_DETEX,
     START_OVER,
+    SUBJECT_ATTENTION,
     advanced_inputs,
     later_inputs,
     presentation_inputs,
@@ -148,11 +149,13 @@ class Train(io.ComfyNode):
         preview_every,
         prior_images=None,
         rank=0,
+        subject_attention=SUBJECT_ATTENTION,
         **settings,
     ) -> io.NodeOutput:
         names = [name for name in ("gamma", *ADVANCED_DETEX) if name in settings]
         detex = {name: settings.pop(name) for name in names}
         detex["attributes"] = Attributes(detex["attributes"])
+        detex["subject_attention"] = subject_attention
         config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
         train = TrainConfig(rank=rank or None, **settings)
         prior = prior_latents(subject, prior_images) if lambda_pr else None

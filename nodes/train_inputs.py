@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..detex.config import Attributes, DetexConfig, TrainConfig
 
 START_OVER = "start over"
+SUBJECT_ATTENTION = True  # the one default that is not the paper's: docs/science.md
 ADVANCED_DETEX = (
     "attributes",
     "attention_norm",
@@ -13,12 +14,11 @@ ADVANCED_DETEX = (
     "detach_start_token",
     "center_features",
     "reduction",
-    "subject_attention",
 )
 
 
 def advanced_inputs() -> list[io.Input]:
-    """The settings that the page folds away; the defaults are the paper mode."""
+    """The settings that the page folds away; the defaults are the paper's."""
     return [
         io.Float.Input(
             "kv_rate",
@@ -119,11 +119,12 @@ def later_inputs() -> list[io.Input]:
         ),
         io.Boolean.Input(
             "subject_attention",
-            default=DetexConfig.subject_attention,
+            default=SUBJECT_ATTENTION,
             optional=True,
             advanced=True,
-            tooltip="The cross-attention loss also keeps [V] on the subject. Not in the paper; "
-            "lambda_ca weighs it.",
+            tooltip="The cross-attention loss also keeps [V] on the subject; lambda_ca weighs it. "
+            "The paper does not, and obeys new backgrounds and places less often (docs/science.md "
+            "of this pack). Off: as in the paper.",
         ),
     ]
 

@@ -14,6 +14,7 @@ def test_default_rate_is_the_papers_times_the_batch():
 def test_defaults_are_the_paper_mode():
     config = DetexConfig()
     assert (config.gamma, config.attention_weight, config.prior_weight) == (0.5, 0.01, 1.0)
+    assert not config.subject_attention
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,10 @@ def test_senseless_method_settings_are_refused(settings: dict, message: str):
 
 
 def test_custom_diffusion_is_detex_with_every_addition_off():
-    config = DetexConfig.custom_diffusion(gamma=0.7, attention_weight=0.5, prior_weight=0.3)
+    additions = {"gamma": 0.7, "attention_weight": 0.5, "subject_attention": True}
+    config = DetexConfig.custom_diffusion(**additions, prior_weight=0.3)
     assert (config.attributes, config.gamma, config.attention_weight) == (Attributes.NONE, 0, 0)
+    assert not config.subject_attention
     assert config.prior_weight == 0.3
 
 

@@ -12,6 +12,8 @@ import tiny
 import torch
 from graphs import Keep, messages, node, run, training_graph
 
+from detex_pack.detex.concept import load_concept
+
 
 def sampling_graph(loader: str) -> dict:
     return {
@@ -69,6 +71,18 @@ def test_train_save_load_compose_and_sample_run_to_the_end(
     image, masks = Keep.kept["image"], Keep.kept["masks"]
     assert image.shape[0] == 2 and image.isfinite().all()
     assert masks.shape == (8, *image.shape[1:3])
+
+
+@pytest.mark.parametrize("given", [{}, {"subject_attention": False}])
+def test_subject_attention_is_on_unless_it_is_turned_off(
+    executor: execution.PromptExecutor, model_folders: Path, given: dict
+):
+    graph = training_graph("TinyModels")
+    del graph["train"]["inputs"]["subject_attention"]  # as in a script that does not know it
+    graph["train"]["inputs"] |= given
+    run(executor, graph)
+    concept = load_concept(model_folders / "detex" / "toy.safetensors")
+    assert concept.config["subject_attention"] is not bool(given)
 
 
 def test_training_graph_logs_no_warning(
