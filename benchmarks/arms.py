@@ -92,6 +92,7 @@ def _register_arms() -> list[Arm]:
 
     plain = _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True)
     detex = _detex("detex", "DETEX")
+    improved = _detex("improved", "improved mode", subject_attention=True)
     return [
         _detex("register_l1", "attention norm l1", attention_norm="l1"),
         _detex("register_fro", "attention norm fro", attention_norm="fro"),
@@ -113,6 +114,12 @@ def _register_arms() -> list[Arm]:
         replace(detex, name="register_black", title="blank black", blank="black"),
         replace(detex, name="register_random", title="blank random", blank="random"),
         replace(detex, name="register_copies", title="12 scaled copies", scaled_copies=12),
+        replace(
+            improved,
+            name="register_improved_random",
+            title="improved mode, blank random",
+            blank="random",
+        ),
     ]
 
 

@@ -28,9 +28,16 @@ class AttentionTap:
     rows: int
     _sum: Tensor | None = field(default=None, repr=False)  # [rows, L, T]
     layers: int = 0
+    _closed: bool = field(default=False, repr=False)
+
+    def close(self) -> None:
+        """The forward pass is over: gradient checkpointing runs layers again, not to be counted."""
+        self._closed = True
 
     def add(self, probs: Tensor) -> None:
         """probs [rows, H, L, T] of one layer; heads are averaged here."""
+        if self._closed:
+            return
         maps = probs.mean(dim=1)
         self._sum = maps if self._sum is None else self._sum + maps
         self.layers += 1

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import Any
 
 
 class Attributes(Enum):
@@ -94,10 +95,10 @@ class DetexConfig:
             raise ValueError("Without [P] and [B] there is no attention loss: set it to 0.")
 
     @classmethod
-    def custom_diffusion(cls, **settings) -> "DetexConfig":
+    def custom_diffusion(cls, **settings: Any) -> "DetexConfig":
         """Custom Diffusion (arXiv 2212.04488): [V] and the K, V deltas, nothing else."""
-        without = {"gamma": 0, "attention_weight": 0, "subject_attention": False}
-        return cls(**(settings | without | {"attributes": Attributes.NONE}))
+        settings |= {"attributes": Attributes.NONE, "subject_attention": False}
+        return cls(**(settings | {"gamma": 0, "attention_weight": 0}))
 
     @property
     def method(self) -> str:

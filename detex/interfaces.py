@@ -21,6 +21,7 @@ class Denoiser(Protocol):
     sigmas: Tensor  # [1000], of the training schedule
     kv_shapes: Shapes
     rank: int | None  # of the deltas where the settings name none; None: full matrices
+    gradient_checkpointing: bool  # compute again in the backward pass what is not kept: may be set
 
     def with_deltas(
         self, deltas: Deltas, *, detach_start_token: bool

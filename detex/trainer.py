@@ -13,6 +13,7 @@ from .config import TrainConfig
 from .interfaces import Denoiser
 from .kv import Deltas
 from .losses import weighted_total
+from .memory import way
 from .noise import add_noise, sample_timesteps, training_target
 
 CHECK_EVERY = 10  # steps between looks at whether the loss is still a number
@@ -162,24 +163,33 @@ def gradients(run: Run) -> dict[str, Tensor]:
     """Add up the gradients of one step -> its loss terms.
 
     Where the card is full, the same step is computed again in twice as many passes, whose gradients
-    add up to the same; a pass of one photo is the smallest.
+    add up to the same; where a pass has one photo, with gradient checkpointing.
     """
     drawn = draw(run.method, run.denoiser, run.config, run.rng)
     while True:
         try:
             return accumulate(run, drawn)
         except RuntimeError as error:
-            if run.parts >= drawn.batch.count or not run.denoiser.is_out_of_memory(error):
+            smallest = run.parts >= drawn.batch.count and run.denoiser.gradient_checkpointing
+            if smallest or not run.denoiser.is_out_of_memory(error):
                 raise
         run.optimizer.zero_grad(set_to_none=True)  # here, where no traceback holds the tensors
         run.denoiser.free_memory()
-        run.parts = min(2 * run.parts, drawn.batch.count)
-        log.warning(
-            "Out of graphics memory: from step %d on, each step is computed in %d passes. "
-            "The result is the same, but for rounding.",
-            run.step + 1,
-            run.parts,
-        )
+        use_less(run, drawn.batch.count)
+
+
+def use_less(run: Run, photos: int) -> None:
+    """Compute the steps to come with less memory."""
+    if run.parts < photos:
+        run.parts = min(2 * run.parts, photos)
+    else:
+        run.denoiser.gradient_checkpointing = True
+    log.warning(
+        "Out of graphics memory: from step %d on, each step is computed in %s. "
+        "The result is the same, but for rounding.",
+        run.step + 1,
+        way(run.parts, checkpointing=run.denoiser.gradient_checkpointing),
+    )
 
 
 def accumulate(run: Run, drawn: Draw) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from ..attention import AttentionTap
 from ..condition import Condition, whole_picture
 from ..kv import Deltas
 from .attention import training_options
+from .checkpointing import checkpointed
 from .deltas import live_deltas
 from .families import (
     check_schedule,
@@ -66,7 +67,7 @@ def training_session(
             encoder.cond_stage_model.float()
             if training_dtype(unet.load_device) is torch.float32:  # no autocast to join dtypes
                 unet.model.diffusion_model.float()
-            yield ComfyDenoiser(unet), ComfyTextEncoder(encoder)
+            yield ComfyDenoiser(unet, copies), ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
             for copy in copies:
@@ -125,8 +126,9 @@ def check_loaded(copies: Sequence[ModelPatcher]) -> None:
 class ComfyDenoiser:
     """The UNet of a private MODEL copy, called directly, without other packs' patches."""
 
-    def __init__(self, model: ModelPatcher):
-        self.patcher = model
+    def __init__(self, model: ModelPatcher, in_use: Sequence[ModelPatcher] = ()):
+        """in_use: what else must stay on the device."""
+        self.patcher, self.in_use = model, (model, *in_use)
         self.unet = model.model.diffusion_model
         self.device = str(model.load_device)
         self.v_prediction = is_v_prediction(model)
@@ -137,6 +139,7 @@ class ComfyDenoiser:
         self.kv_shapes = kv_shapes(model)
         self.layers = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
+        self.gradient_checkpointing = False
 
     def with_deltas(
         self, deltas: Deltas, *, detach_start_token: bool
@@ -149,10 +152,12 @@ class ComfyDenoiser:
         options = training_options(self.layers, tap)
         context = cond.context.to(noisy.device)  # the CLIP may live on another device than the UNet
         vector = self.family.vector(self.patcher.model, self.sized(cond, noisy))
-        with self._autocast():
+        with self._autocast(), self._keeping():
             output = self.unet(
                 noisy, timesteps, context=context, y=vector, transformer_options=options
             )
+        if tap is not None:
+            tap.close()
         return output.float()
 
     def sized(self, cond: Condition, noisy: Tensor) -> Condition:
@@ -171,6 +176,20 @@ class ComfyDenoiser:
 
     def free_memory(self) -> None:
         model_management.soft_empty_cache()
+
+    def room_for(self, wanted: float) -> float:
+        """Bytes that are free, once ComfyUI has put away what it can where `wanted` are not."""
+        device = self.patcher.load_device
+        if device.type != "cpu":
+            keep = [model_management.LoadedModel(model) for model in self.in_use]
+            model_management.free_memory(wanted, device, keep_loaded=keep)
+        free: Any = model_management.get_free_memory(device)
+        return free
+
+    def _keeping(self) -> AbstractContextManager:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpointed(self.unet)
+        return nullcontext()
 
     def _autocast(self) -> AbstractContextManager:
         if self.dtype is torch.float32:

@@ -15,6 +15,7 @@ from ..subject import Subject
 from ..trainer import Watcher, train
 from .denoiser import ComfyDenoiser, training_session
 from .families import check_latent_scale, family_of, fingerprint, is_v_prediction, unet_layout
+from .preflight import Preflight
 from .runs import Keeper, Losses
 from .text import ComfyTextEncoder
 from .towers import split_word, tower_of
@@ -80,7 +81,7 @@ def learn(
 ) -> tuple[Concept, Losses]:
     """Train from the start, or from where a watcher puts the run; -> as `train_concept`."""
     before = attention_overlap(method, denoiser)
-    history = train(method, denoiser, method.train_config, watchers)
+    history = train(method, denoiser, method.train_config, [*watchers, Preflight(denoiser)])
     overlap = {"before": before, "after": attention_overlap(method, denoiser)}
     concept = make_concept(method, denoiser.patcher, text.clip)
     report = {"losses": first_and_last(history), "overlap": overlap}

@@ -1,0 +1,63 @@
+"""Before the first step: measure what a small pass keeps, and choose passes that fit."""
+
+import logging
+
+from ..memory import Footprint, Line, SavedBytes, make_plan, optimizer_bytes
+from ..trainer import Draw, Run, Watcher, draw, step_terms
+from .checkpointing import observed
+from .denoiser import ComfyDenoiser
+
+log = logging.getLogger("detex")
+
+
+class Preflight(Watcher):
+    """Chooses the number of passes a step and gradient checkpointing, and logs that in one line.
+
+    A watcher of the run that comes after the one that puts an earlier state back.
+    """
+
+    def __init__(self, denoiser: ComfyDenoiser):
+        self.denoiser = denoiser
+
+    def on_start(self, run: Run) -> None:
+        photos = run.config.batch_size
+        try:
+            footprint = measure(run, self.denoiser)
+        except RuntimeError as error:
+            if not self.denoiser.is_out_of_memory(error):
+                raise
+            return  # the first step will find what fits
+        finally:
+            run.rewind()
+            self.denoiser.free_memory()
+        free = self.denoiser.room_for(footprint.bytes_for(photos, checkpointing=False))
+        plan = make_plan(footprint, photos, free)
+        run.parts = max(run.parts, plan.parts)  # a resumed run may know better
+        self.denoiser.gradient_checkpointing = plan.checkpointing
+        log.log(logging.INFO if plan.fits else logging.WARNING, "%s", plan)
+
+
+def measure(run: Run, denoiser: ComfyDenoiser) -> Footprint:
+    """Bytes of a step, from forward passes of one photo and of two. Draws from the generators."""
+    drawn = draw(run.method, denoiser, run.config, run.rng)
+    one, two = (count(run, denoiser, first(drawn, photos)) for photos in (1, 2))
+    return Footprint(
+        fixed=optimizer_bytes(run.parameters),
+        plain=Line.through(one.kept, two.kept),
+        checkpointed=Line.through(one.checkpointed, two.checkpointed),
+    )
+
+
+def first(drawn: Draw, photos: int) -> Draw:
+    """The first photos of a draw, as many as it has."""
+    parts = -(-drawn.batch.count // photos)
+    return next(iter(drawn.split(parts)))[1]
+
+
+def count(run: Run, denoiser: ComfyDenoiser, drawn: Draw) -> SavedBytes:
+    """What one forward pass keeps."""
+    weights = [patcher.model for patcher in denoiser.in_use]
+    saved = SavedBytes(*weights, *run.method.modules.values())
+    with saved.counting(), observed(denoiser.unet, saved):
+        step_terms(run.method, denoiser, drawn)
+    return saved

@@ -1,0 +1,150 @@
+"""Gradient checkpointing and the choice before the first step."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.concept import Concept, concept_bytes
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
+from detex_pack.detex.host.preflight import count, first, measure
+from detex_pack.detex.memory import optimizer_bytes
+from detex_pack.detex.methods.detex import Detex
+from detex_pack.detex.subject import Subject
+from detex_pack.detex.trainer import Run, Watcher, draw, step_terms
+
+Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+
+
+@pytest.fixture
+def run(
+    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, prior_latents: Tensor
+) -> Iterator[Run]:
+    with training_session(model, clip, (4, 4, 8, 8)) as (denoiser, text):
+        config = TrainConfig(batch_size=3)
+        method = Detex(subject, prior_latents, DetexConfig(), config, denoiser, text)
+        run = Run(method, denoiser, config)
+        with denoiser.with_deltas(method.deltas, detach_start_token=True):
+            yield run
+
+
+def gradients_of(run: Run, *, checkpointing: bool) -> list[Tensor]:
+    run.denoiser.gradient_checkpointing = checkpointing
+    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    sum(step_terms(run.method, run.denoiser, drawn).values()).backward()
+    found = [p.grad.clone() for p in run.parameters]
+    run.rewind()
+    return found
+
+
+def test_gradients_are_the_same_to_the_bit(run: Run):
+    with torch.no_grad():
+        for delta in run.method.deltas.parameters():
+            delta.normal_(std=0.05)
+    plain = gradients_of(run, checkpointing=False)
+    again = gradients_of(run, checkpointing=True)
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+    assert all(bool(one.any()) for one in plain)
+
+
+def test_forward_passes_without_gradient_compute_nothing_twice(run: Run):
+    calls: list[int] = []
+    block = run.denoiser.unet.middle_block[0]
+    block.in_layers.register_forward_hook(lambda *_: calls.append(1))
+    run.denoiser.gradient_checkpointing = True
+    with torch.no_grad():
+        step_terms(run.method, run.denoiser, draw(run.method, run.denoiser, run.config, run.rng))
+    assert len(calls) == 1
+    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    sum(step_terms(run.method, run.denoiser, drawn).values()).backward()
+    assert len(calls) == 3
+
+
+def test_the_unet_is_as_it_was_afterwards(run: Run):
+    gradients_of(run, checkpointing=True)
+    assert not any("forward" in vars(module) for module in run.denoiser.unet.modules())
+
+
+def test_less_than_half_is_kept_with_checkpointing(run: Run):
+    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    found = count(run, run.denoiser, drawn)
+    assert 0 < found.checkpointed < found.kept / 2
+
+
+def test_memory_grows_by_the_same_for_each_photo(run: Run):
+    footprint = measure(run, run.denoiser)
+    run.rewind()
+    three = count(run, run.denoiser, draw(run.method, run.denoiser, run.config, run.rng))
+    assert footprint.plain.at(3) == pytest.approx(three.kept, rel=0.05)
+    assert footprint.checkpointed.at(3) == pytest.approx(three.checkpointed, rel=0.05)
+    assert footprint.fixed == optimizer_bytes(run.parameters)
+
+
+def test_first_photos_of_a_draw(run: Run):
+    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    assert [first(drawn, photos).batch.count for photos in (1, 2, 3)] == [1, 2, 3]
+
+
+class Ways(Watcher):
+    """How the last step was computed; in at least `parts` passes."""
+
+    def __init__(self, parts: int = 1):
+        self.parts = parts
+
+    def on_start(self, run: Run) -> None:
+        run.parts = self.parts
+
+    def on_step(self, run: Run) -> None:
+        self.used = (run.parts, run.denoiser.gradient_checkpointing)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    def free(count: float) -> None:
+        monkeypatch.setattr(ComfyDenoiser, "room_for", lambda *_: count)
+
+    return free
+
+
+def test_plenty_of_memory_is_used_and_told_of(train: Train, caplog: pytest.LogCaptureFixture):
+    ways = Ways()
+    with caplog.at_level(logging.INFO, "detex"):
+        train(None, ways)
+    assert ways.used == (1, False)
+    assert caplog.text.count("Memory: about 0.0 GB for each step in one pass;") == 1
+
+
+def test_little_memory_turns_checkpointing_on_and_learns_the_same(
+    train: Train, room: Callable, caplog: pytest.LogCaptureFixture
+):
+    plain, ways = train(None, Ways(2), steps=3)[0], Ways()
+    room(0)
+    with caplog.at_level(logging.WARNING, "detex"):
+        small = train(None, ways, steps=3)[0]
+    assert ways.used == (2, True)
+    assert "That may not be enough" in caplog.text
+    assert concept_bytes(small) == concept_bytes(plain)
+
+
+def test_full_card_turns_checkpointing_on_where_a_pass_has_one_photo(
+    train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    predict = ComfyDenoiser.predict
+
+    def limited(self, noisy: Tensor, *rest) -> Tensor:
+        if torch.is_grad_enabled() and not self.gradient_checkpointing and len(noisy) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return predict(self, noisy, *rest)
+
+    plain, ways = train(steps=3, batch_size=1)[0], Ways()
+    monkeypatch.setattr(ComfyDenoiser, "predict", limited)
+    with caplog.at_level(logging.WARNING, "detex"):
+        small = train(None, ways, steps=3, batch_size=1)[0]
+    assert ways.used == (1, True)
+    assert caplog.text.count("computed in one pass with gradient checkpointing") == 1
+    assert concept_bytes(small) == concept_bytes(plain)
