@@ -69,6 +69,7 @@ def _detex(name: str, title: str, train: dict[str, Any] | None = None, **setting
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
     custom = DetexConfig.custom_diffusion()
+    held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
     return [
         Arm("base", "base model", None),
         Arm("custom_diffusion", "Custom Diffusion", custom),
@@ -76,7 +77,8 @@ def _main_arms() -> list[Arm]:
         _detex("no_attention", "DETEX without attention loss", attention_weight=0),
         _detex("no_joint", "DETEX without joint training", gamma=0),
         _detex("no_mapper", "DETEX without mappers", _FREE, **vectors),
-        _detex("improved", "DETEX, improved mode", subject_attention=True),
+        held,
+        replace(held, name="improved", title="DETEX, improved mode", blank="random"),
         Arm("textual_inversion", "Textual Inversion", custom, {"kv_rate": 0}),
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
@@ -92,7 +94,6 @@ def _register_arms() -> list[Arm]:
 
     plain = _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True)
     detex = _detex("detex", "DETEX")
-    improved = _detex("improved", "improved mode", subject_attention=True)
     return [
         _detex("register_l1", "attention norm l1", attention_norm="l1"),
         _detex("register_fro", "attention norm fro", attention_norm="fro"),
@@ -114,18 +115,12 @@ def _register_arms() -> list[Arm]:
         replace(detex, name="register_black", title="blank black", blank="black"),
         replace(detex, name="register_random", title="blank random", blank="random"),
         replace(detex, name="register_copies", title="12 scaled copies", scaled_copies=12),
-        replace(
-            improved,
-            name="register_improved_random",
-            title="improved mode, blank random",
-            blank="random",
-        ),
     ]
 
 
 MAIN = tuple(arm.name for arm in _main_arms())
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
-REGISTER = ("improved", *(arm.name for arm in _register_arms()))
+REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))
 ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms())}
 
 

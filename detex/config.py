@@ -97,8 +97,13 @@ class DetexConfig:
     @classmethod
     def custom_diffusion(cls, **settings: Any) -> "DetexConfig":
         """Custom Diffusion (arXiv 2212.04488): [V] and the K, V deltas, nothing else."""
-        settings |= {"attributes": Attributes.NONE, "subject_attention": False}
-        return cls(**(settings | {"gamma": 0, "attention_weight": 0}))
+        off: dict[str, Any] = {
+            "attributes": Attributes.NONE,
+            "gamma": 0,
+            "attention_weight": 0,
+            "subject_attention": False,
+        }
+        return cls(**(settings | off))
 
     @property
     def method(self) -> str:

@@ -60,10 +60,11 @@ class SubjectImages(io.ComfyNode):
                 io.Combo.Input(
                     "blank",
                     options=[*BLANK_COLOURS, "random"],
-                    default="white",
+                    default="random",  # the paper's is white: docs/science.md
                     advanced=True,
                     tooltip="What stands in for the background where the subject trains alone. "
-                    "white is the paper mode; random keeps any one colour from being learned.",
+                    "white is the paper's, and comes along with [V]; random colours do not "
+                    "(docs/science.md of this pack).",
                 ),
                 io.Int.Input(
                     "scaled_copies",

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..detex.config import Attributes, DetexConfig, TrainConfig
 
 START_OVER = "start over"
-SUBJECT_ATTENTION = True  # the one default that is not the paper's: docs/science.md
+SUBJECT_ATTENTION = True  # the paper has no such term: docs/science.md
 ADVANCED_DETEX = (
     "attributes",
     "attention_norm",

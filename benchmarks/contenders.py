@@ -1,0 +1,349 @@
+"""One training step of each contender on the same checkpoint, for benchmarks.train_step.
+
+As a program it is a worker: it loads, answers a line, and takes one step for each line it reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as model_management
+import comfy.sd
+import comfy.utils
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.denoiser import training_session
+from detex_pack.detex.host.images import latent_encoder
+from detex_pack.detex.host.preflight import measure
+from detex_pack.detex.methods.detex import Detex
+from detex_pack.detex.subject import make_subject
+from detex_pack.detex.trainer import Run
+
+Step = Callable[[], object]
+SEED = 0
+PROMPT = "photo of a sks dog"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contenders have in common. photos: and as many prior images."""
+
+    checkpoint: str
+    pixels: int
+    photos: int
+
+
+def device() -> torch.device:
+    return model_management.get_torch_device()
+
+
+def pictures(setting: Setting) -> Tensor:
+    """Photos and prior images [2 * photos, S, S, 3]."""
+    shape = (2 * setting.photos, setting.pixels, setting.pixels, 3)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
+
+
+@contextmanager
+def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str, Any]]]:
+    """DETEX Train's own step, and what its preflight foretells.
+
+    The MODEL in the graph, which stays beside the copy that is trained, is let go of: the others
+    have none.
+    """
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
+    n, side = setting.photos, setting.pixels
+    mask = torch.zeros(side, side)
+    mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
+    photos, priors = pictures(setting).split(n)
+    encode = latent_encoder(vae)
+    features = torch.randn(n, 768, generator=torch.Generator().manual_seed(SEED))
+    subject = make_subject(
+        list(photos), [mask] * n, lambda _: features, encode, "dog", resolution=side
+    )
+    train = TrainConfig(batch_size=n, seed=SEED)
+    prior = encode(priors)
+    del vae
+    model_management.unload_all_models()
+    with ExitStack() as stack:
+        session = training_session(model, clip, (2 * n, 4, side // 8, side // 8))
+        denoiser, text = stack.enter_context(session)
+        method = Detex(subject, prior, config, train, denoiser, text)
+        deltas = denoiser.with_deltas(method.deltas, detach_start_token=True)
+        stack.enter_context(deltas)
+        run = Run(method, denoiser, train)
+        del model, clip  # ComfyUI's own, which no contender else has
+        gc.collect()
+        resident = memory_now()
+        footprint = measure(run, denoiser)
+        run.rewind()
+        whole = footprint.bytes_for(n, checkpointing=False)
+        yield run.take_step, {"foretold": resident + whole}
+
+
+@contextmanager
+def diffusers(setting: Setting, *, cached_latents: bool) -> Iterator[tuple[Step, dict[str, Any]]]:
+    """The step of diffusers' Custom Diffusion example, on diffusers' own classes.
+
+    As there: the VAE encodes in each step (not where `cached_latents`), the whole token table has
+    gradients and averages, K and V of every cross-attention are float32 copies.
+    """
+    unet, tower, vae = diffusers_models(setting.checkpoint)
+    trained = custom_diffusion_layers(unet)
+    table = tower.get_input_embeddings().weight.requires_grad_()
+    optimizer = torch.optim.AdamW([table, *trained], lr=1e-5 * setting.photos, weight_decay=1e-2)
+    pixels = pictures(setting).movedim(-1, 1).to(device()) * 2 - 1
+    tokens = torch.full((len(pixels), 77), 49407, device=device())
+    tokens[:, :6] = torch.tensor([49406, 1125, 539, 320, 42170, 1929])
+    half = device().type == "cuda"
+    alphas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, device=device()).square()
+    alphas = (1 - alphas).cumprod(0)
+
+    def encode() -> Tensor:
+        with torch.no_grad():
+            return vae.encode(pixels).latent_dist.sample() * 0.18215
+
+    kept = encode() if cached_latents else None
+    if cached_latents:
+        vae.to("cpu")
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            latents = encode() if kept is None else kept
+            noise = torch.randn_like(latents)
+            timesteps = torch.randint(1000, (len(latents),), device=latents.device)
+            scale = alphas[timesteps].view(-1, 1, 1, 1)
+            noisy = scale.sqrt() * latents + (1 - scale).sqrt() * noise
+            context = tower(tokens)[0]
+            answer = unet(noisy, timesteps, context).sample.float()
+        photos, priors = (
+            F.mse_loss(a, b) for a, b in zip(answer.chunk(2), noise.chunk(2), strict=True)
+        )
+        (photos + priors).backward()
+        assert table.grad is not None
+        table.grad[torch.arange(len(table)) != 42170] = 0
+        torch.nn.utils.clip_grad_norm_([table, *trained], 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    yield step, {}
+
+
+def diffusers_models(checkpoint: str) -> tuple[Any, Any, Any]:
+    """The checkpoint's UNet and text tower, and a VAE of the same size, in diffusers' classes."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    weights: Any = comfy.utils.load_torch_file(checkpoint)
+    unet = UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=768, attention_head_dim=8, norm_num_groups=32
+    )
+    layout = comfy.sd.model_detection.unet_config_from_diffusers_unet(unet.state_dict())
+    names = comfy.utils.unet_to_diffusers(layout)
+    prefix = "model.diffusion_model."
+    known = {name: weights[prefix + own] for name, own in names.items() if prefix + own in weights}
+    missing = unet.load_state_dict(known, strict=False).missing_keys
+    if missing:
+        raise RuntimeError(f"No weights for {missing[:3]} in {checkpoint}.")
+    tower: Any = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            eos_token_id=49407,
+        )
+    )
+    prefix = "cond_stage_model.transformer."
+    own = {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
+    stripped = {k.removeprefix("text_model."): w for k, w in own.items()}
+    table = tower.state_dict()
+    tower.load_state_dict({k: own.get(k, stripped.get(k)) for k in table}, strict=True)
+    shape: dict[str, Any] = {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+    }
+    vae = AutoencoderKL(**shape)
+    precision = torch.float32 if device().type == "cpu" else torch.float16
+    frozen: Any
+    for frozen in (unet, vae):
+        frozen.to(device(), precision).requires_grad_(requires_grad=False)
+    return unet, tower.to(device()).requires_grad_(requires_grad=False), vae
+
+
+def custom_diffusion_layers(unet: Any) -> list[Tensor]:
+    """Put diffusers' own processors into the UNet -> their float32 K and V matrices."""
+    from diffusers.models.attention_processor import (
+        AttnProcessor2_0,
+        CustomDiffusionAttnProcessor2_0,
+    )
+
+    processors, trained = {}, []
+    for name in unet.attn_processors:
+        layer = unet.get_submodule(name.removesuffix(".processor"))
+        if not name.endswith("attn2.processor"):
+            processors[name] = AttnProcessor2_0()
+            continue
+        processor = CustomDiffusionAttnProcessor2_0(
+            train_kv=True,
+            train_q_out=False,
+            hidden_size=layer.inner_dim,
+            cross_attention_dim=layer.cross_attention_dim,
+        ).to(device())
+        for mine, theirs in (("k", layer.to_k), ("v", layer.to_v)):
+            matrix = getattr(processor, f"to_{mine}_custom_diffusion").weight
+            matrix.data.copy_(theirs.weight)
+            trained.append(matrix.requires_grad_())
+        processors[name] = processor
+    unet.set_attn_processor(processors)
+    return trained
+
+
+@contextmanager
+def train_lora(setting: Setting, *, checkpointing: bool) -> Iterator[tuple[Step, dict[str, Any]]]:
+    """ComfyUI's own Train LoRA node, halted after each of its steps."""
+    from comfy_extras.nodes_train import TrainLoraNode
+
+    loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
+    model, clip, vae, _ = loaded
+    latents = latent_encoder(vae)(pictures(setting))
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
+    del loaded, vae, clip
+    model_management.unload_all_models()
+    go, done = queue.Queue[None](), queue.Queue[BaseException | None]()
+
+    def halt(*_: object, **__: object) -> None:
+        done.put(None)
+        go.get()
+
+    settings = {
+        "steps": 10_000, "batch_size": 2 * setting.photos, "grad_accumulation_steps": 1,
+        "learning_rate": 1e-5, "rank": 16, "optimizer": "AdamW", "loss_function": "MSE",
+        "seed": SEED, "training_dtype": "fp32" if device().type == "cpu" else "bf16",
+        "lora_dtype": "fp32", "quantized_backward": False, "algorithm": "LoRA",
+        "gradient_checkpointing": checkpointing, "checkpoint_depth": 1, "offloading": False,
+        "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": False,
+    }  # fmt: skip
+
+    def train() -> None:
+        go.get()
+        try:
+            TrainLoraNode.execute(
+                model=[model], latents=[{"samples": latents}], positive=[positive],
+                **{name: [value] for name, value in settings.items()},
+            )  # fmt: skip
+        except BaseException as error:  # noqa: BLE001  (told to whoever waits for the step)
+            done.put(error)
+
+    comfy.utils.set_progress_bar_global_hook(halt)
+    threading.Thread(target=train, daemon=True).start()
+
+    def step() -> None:
+        go.put(None)
+        error = done.get()
+        if error is not None:
+            raise error
+
+    yield step, {}
+
+
+def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
+    """By name: a context of (step, facts)."""
+    return {
+        "DETEX": lambda: ours(setting, DetexConfig(subject_attention=True)),
+        "Custom Diffusion, ours": lambda: ours(setting, DetexConfig.custom_diffusion()),
+        "Custom Diffusion, diffusers": lambda: diffusers(setting, cached_latents=False),
+        "the same, latents kept": lambda: diffusers(setting, cached_latents=True),
+        "Train LoRA, ComfyUI": lambda: train_lora(setting, checkpointing=True),
+        "the same, no checkpointing": lambda: train_lora(setting, checkpointing=False),
+    }
+
+
+def memory_now() -> int:
+    """Bytes on the device: of this process on a CPU, allocated on CUDA."""
+    if device().type == "cuda":
+        return torch.cuda.memory_allocated()
+    return psutil.Process().memory_info().rss
+
+
+def reset_peak() -> None:
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest resident size
+
+
+def peak() -> int:
+    if device().type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def synchronize() -> None:
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matrix_rate() -> float:
+    """Floating-point operations a second of a large matrix product, in the training precision."""
+    kind = torch.bfloat16 if device().type == "cuda" else torch.float32
+    side = 8192 if device().type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
+    best = 0.0
+    for _ in range(5):
+        synchronize()
+        start = time.perf_counter()
+        torch.mm(a, b)
+        synchronize()
+        best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best
+
+
+def answer(out: Any, **facts: Any) -> None:
+    print(json.dumps(facts), file=out, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("checkpoint")
+    parser.add_argument("pixels", type=int)
+    parser.add_argument("photos", type=int)
+    options = parser.parse_args()
+    out, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr  # others print too
+    setting = Setting(options.checkpoint, options.pixels, options.photos)
+    with contenders(setting)[options.name]() as (step, facts), torch.enable_grad():
+        counter = FlopCounterMode(display=False)
+        with counter:
+            step()  # warms up, too
+        answer(out, flops=counter.get_total_flops(), rate=matrix_rate(), **facts)
+        for _ in sys.stdin:
+            reset_peak()
+            synchronize()
+            start = time.perf_counter()
+            step()
+            synchronize()
+            answer(out, seconds=time.perf_counter() - start, peak=peak())
+
+
+if __name__ == "__main__":
+    main()

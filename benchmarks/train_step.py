@@ -1,0 +1,121 @@
+"""Seconds and memory of one training step, beside diffusers' Custom Diffusion and Train LoRA.
+
+    python -m benchmarks.train_step --checkpoint sd15.safetensors --out step.json
+
+Each contender is a process that holds its model; they take their steps in turn. The checkpoint is
+one of python -m devtools.checkpoints FOLDER sd15, or any of Stable Diffusion 1.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from .cells import ROOT, commit
+
+PAIRS = (  # ours, theirs; two at a time, because they hold a model each
+    ("DETEX", "Custom Diffusion, diffusers"),
+    ("DETEX", "the same, latents kept"),
+    ("Custom Diffusion, ours", "the same, latents kept"),
+    ("DETEX", "Train LoRA, ComfyUI"),
+    ("DETEX", "the same, no checkpointing"),
+)
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, name: str, arguments: list[str]):
+        command = [sys.executable, "-m", "benchmarks.contenders", name, *arguments]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.name = name
+        self.process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+        self.facts = self.read()
+        self.steps: list[dict[str, float]] = []
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} has ended; its message is above.")
+        return json.loads(line)
+
+    def step(self) -> None:
+        assert self.process.stdin
+        print(file=self.process.stdin, flush=True)
+        self.steps.append(self.read())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def result(self) -> dict[str, Any]:
+        seconds = median(step["seconds"] for step in self.steps)
+        facts: dict[str, Any] = {
+            "seconds": round(seconds, 3),
+            "peak_gb": round(max(step["peak"] for step in self.steps) / 2**30, 2),
+            "of_possible": round(self.facts["flops"] / seconds / self.facts["rate"], 3),
+            "tera_operations": round(self.facts["flops"] / 1e12, 3),
+        }
+        if "foretold" in self.facts:
+            facts["foretold_gb"] = round(self.facts["foretold"] / 2**30, 2)
+        return facts
+
+
+def compare(ours: str, theirs: str, arguments: list[str], rounds: int) -> dict[str, Any]:
+    """Steps of the two in turn."""
+    workers: list[Worker] = []
+    try:
+        for name in (ours, theirs):
+            workers.append(Worker(name, arguments))
+        for _ in range(rounds):
+            for worker in workers:
+                worker.step()
+    finally:
+        for worker in workers:
+            worker.close()
+    one, other = (worker.result() for worker in workers)
+    ratios = {key: round(one[key] / other[key], 2) for key in ("seconds", "peak_gb")}
+    print(f"{ours} / {theirs}: {ratios}", flush=True)
+    return {"ours": {"name": ours, **one}, "theirs": {"name": theirs, **other}, "ratio": ratios}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--photos", type=int, default=1, help="and as many prior images")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    arguments = [str(options.checkpoint.resolve()), str(options.pixels), str(options.photos)]
+    pairs = [compare(ours, theirs, arguments, options.rounds) for ours, theirs in PAIRS]
+    report = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        "pixels": options.pixels,
+        "photos": options.photos,
+        "rounds": options.rounds,
+        "pairs": pairs,
+    }
+    print(json.dumps(report, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
