@@ -271,9 +271,9 @@ def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
         "DETEX": lambda: ours(setting, DetexConfig(subject_attention=True)),
         "Custom Diffusion, ours": lambda: ours(setting, DetexConfig.custom_diffusion()),
         "Custom Diffusion, diffusers": lambda: diffusers(setting, cached_latents=False),
-        "the same, latents kept": lambda: diffusers(setting, cached_latents=True),
-        "Train LoRA, ComfyUI": lambda: train_lora(setting, checkpointing=True),
-        "the same, no checkpointing": lambda: train_lora(setting, checkpointing=False),
+        "diffusers, latents kept": lambda: diffusers(setting, cached_latents=True),
+        "Train LoRA": lambda: train_lora(setting, checkpointing=True),
+        "Train LoRA, no checkpointing": lambda: train_lora(setting, checkpointing=False),
     }
 
 

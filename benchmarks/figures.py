@@ -36,7 +36,7 @@ mpl.rcParams.update(
     }
 )
 # Okabe and Ito's palette, told apart by colour-blind eyes; markers differ too
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555")
 _MARKERS = ("o", "s", "D", "o")
 _STYLE = {"detex": 0, "custom_diffusion": 1, "improved": 2}
 _OTHERS = 3
@@ -48,7 +48,7 @@ def hypothesis_figure(table: Table, grid: Grid, path: Path) -> None:
     figure, panels = plt.subplots(2, 3, figsize=(9.2, 6.2), layout="constrained")
     for axes, hypothesis in zip(panels.flat, PREDECLARED, strict=True):
         _pairs_panel(axes, hypothesis, table, grid)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _pairs_panel(axes: Axes, hypothesis: Hypothesis, table: Table, grid: Grid) -> None:
@@ -68,7 +68,7 @@ def _pairs_panel(axes: Axes, hypothesis: Hypothesis, table: Table, grid: Grid) -
     for identity in grid.identities:
         pair = [m[identity] for m in means]
         axes.plot([0, 1], pair, color="#bbbbbb", linewidth=0.9, zorder=1)
-    for x, (values, colour) in enumerate(zip(means, (_COLOURS[1], _COLOURS[0]), strict=True)):
+    for x, (values, colour) in enumerate(zip(means, (COLOURS[1], COLOURS[0]), strict=True)):
         dots = list(values.values())
         axes.scatter([x] * len(dots), dots, s=16, color=colour, alpha=0.55, linewidths=0, zorder=2)
         outside = x + (0.14 if x else -0.14)
@@ -91,10 +91,10 @@ def arms_figure(table: Table, grid: Grid, path: Path) -> None:
             values = list(subject_means(table, grid, name, measure).values())
             if values:
                 style = _STYLE.get(name, _OTHERS)
-                _interval(axes, row, values, _COLOURS[style], _MARKERS[style], across=True)
+                _interval(axes, row, values, COLOURS[style], _MARKERS[style], across=True)
         axes.set_yticks(range(len(names)), [ARMS[name].title for name in names], fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
-    _save(figure, path)
+    save(figure, path)
 
 
 def sweep_figure(
@@ -117,16 +117,16 @@ def sweep_figure(
                 if (values := subject_means(table, grid, name, measure))
             ]
             line = ([x for x, _ in points], [np.mean(v) for _, v in points])
-            axes.plot(*line, color=_COLOURS[style], linewidth=1.3)
+            axes.plot(*line, color=COLOURS[style], linewidth=1.3)
             for x, values in points:
-                _interval(axes, x, values, _COLOURS[style], _MARKERS[style])
+                _interval(axes, x, values, COLOURS[style], _MARKERS[style])
     handles = [
-        Line2D([], [], color=_COLOURS[s], marker=_MARKERS[s], label=ARMS[name].title)
+        Line2D([], [], color=COLOURS[s], marker=_MARKERS[s], label=ARMS[name].title)
         for number, name in enumerate(arm_names)
         for s in [_STYLE.get(name, _OTHERS)]
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    _save(figure, path)
+    save(figure, path)
 
 
 def pictures_page(cells: Sequence[Cell], path: Path) -> bool:
@@ -167,7 +167,8 @@ def _interval(
         axes.errorbar([at], [centre], yerr=reach, **style)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """As a small PNG."""
     whole = io.BytesIO()
     figure.savefig(whole, dpi=_DPI)
     plt.close(figure)

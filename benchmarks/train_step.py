@@ -1,6 +1,6 @@
 """Seconds and memory of one training step, beside diffusers' Custom Diffusion and Train LoRA.
 
-    python -m benchmarks.train_step --checkpoint sd15.safetensors --out step.json
+    python -m benchmarks.train_step --checkpoint sd15.safetensors
 
 Each contender is a process that holds its model; they take their steps in turn. The checkpoint is
 one of python -m devtools.checkpoints FOLDER sd15, or any of Stable Diffusion 1.5.
@@ -10,26 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
-from .cells import ROOT, commit
+from .cells import ROOT
+from .machine import default_file, keep
 
 PAIRS = (  # ours, theirs; two at a time, because they hold a model each
     ("DETEX", "Custom Diffusion, diffusers"),
-    ("DETEX", "the same, latents kept"),
-    ("Custom Diffusion, ours", "the same, latents kept"),
-    ("DETEX", "Train LoRA, ComfyUI"),
-    ("DETEX", "the same, no checkpointing"),
+    ("Custom Diffusion, ours", "diffusers, latents kept"),
+    ("DETEX", "Train LoRA, no checkpointing"),
 )
+APART = ("Train LoRA, no checkpointing",)  # needs too much memory to stand beside another
 
 
 class Worker:
@@ -72,11 +67,11 @@ class Worker:
         return facts
 
 
-def compare(ours: str, theirs: str, arguments: list[str], rounds: int) -> dict[str, Any]:
-    """Steps of the two in turn."""
+def steps_of(names: list[str], arguments: list[str], rounds: int) -> list[dict[str, Any]]:
+    """The result of each, their steps in turn."""
     workers: list[Worker] = []
     try:
-        for name in (ours, theirs):
+        for name in names:
             workers.append(Worker(name, arguments))
         for _ in range(rounds):
             for worker in workers:
@@ -84,7 +79,15 @@ def compare(ours: str, theirs: str, arguments: list[str], rounds: int) -> dict[s
     finally:
         for worker in workers:
             worker.close()
-    one, other = (worker.result() for worker in workers)
+    return [worker.result() for worker in workers]
+
+
+def compare(ours: str, theirs: str, arguments: list[str], rounds: int) -> dict[str, Any]:
+    """Steps of the two in turn, or one after the other."""
+    if theirs in APART:
+        one, other = (steps_of([name], arguments, rounds)[0] for name in (ours, theirs))
+    else:
+        one, other = steps_of([ours, theirs], arguments, rounds)
     ratios = {key: round(one[key] / other[key], 2) for key in ("seconds", "peak_gb")}
     print(f"{ours} / {theirs}: {ratios}", flush=True)
     return {"ours": {"name": ours, **one}, "theirs": {"name": theirs, **other}, "ratio": ratios}
@@ -98,23 +101,17 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--photos", type=int, default=1, help="and as many prior images")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=default_file("train_step"))
     options = parser.parse_args()
     arguments = [str(options.checkpoint.resolve()), str(options.pixels), str(options.photos)]
     pairs = [compare(ours, theirs, arguments, options.rounds) for ours, theirs in PAIRS]
     report = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "date": date.today().isoformat(),
-        "commit": commit(),
         "pixels": options.pixels,
         "photos": options.photos,
         "rounds": options.rounds,
         "pairs": pairs,
     }
-    print(json.dumps(report, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    keep(report, options.out)
 
 
 if __name__ == "__main__":

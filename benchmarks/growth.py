@@ -1,0 +1,113 @@
+"""How cost grows with photos, batch, resolution and loaded concepts, on the demo model.
+
+python -m benchmarks.growth
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import comfy.sample
+import torch
+
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.deltas import apply_concept
+from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
+from detex_pack.detex.host.denoiser import training_session
+from detex_pack.detex.host.images import feature_encoder, latent_encoder
+from detex_pack.detex.methods.detex import Detex
+from detex_pack.detex.subject import make_subject
+from detex_pack.detex.trainer import Run
+from detex_pack.detex.world.subjects import demo_subject
+
+from .contenders import synchronize
+from .inference import random_concept
+from .machine import default_file, keep
+
+USUAL = {"photos": 4, "batch": 4, "pixels": 64}
+SWEPT = {
+    "photos": (1, 2, 4, 8),
+    "batch": (1, 2, 4, 8),
+    "pixels": (64, 128, 192),
+    "concepts": (0, 1, 2, 4),
+}
+
+
+def median_seconds(run: Callable[[], object], count: int) -> float:
+    """Of `count` runs, after one that warms up."""
+    run()
+    seconds = []
+    for _ in range(count):
+        synchronize()
+        start = time.perf_counter()
+        run()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def step_seconds(demo: DemoModel, count: int, *, photos: int, batch: int, pixels: int) -> float:
+    """One training step, prior images included."""
+    toy = demo_subject(0, photos, 0)
+    see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
+    subject = make_subject(
+        list(toy.images), list(toy.masks), see, encode, toy.class_word, resolution=pixels
+    )
+    train = TrainConfig(batch_size=batch)
+    with ExitStack() as stack:
+        shape = (2 * batch, *subject.latents.shape[-3:])
+        denoiser, text = stack.enter_context(training_session(demo.model, demo.clip, shape))
+        method = Detex(subject, subject.latents[:, 0], DetexConfig(), train, denoiser, text)
+        stack.enter_context(denoiser.with_deltas(method.deltas, detach_start_token=True))
+        stack.enter_context(torch.enable_grad())
+        return median_seconds(Run(method, denoiser, train).take_step, count)
+
+
+def sampling_seconds(demo: DemoModel, count: int, concepts: int) -> float:
+    """Four sampling steps with so many concepts loaded."""
+    model = demo.model
+    for _ in range(concepts):
+        model = apply_concept(model, random_concept(demo.model, demo.clip), 0.5)
+    cond = demo.clip.encode_from_tokens_scheduled(demo.clip.tokenize("photo of a ball"))
+    latent = torch.zeros(4, 4, 16, 16)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+    settings = (4, 4.0, "ddim", "normal", cond, cond, latent)
+
+    def sampled() -> None:
+        comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
+
+    with torch.inference_mode():
+        return median_seconds(sampled, count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=9, help="steps of each setting")
+    parser.add_argument("--out", type=Path, default=default_file("growth"))
+    options = parser.parse_args()
+    demo = load_demo_model()
+    found: dict[str, dict[int, float]] = {}
+    for name, values in SWEPT.items():
+        found[name] = {}
+        for value in values:
+            if name == "concepts":
+                seconds = sampling_seconds(demo, options.count, value)
+            else:
+                seconds = step_seconds(demo, options.count, **(USUAL | {name: value}))
+            found[name][value] = round(seconds, 4)
+            print(f"{name} {value}: {seconds:.4f} s", flush=True)
+    report: dict[str, Any] = {
+        "count": options.count,
+        "seconds": found,
+    }
+    keep(report, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What a loaded concept and the capture of attention cost a KSampler run.
+
+    python -m benchmarks.inference --checkpoint sd15.safetensors
+
+Four MODELs of one checkpoint sample in turn: as it is; with a concept; with a concept and three
+words captured; with every map of every layer kept, as attention viewers usually do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import comfy.sample
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.attention import AttentionMaps, attend, attention_probs
+from detex_pack.detex.concept import BaseModel, Concept
+from detex_pack.detex.host.attention import capture_attention
+from detex_pack.detex.host.deltas import apply_concept
+from detex_pack.detex.host.families import (
+    cross_attentions,
+    family_of,
+    fingerprint,
+    kv_shapes,
+    unet_layout,
+)
+from detex_pack.detex.host.towers import tower_of
+
+from .contenders import peak, reset_peak, synchronize
+from .machine import default_file, keep
+
+WORDS = ("sks", "dog", "beach")
+PROMPT = "photo of a sks dog on the beach"
+PLACES = ((4,), (5,), (8,))  # of the words in the prompt's tokens
+PLAIN, CONCEPT = "the MODEL alone", "with a concept"
+CAPTURED, EVERY_MAP = "with a concept, three words captured", "with a concept, every map kept"
+
+
+def random_concept(model: ModelPatcher, clip: comfy.sd.CLIP) -> Concept:
+    """Deltas as a training makes them, in size; their values do not matter here."""
+    rng = torch.Generator().manual_seed(0)
+    deltas = {name: 1e-3 * torch.randn(s, generator=rng) for name, s in kv_shapes(model).items()}
+    base = BaseModel(
+        family=family_of(model).name,
+        fingerprint=fingerprint(model),
+        tower=tower_of(clip),
+        v_prediction=False,
+        unet=unet_layout(model),
+    )
+    return Concept(
+        words={},
+        deltas=deltas,
+        class_word="dog",
+        attribute="pose",
+        method="DETEX",
+        base=base,
+        config={},
+        photo_hashes=(),
+        thumbnails=torch.zeros(0, 128, 128, 3, dtype=torch.uint8),
+    )
+
+
+def every_map_kept(model: ModelPatcher, kept: list[Tensor]) -> ModelPatcher:
+    """Every layer's softmax in the open, all heads and tokens, moved to the CPU."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
+        probs = attention_probs(q, k, options["n_heads"])
+        kept.append(probs.cpu())
+        return attend(probs, v)
+
+    patched = model.clone()
+    for layer in cross_attentions(patched):
+        patched.set_model_attn2_replace(attention, *layer.key)
+    return patched
+
+
+def variants(checkpoint: Path) -> tuple[dict[str, ModelPatcher], Any, list[Tensor]]:
+    loaded: Any = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
+    model, clip, *_ = loaded
+    kept: list[Tensor] = []
+    own = apply_concept(model, random_concept(model, clip), 1.0)
+    models = {
+        PLAIN: model,
+        CONCEPT: own,
+        CAPTURED: capture_attention(own, AttentionMaps(WORDS), PLACES),
+        EVERY_MAP: every_map_kept(own, kept),
+    }
+    return models, clip, kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=default_file("inference"))
+    options = parser.parse_args()
+    with torch.inference_mode():
+        found = measure(options.checkpoint, options.pixels, options.steps, options.rounds)
+    report = {
+        "pixels": options.pixels,
+        "steps": options.steps,
+        "rounds": options.rounds,
+        "runs": found,
+    }
+    keep(report, options.out)
+
+
+def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of a run after a first step has put each MODEL's weights in place."""
+    models, clip, kept = variants(checkpoint)
+    conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, "")]
+    latent = torch.zeros(1, 4, pixels // 8, pixels // 8)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+
+    def sampled(model: ModelPatcher, count: int) -> Tensor:
+        settings: Any = (count, 7.0, "euler", "normal", *conds, latent)
+        return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
+
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    peaks: dict[str, int] = {}
+    for _ in range(rounds):
+        for name, model in models.items():
+            sampled(model, 1)
+            kept.clear()
+            reset_peak()
+            seconds[name].append(timed(lambda model=model: sampled(model, steps)))
+            peaks[name] = max(peaks.get(name, 0), peak())
+            kept.clear()
+    plain = median(seconds[PLAIN])
+    return {
+        name: {
+            "seconds": round(median(values), 3),
+            "ratio": round(median(values) / plain, 3),
+            "peak_gb": round(peaks[name] / 2**30, 2),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def timed(run: Callable[[], object]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    run()
+    synchronize()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Writes docs/performance.md from the files in docs/performance: python -m benchmarks.performance
+
+The files are of benchmarks.train_step, benchmarks.inference and benchmarks.growth.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from matplotlib import pyplot as plt
+
+from .figures import COLOURS, save
+from .growth import SWEPT
+from .machine import FOLDER
+
+PAGE = FOLDER.parent / "performance.md"
+KINDS = {"cpu": "On a CPU", "cuda": "On a graphics card"}
+NOT_MEASURED = "Not measured: no session with a graphics card has run it yet."
+LABELS = {
+    "photos": "photos",
+    "batch": "photos a step",
+    "pixels": "pixels a side",
+    "concepts": "concepts loaded, sampling",
+}
+
+
+def main() -> None:
+    parts = [
+        "# Speed and memory",
+        "Written by `python -m benchmarks.performance`. Do not edit it by hand.",
+        "## A training step",
+        "Stable Diffusion 1.5 with random weights (`python -m devtools.checkpoints`). The two of\n"
+        "a row are processes that take their steps in turn, but for Train LoRA, which comes after\n"
+        "ours because both do not fit; medians. **diffusers**: the step of its Custom Diffusion\n"
+        "example on its own classes; the example encodes the photos in each step, *latents kept*\n"
+        "does not. **Train LoRA**: ComfyUI's own node, rank 16, checkpointing off. *of the\n"
+        "possible*: the operations that torch counts, over the rate of a large matrix product.\n"
+        "On a CPU *peak* is the process' resident memory; ours includes the MODEL in the graph\n"
+        "beside the copy that is trained (3.9 GB), which a graphics card does not hold.",
+        *(_kind(kind, "train_step", _train_step) for kind in KINDS),
+        "## Sampling",
+        "KSampler on the same checkpoint, each MODEL in turn, after a first step that puts its\n"
+        "weights in place.",
+        *(_kind(kind, "inference", _inference) for kind in KINDS),
+        "## How cost grows",
+        "On the demo model: a training step with prior images, and four sampling steps.",
+        *(_kind(kind, "growth", _growth) for kind in KINDS),
+        "## How this was made",
+        "`python -m benchmarks.train_step --checkpoint FILE`, `python -m benchmarks.inference\n"
+        "--checkpoint FILE`, `python -m benchmarks.growth`; each writes a file into\n"
+        "docs/performance, on an otherwise idle machine.",
+    ]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+def _kind(kind: str, name: str, section: Any) -> str:
+    path = FOLDER / f"{name}_{kind}.json"
+    if not path.is_file():
+        return f"{KINDS[kind]}: {NOT_MEASURED}"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    keys = ("device", "machine", "date", "commit")
+    where = ", ".join(dict.fromkeys(report[key] for key in keys))
+    return f"{KINDS[kind]} ({where}):\n\n{section(report, kind)}"
+
+
+def _train_step(report: dict[str, Any], _kind: str) -> str:
+    head = f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
+    rows = [
+        f"{head}{report['rounds']} steps each.",
+        "",
+        "| ours | theirs | s, ours | s, theirs | ratio | peak, ours | peak, theirs | ratio | "
+        "of the possible, ours | theirs |",
+        "|---" * 10 + "|",
+    ]
+    for pair in report["pairs"]:
+        ours, theirs, ratio = pair["ours"], pair["theirs"], pair["ratio"]
+        rows.append(
+            f"| {ours['name']} | {theirs['name']} | {ours['seconds']:.2f} | "
+            f"{theirs['seconds']:.2f} | **{ratio['seconds']:.2f}** | {ours['peak_gb']:.1f} GB | "
+            f"{theirs['peak_gb']:.1f} GB | **{ratio['peak_gb']:.2f}** | "
+            f"{ours['of_possible']:.0%} | {theirs['of_possible']:.0%} |"
+        )
+    first = report["pairs"][0]["ours"]
+    rows += [
+        "",
+        f"The preflight foretold {first['foretold_gb']:.1f} GB for the first row; the peak was "
+        f"{first['peak_gb']:.1f} GB ({first['foretold_gb'] / first['peak_gb'] - 1:+.0%}).",
+    ]
+    return "\n".join(rows)
+
+
+def _inference(report: dict[str, Any], _kind: str) -> str:
+    rows = [
+        f"{report['pixels']} pixels, {report['steps']} steps, median of {report['rounds']} runs.",
+        "",
+        "| MODEL | s | ratio | peak |",
+        "|---|---|---|---|",
+    ]
+    for name, run in report["runs"].items():
+        rows.append(
+            f"| {name} | {run['seconds']:.2f} | **{run['ratio']:.3f}** | {run['peak_gb']:.1f} GB |"
+        )
+    return "\n".join(rows)
+
+
+def _growth(report: dict[str, Any], kind: str) -> str:
+    figure, panels = plt.subplots(1, len(SWEPT), figsize=(9.6, 2.4), layout="constrained")
+    for axes, (name, values) in zip(panels, report["seconds"].items(), strict=True):
+        at = [int(value) for value in values]
+        axes.plot(at, list(values.values()), marker="o", color=COLOURS[0])
+        axes.set_ylim(0, None)
+        axes.set_xticks(at)
+        axes.set_xlabel(LABELS[name])
+        axes.grid(axis="y")
+    panels[0].set_ylabel("seconds")
+    save(figure, FOLDER / f"growth_{kind}.png")
+    rows = [f"![Seconds by setting](performance/growth_{kind}.png)", "", "| setting | seconds |"]
+    rows.append("|---|---|")
+    for name, values in report["seconds"].items():
+        told = ", ".join(f"{value}: {seconds:.3f}" for value, seconds in values.items())
+        rows.append(f"| {LABELS[name]} | {told} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
