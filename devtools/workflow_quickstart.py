@@ -15,9 +15,9 @@ from .workflow_parts import (
 )
 from .workflow_toy import (
     DEMO_PRIORS,
-    DEMO_RATES,
     DEMO_SAMPLER,
     DEMO_SIDE,
+    DEMO_TRAINING,
     enlarged,
     enlarged_pictures,
 )
@@ -113,13 +113,14 @@ def quickstart_training() -> list[list[Node]]:
         clip=link("demo.clip"),
         subject=link("subject.subject"),
         prior_images=link("prior_images.IMAGE"),
-        **DEMO_RATES,
+        **DEMO_TRAINING,
     )
     rate = note(
         "rate_note",
-        f"The learning rate of {DEMO_RATES['learning_rate']:g}, and the folded rates of the words, "
-        "are for the tiny demo model only. For Stable Diffusion keep the paper's **1e-5** and "
-        "rates of 1.\n\n"
+        f"The {DEMO_TRAINING['steps']} steps, the learning rate of "
+        f"{DEMO_TRAINING['learning_rate']:g} and the folded rates of the words are for the tiny "
+        "demo model only. For Stable Diffusion keep the paper's: **600** steps, **1e-5**, rates "
+        "of 1.\n\n"
         "Change a setting here and the toy is learned anew; change a prompt below and only the "
         "pictures are made again. **Cancel** whenever you like: run it again, and the learning "
         "goes on where it stopped.",
