@@ -9,9 +9,7 @@ import argparse
 import gc
 import json
 import os
-import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,7 +34,7 @@ from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import make_subject
 from detex_pack.detex.trainer import Run
 
-Step = Callable[[], object]
+Step = Callable[[], float | None]  # its seconds, where it measures itself
 SEED = 0
 PROMPT = "photo of a sks dog"
 
@@ -219,7 +217,7 @@ def custom_diffusion_layers(unet: Any) -> list[Tensor]:
 
 @contextmanager
 def train_lora(setting: Setting, *, checkpointing: bool) -> Iterator[tuple[Step, dict[str, Any]]]:
-    """ComfyUI's own Train LoRA node, halted after each of its steps."""
+    """ComfyUI's own Train LoRA node. Its step cannot be had alone: the difference of two runs."""
     from comfy_extras.nodes_train import TrainLoraNode
 
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
@@ -228,14 +226,8 @@ def train_lora(setting: Setting, *, checkpointing: bool) -> Iterator[tuple[Step,
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
     del loaded, vae, clip
     model_management.unload_all_models()
-    go, done = queue.Queue[None](), queue.Queue[BaseException | None]()
-
-    def halt(*_: object, **__: object) -> None:
-        done.put(None)
-        go.get()
-
     settings = {
-        "steps": 10_000, "batch_size": 2 * setting.photos, "grad_accumulation_steps": 1,
+        "batch_size": 2 * setting.photos, "grad_accumulation_steps": 1,
         "learning_rate": 1e-5, "rank": 16, "optimizer": "AdamW", "loss_function": "MSE",
         "seed": SEED, "training_dtype": "fp32" if device().type == "cpu" else "bf16",
         "lora_dtype": "fp32", "quantized_backward": False, "algorithm": "LoRA",
@@ -243,26 +235,16 @@ def train_lora(setting: Setting, *, checkpointing: bool) -> Iterator[tuple[Step,
         "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": False,
     }  # fmt: skip
 
-    def train() -> None:
-        go.get()
-        try:
-            TrainLoraNode.execute(
-                model=[model], latents=[{"samples": latents}], positive=[positive],
-                **{name: [value] for name, value in settings.items()},
-            )  # fmt: skip
-        except BaseException as error:  # noqa: BLE001  (told to whoever waits for the step)
-            done.put(error)
+    def seconds_of(steps: int) -> float:
+        start = time.perf_counter()
+        TrainLoraNode.execute(
+            model=[model], latents=[{"samples": latents}], positive=[positive], steps=[steps],
+            **{name: [value] for name, value in settings.items()},
+        )  # fmt: skip
+        synchronize()
+        return time.perf_counter() - start
 
-    comfy.utils.set_progress_bar_global_hook(halt)
-    threading.Thread(target=train, daemon=True).start()
-
-    def step() -> None:
-        go.put(None)
-        error = done.get()
-        if error is not None:
-            raise error
-
-    yield step, {}
+    yield lambda: (seconds_of(3) - seconds_of(1)) / 2, {"steps": 4}
 
 
 def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
@@ -335,14 +317,15 @@ def main() -> None:
         counter = FlopCounterMode(display=False)
         with counter:
             step()  # warms up, too
-        answer(out, flops=counter.get_total_flops(), rate=matrix_rate(), **facts)
+        flops = counter.get_total_flops() / facts.get("steps", 1)
+        answer(out, flops=flops, rate=matrix_rate(), **facts)
         for _ in sys.stdin:
             reset_peak()
             synchronize()
             start = time.perf_counter()
-            step()
+            own = step()
             synchronize()
-            answer(out, seconds=time.perf_counter() - start, peak=peak())
+            answer(out, seconds=own or time.perf_counter() - start, peak=peak())
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def steps_of(names: list[str], arguments: list[str], rounds: int) -> list[dict[s
 def compare(ours: str, theirs: str, arguments: list[str], rounds: int) -> dict[str, Any]:
     """Steps of the two in turn, or one after the other."""
     if theirs in APART:
-        one, other = (steps_of([name], arguments, rounds)[0] for name in (ours, theirs))
+        one, other = (steps_of([name], arguments, 1)[0] for name in (ours, theirs))
     else:
         one, other = steps_of([ours, theirs], arguments, rounds)
     ratios = {key: round(one[key] / other[key], 2) for key in ("seconds", "peak_gb")}

@@ -55,6 +55,7 @@ def enter_host(*, cpu: bool | None = None) -> Path:
     register_pack()
 
     import torch  # after the path is right
+    import utils.extra_config  # noqa: F401  (as main.py: old nodes.py would put comfy/utils.py first)
     from comfy.cli_args import args  # must precede every other import of comfy
 
     args.cpu = not torch.cuda.is_available() if cpu is None else cpu
