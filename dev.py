@@ -1,7 +1,7 @@
 """Developer commands. Each sets up all that it needs first; a second call does that no more.
 
 python dev.py demo [--out DIR]     learn a subject and draw it, in a real ComfyUI
-python dev.py test [pytest args]   run the tests, a process a core (-n 0: all in one)
+python dev.py test [pytest args]   run the tests, in up to four processes (-n 0: all in one)
 python dev.py test --host VERSION  the same on ComfyUI 0.16.3, 0.18.2, 0.24.1, 0.27.0 or 0.30.0
 python dev.py check                ruff, ruff format, pyright
 python dev.py serve [--port N]     ComfyUI with this pack in it, for a browser

@@ -6,21 +6,17 @@ As a program it is a worker: it loads, answers a line, and takes one step for ea
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management as model_management
 import comfy.sd
 import comfy.utils
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +29,8 @@ from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import make_subject
 from detex_pack.detex.trainer import Run
+
+from .machine import device, matrix_rate, memory_now, peak, reset_peak, timed
 
 Step = Callable[[], float | None]  # its seconds, where it measures itself
 SEED = 0
@@ -48,10 +46,6 @@ class Setting:
     photos: int
 
 
-def device() -> torch.device:
-    return model_management.get_torch_device()
-
-
 def pictures(setting: Setting) -> Tensor:
     """Photos and prior images [2 * photos, S, S, 3]."""
     shape = (2 * setting.photos, setting.pixels, setting.pixels, 3)
@@ -60,11 +54,7 @@ def pictures(setting: Setting) -> Tensor:
 
 @contextmanager
 def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str, Any]]]:
-    """DETEX Train's own step, and what its preflight foretells.
-
-    The MODEL in the graph, which stays beside the copy that is trained, is let go of: the others
-    have none.
-    """
+    """DETEX Train's own step, and what its preflight foretells."""
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     n, side = setting.photos, setting.pixels
     mask = torch.zeros(side, side)
@@ -86,8 +76,6 @@ def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str
         deltas = denoiser.with_deltas(method.deltas, detach_start_token=True)
         stack.enter_context(deltas)
         run = Run(method, denoiser, train)
-        del model, clip  # ComfyUI's own, which no contender else has
-        gc.collect()
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()
@@ -109,7 +97,7 @@ def diffusers(setting: Setting, *, cached_latents: bool) -> Iterator[tuple[Step,
     pixels = pictures(setting).movedim(-1, 1).to(device()) * 2 - 1
     tokens = torch.full((len(pixels), 77), 49407, device=device())
     tokens[:, :6] = torch.tensor([49406, 1125, 539, 320, 42170, 1929])
-    half = device().type == "cuda"
+    on_card = device().type == "cuda"
     alphas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, device=device()).square()
     alphas = (1 - alphas).cumprod(0)
 
@@ -122,7 +110,7 @@ def diffusers(setting: Setting, *, cached_latents: bool) -> Iterator[tuple[Step,
         vae.to("cpu")
 
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        with torch.autocast("cuda", torch.bfloat16, enabled=on_card):
             latents = encode() if kept is None else kept
             noise = torch.randn_like(latents)
             timesteps = torch.randint(1000, (len(latents),), device=latents.device)
@@ -158,7 +146,10 @@ def diffusers_models(checkpoint: str) -> tuple[Any, Any, Any]:
     known = {name: weights[prefix + own] for name, own in names.items() if prefix + own in weights}
     missing = unet.load_state_dict(known, strict=False).missing_keys
     if missing:
-        raise RuntimeError(f"No weights for {missing[:3]} in {checkpoint}.")
+        raise ValueError(
+            f"{checkpoint} has no {missing[0]}. Take a checkpoint of Stable Diffusion 1.5, such as "
+            "python -m devtools.checkpoints writes."
+        )
     tower: Any = CLIPTextModel(
         CLIPTextConfig(
             hidden_size=768,
@@ -216,7 +207,7 @@ def custom_diffusion_layers(unet: Any) -> list[Tensor]:
 
 
 @contextmanager
-def train_lora(setting: Setting, *, checkpointing: bool) -> Iterator[tuple[Step, dict[str, Any]]]:
+def train_lora(setting: Setting) -> Iterator[tuple[Step, dict[str, Any]]]:
     """ComfyUI's own Train LoRA node. Its step cannot be had alone: the difference of two runs."""
     from comfy_extras.nodes_train import TrainLoraNode
 
@@ -231,18 +222,14 @@ def train_lora(setting: Setting, *, checkpointing: bool) -> Iterator[tuple[Step,
         "learning_rate": 1e-5, "rank": 16, "optimizer": "AdamW", "loss_function": "MSE",
         "seed": SEED, "training_dtype": "fp32" if device().type == "cpu" else "bf16",
         "lora_dtype": "fp32", "quantized_backward": False, "algorithm": "LoRA",
-        "gradient_checkpointing": checkpointing, "checkpoint_depth": 1, "offloading": False,
+        "gradient_checkpointing": False, "checkpoint_depth": 1, "offloading": False,
         "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": False,
     }  # fmt: skip
 
     def seconds_of(steps: int) -> float:
-        start = time.perf_counter()
-        TrainLoraNode.execute(
-            model=[model], latents=[{"samples": latents}], positive=[positive], steps=[steps],
-            **{name: [value] for name, value in settings.items()},
-        )  # fmt: skip
-        synchronize()
-        return time.perf_counter() - start
+        given = {"model": model, "latents": {"samples": latents}, "positive": positive}
+        named = {name: [value] for name, value in (given | settings | {"steps": steps}).items()}
+        return timed(lambda: TrainLoraNode.execute(**named))[0]
 
     yield lambda: (seconds_of(3) - seconds_of(1)) / 2, {"steps": 4}
 
@@ -254,50 +241,8 @@ def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
         "Custom Diffusion, ours": lambda: ours(setting, DetexConfig.custom_diffusion()),
         "Custom Diffusion, diffusers": lambda: diffusers(setting, cached_latents=False),
         "diffusers, latents kept": lambda: diffusers(setting, cached_latents=True),
-        "Train LoRA": lambda: train_lora(setting, checkpointing=True),
-        "Train LoRA, no checkpointing": lambda: train_lora(setting, checkpointing=False),
+        "Train LoRA, no checkpointing": lambda: train_lora(setting),
     }
-
-
-def memory_now() -> int:
-    """Bytes on the device: of this process on a CPU, allocated on CUDA."""
-    if device().type == "cuda":
-        return torch.cuda.memory_allocated()
-    return psutil.Process().memory_info().rss
-
-
-def reset_peak() -> None:
-    if device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest resident size
-
-
-def peak() -> int:
-    if device().type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def synchronize() -> None:
-    if device().type == "cuda":
-        torch.cuda.synchronize()
-
-
-def matrix_rate() -> float:
-    """Floating-point operations a second of a large matrix product, in the training precision."""
-    kind = torch.bfloat16 if device().type == "cuda" else torch.float32
-    side = 8192 if device().type == "cuda" else 2048
-    a, b = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
-    best = 0.0
-    for _ in range(5):
-        synchronize()
-        start = time.perf_counter()
-        torch.mm(a, b)
-        synchronize()
-        best = max(best, 2 * side**3 / (time.perf_counter() - start))
-    return best
 
 
 def answer(out: Any, **facts: Any) -> None:
@@ -321,11 +266,8 @@ def main() -> None:
         answer(out, flops=flops, rate=matrix_rate(), **facts)
         for _ in sys.stdin:
             reset_peak()
-            synchronize()
-            start = time.perf_counter()
-            own = step()
-            synchronize()
-            answer(out, seconds=own or time.perf_counter() - start, peak=peak())
+            seconds, own = timed(step)
+            answer(out, seconds=own or seconds, peak=peak())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m benchmarks.growth
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,9 +25,8 @@ from detex_pack.detex.subject import make_subject
 from detex_pack.detex.trainer import Run
 from detex_pack.detex.world.subjects import demo_subject
 
-from .contenders import synchronize
 from .inference import random_concept
-from .machine import default_file, keep
+from .machine import default_file, keep, timed
 
 USUAL = {"photos": 4, "batch": 4, "pixels": 64}
 SWEPT = {
@@ -42,14 +40,7 @@ SWEPT = {
 def median_seconds(run: Callable[[], object], count: int) -> float:
     """Of `count` runs, after one that warms up."""
     run()
-    seconds = []
-    for _ in range(count):
-        synchronize()
-        start = time.perf_counter()
-        run()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
+    return median(timed(run)[0] for _ in range(count))
 
 
 def step_seconds(demo: DemoModel, count: int, *, photos: int, batch: int, pixels: int) -> float:

@@ -87,7 +87,6 @@ class Grid:
 
 
 _BOTH = ("custom_diffusion", "detex")
-_SWEPT = ("custom_diffusion", "improved")
 SUBJECTS = 8  # reported; the main grid has two seeds of each, every other study one
 SWEPT_SUBJECTS = 4  # the first of these, in the sweeps
 
@@ -101,9 +100,9 @@ def study(name: str, subjects: int | None = None, seeds: int | None = None) -> G
         "main": Grid((), 2, arms.COMPARED),
         "arms": Grid((), 1, arms.MAIN),
         "quick": Grid((), 1, _BOTH),
-        "rho": Grid((), 1, _SWEPT, rhos=(0.0, 0.75, 1.0)),
-        "photos": Grid((), 1, _SWEPT, photos=(1, 2, 3, 4, 8)),
-        "steps": Grid((), 1, _SWEPT, steps=(75, 150, 300, 600)),
+        "rho": Grid((), 1, (*_BOTH, "improved"), rhos=(0.0, 0.75, 1.0)),
+        "photos": Grid((), 1, ("improved",), photos=(1, 2, 3, 4, 8)),
+        "steps": Grid((), 1, ("improved",), steps=(75, 150, 300, 600)),
     }[name]
     count = subjects or {"quick": 2, "main": SUBJECTS, "arms": SUBJECTS}.get(name, SWEPT_SUBJECTS)
     return replace(grid, identities=reported_identities(count), seeds=seeds or grid.seeds)

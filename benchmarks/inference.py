@@ -9,8 +9,6 @@ words captured; with every map of every layer kept, as attention viewers usually
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,8 +32,7 @@ from detex_pack.detex.host.families import (
 )
 from detex_pack.detex.host.towers import tower_of
 
-from .contenders import peak, reset_peak, synchronize
-from .machine import default_file, keep
+from .machine import default_file, keep, peak, reset_peak, timed
 
 WORDS = ("sks", "dog", "beach")
 PROMPT = "photo of a sks dog on the beach"
@@ -135,7 +132,7 @@ def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str,
             sampled(model, 1)
             kept.clear()
             reset_peak()
-            seconds[name].append(timed(lambda model=model: sampled(model, steps)))
+            seconds[name].append(timed(lambda model=model: sampled(model, steps))[0])
             peaks[name] = max(peaks.get(name, 0), peak())
             kept.clear()
     plain = median(seconds[PLAIN])
@@ -147,14 +144,6 @@ def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str,
         }
         for name, values in seconds.items()
     }
-
-
-def timed(run: Callable[[], object]) -> float:
-    synchronize()
-    start = time.perf_counter()
-    run()
-    synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

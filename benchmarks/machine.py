@@ -1,14 +1,18 @@
-"""On what a figure was measured, and the files that hold figures."""
+"""Seconds and memory of what a benchmark runs, on which machine, and the files that hold them."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import comfy.model_management as model_management
+import psutil
 import torch
 
 from .cells import ROOT, commit
@@ -39,3 +43,60 @@ def keep(report: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     print(text)
+
+
+def device() -> torch.device:
+    return model_management.get_torch_device()
+
+
+def memory_now() -> int:
+    """Bytes on the device: of this process on a CPU, allocated on CUDA."""
+    if device().type == "cuda":
+        return torch.cuda.memory_allocated()
+    return psutil.Process().memory_info().rss
+
+
+def reset_peak() -> None:
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest resident size
+
+
+def peak() -> int:
+    if device().type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+T = TypeVar("T")
+
+
+def timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of a call, and what it returns."""
+    synchronize()
+    start = time.perf_counter()
+    answer = run()
+    synchronize()
+    return time.perf_counter() - start, answer
+
+
+def synchronize() -> None:
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matrix_rate() -> float:
+    """Floating-point operations a second of a large matrix product, in the training precision."""
+    kind = torch.bfloat16 if device().type == "cuda" else torch.float32
+    side = 8192 if device().type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
+    best = 0.0
+    for _ in range(5):
+        synchronize()
+        start = time.perf_counter()
+        torch.mm(a, b)
+        synchronize()
+        best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best

@@ -6,17 +6,18 @@ The files are of benchmarks.train_step, benchmarks.inference and benchmarks.grow
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib import pyplot as plt
 
 from .figures import COLOURS, save
-from .growth import SWEPT
 from .machine import FOLDER
 
 PAGE = FOLDER.parent / "performance.md"
 KINDS = {"cpu": "On a CPU", "cuda": "On a graphics card"}
-NOT_MEASURED = "Not measured: no session with a graphics card has run it yet."
+NOT_MEASURED = "Not measured yet."
+Section = Callable[[dict[str, Any], str], str]  # (report, "cpu" or "cuda") -> Markdown
 LABELS = {
     "photos": "photos",
     "batch": "photos a step",
@@ -34,18 +35,19 @@ def main() -> None:
         "a row are processes that take their steps in turn, but for Train LoRA, which comes after\n"
         "ours because both do not fit; medians. **diffusers**: the step of its Custom Diffusion\n"
         "example on its own classes; the example encodes the photos in each step, *latents kept*\n"
-        "does not. **Train LoRA**: ComfyUI's own node, rank 16, checkpointing off. *of the\n"
+        "does not. **Train LoRA**: ComfyUI's own node, rank 16, checkpointing off; a step is half\n"
+        "of what a run of three takes longer than a run of one, measured once. *of the\n"
         "possible*: the operations that torch counts, over the rate of a large matrix product.\n"
-        "On a CPU *peak* is the process' resident memory; ours includes the MODEL in the graph\n"
-        "beside the copy that is trained (3.9 GB), which a graphics card does not hold.",
-        *(_kind(kind, "train_step", _train_step) for kind in KINDS),
+        "On a CPU *peak* is the process' resident memory; ours includes the MODEL and CLIP of the\n"
+        "graph beside the copies that are trained, which a graphics card does not hold at once.",
+        *(_section(kind, "train_step", _train_step) for kind in KINDS),
         "## Sampling",
         "KSampler on the same checkpoint, each MODEL in turn, after a first step that puts its\n"
         "weights in place.",
-        *(_kind(kind, "inference", _inference) for kind in KINDS),
+        *(_section(kind, "inference", _inference) for kind in KINDS),
         "## How cost grows",
         "On the demo model: a training step with prior images, and four sampling steps.",
-        *(_kind(kind, "growth", _growth) for kind in KINDS),
+        *(_section(kind, "growth", _growth) for kind in KINDS),
         "## How this was made",
         "`python -m benchmarks.train_step --checkpoint FILE`, `python -m benchmarks.inference\n"
         "--checkpoint FILE`, `python -m benchmarks.growth`; each writes a file into\n"
@@ -55,7 +57,7 @@ def main() -> None:
     print(f"wrote {PAGE}")
 
 
-def _kind(kind: str, name: str, section: Any) -> str:
+def _section(kind: str, name: str, section: Section) -> str:
     path = FOLDER / f"{name}_{kind}.json"
     if not path.is_file():
         return f"{KINDS[kind]}: {NOT_MEASURED}"
@@ -65,7 +67,7 @@ def _kind(kind: str, name: str, section: Any) -> str:
     return f"{KINDS[kind]} ({where}):\n\n{section(report, kind)}"
 
 
-def _train_step(report: dict[str, Any], _kind: str) -> str:
+def _train_step(report: dict[str, Any], kind: str) -> str:
     head = f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
     rows = [
         f"{head}{report['rounds']} steps each.",
@@ -91,7 +93,7 @@ def _train_step(report: dict[str, Any], _kind: str) -> str:
     return "\n".join(rows)
 
 
-def _inference(report: dict[str, Any], _kind: str) -> str:
+def _inference(report: dict[str, Any], kind: str) -> str:
     rows = [
         f"{report['pixels']} pixels, {report['steps']} steps, median of {report['rounds']} runs.",
         "",
@@ -106,7 +108,9 @@ def _inference(report: dict[str, Any], _kind: str) -> str:
 
 
 def _growth(report: dict[str, Any], kind: str) -> str:
-    figure, panels = plt.subplots(1, len(SWEPT), figsize=(9.6, 2.4), layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(report["seconds"]), figsize=(9.6, 2.4), layout="constrained"
+    )
     for axes, (name, values) in zip(panels, report["seconds"].items(), strict=True):
         at = [int(value) for value in values]
         axes.plot(at, list(values.values()), marker="o", color=COLOURS[0])

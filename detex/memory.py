@@ -1,39 +1,44 @@
 """How much memory a training step takes, and how to make it fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 MARGIN = 1.1  # what is estimated, times this, must be free
+NO_BACKWARD = "A pass whose memory is counted has no backward pass."
 
 
 class SavedBytes:
-    """Counts the storages that autograd keeps for the backward pass, each once.
+    """Counts the storages that autograd would keep for the backward pass, each once.
 
+    Nothing is kept: the pass needs no more memory than without gradients, and has no backward.
     `frozen` modules' own weights are there anyway and do not count. A part of the forward pass can
     be counted apart: what gradient checkpointing would not keep.
     """
 
     def __init__(self, *frozen: nn.Module):
         tensors = [t for module in frozen for t in (*module.parameters(), *module.buffers())]
-        self._frozen = {t.untyped_storage().data_ptr() for t in tensors}
+        self._frozen = {ref.cdata for ref in map(_reference, tensors)}
         self._outside: dict[int, int] = {}  # storage -> bytes
+        self._inputs: dict[int, int] = {}  # of blocks
         self._blocks: list[dict[int, int]] = []
         self._current = self._outside
+        self._references: list[StorageWeakRef] = []  # while they live, no storage has another's key
 
     @contextmanager
     def counting(self) -> Iterator["SavedBytes"]:
-        with torch.autograd.graph.saved_tensors_hooks(self._pack, _as_it_is):
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, _nothing):
             yield self
 
     @contextmanager
     def block(self, *inputs: Tensor) -> Iterator[None]:
         """What is kept inside would be computed again from `inputs`, which would be kept."""
         for tensor in inputs:
-            self._count(tensor, self._outside)
+            self._count(tensor, self._inputs)
         self._current = {}
         self._blocks.append(self._current)
         try:
@@ -45,26 +50,31 @@ class SavedBytes:
     def kept(self) -> int:
         """Bytes kept without gradient checkpointing."""
         inside = {key: size for block in self._blocks for key, size in block.items()}
-        return sum(({**self._outside, **inside}).values())
+        return sum((self._outside | inside).values())
 
     @property
     def checkpointed(self) -> int:
         """Bytes kept with it: what lies outside of the blocks, and the largest of them."""
-        largest = max((sum(block.values()) for block in self._blocks), default=0)
-        return sum(self._outside.values()) + largest
+        always = self._outside | self._inputs
+        inside = [sum(s for k, s in block.items() if k not in always) for block in self._blocks]
+        return sum(always.values()) + max(inside, default=0)
 
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def _pack(self, tensor: Tensor) -> None:
         self._count(tensor, self._current)
-        return tensor
 
     def _count(self, tensor: Tensor, where: dict[int, int]) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._frozen:
-            where[storage.data_ptr()] = storage.nbytes()
+        reference = _reference(tensor)
+        if reference.cdata not in self._frozen:
+            self._references.append(reference)
+            where[reference.cdata] = tensor.untyped_storage().nbytes()
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
+def _reference(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())
+
+
+def _nothing(_packed: None) -> Tensor:
+    raise RuntimeError(NO_BACKWARD)
 
 
 @dataclass(frozen=True)
@@ -96,9 +106,15 @@ class Footprint:
         return self.fixed + (self.checkpointed if checkpointing else self.plain).at(photos)
 
 
-def optimizer_bytes(parameters: list[nn.Parameter]) -> int:
-    """A gradient and AdamW's two averages of each parameter."""
-    return sum(3 * p.numel() * p.element_size() for p in parameters)
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """A gradient and AdamW's two averages of each parameter, less the averages that are there."""
+    learned = [p for group in optimizer.param_groups for p in group["params"]]
+    there = [t for state in optimizer.state.values() for t in state.values() if t.ndim]
+    return 3 * _bytes_of(learned) - _bytes_of(there)
+
+
+def _bytes_of(tensors: Sequence[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,6 @@ class Plan:
     needs: float  # bytes
     whole: float  # bytes of one pass without checkpointing
     free: float
-    photos: int
 
     @property
     def fits(self) -> bool:
@@ -121,24 +136,26 @@ class Plan:
         needs, free = _gigabytes(self.needs), _gigabytes(self.free)
         told = f"Memory: about {needs} for each step in {how}; {free} are free."
         if self.needs < self.whole:
-            told += f" All {self.photos} photos in one pass would take {_gigabytes(self.whole)}."
+            whole = _gigabytes(self.whole)
+            told += f" One pass without gradient checkpointing would take {whole}."
         if not self.fits:
             told += (
-                " That may not be enough: lower the resolution in Subject Images, or set lambda_pr "
-                "to 0, which leaves the prior images out."
+                " That may not be enough: lower the resolution in Subject Images, or leave the "
+                "prior images out (lambda_pr 0)."
             )
         return told
 
 
-def make_plan(footprint: Footprint, photos: int, free: float) -> Plan:
-    """The fastest way that fits: fewest passes; then gradient checkpointing, which computes a third
-    more. Where nothing fits, the smallest.
+def make_plan(footprint: Footprint, photos: int, free: float, least: int = 1) -> Plan:
+    """The fastest way that fits, of at least so many passes: the fewest; then with gradient
+    checkpointing, which computes the forward pass again. Where nothing fits, the smallest.
     """
     whole = footprint.bytes_for(photos, checkpointing=False)
     plans = [
-        Plan(parts, checkpointing, needs, whole, free, photos)
+        Plan(parts, checkpointing, needs, whole, free)
         for checkpointing in (False, True)
         for parts in _halvings(photos)
+        if parts >= min(least, photos)
         for needs in [footprint.bytes_for(-(-photos // parts), checkpointing=checkpointing)]
     ]
     fitting = [plan for plan in plans if plan.fits]

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..memory import Footprint, Line, SavedBytes, make_plan, optimizer_bytes
+from ..memory import MARGIN, Footprint, Line, SavedBytes, make_plan, optimizer_bytes, way
 from ..trainer import Draw, Run, Watcher, draw, step_terms
 from .checkpointing import observed
 from .denoiser import ComfyDenoiser
@@ -26,13 +26,17 @@ class Preflight(Watcher):
         except RuntimeError as error:
             if not self.denoiser.is_out_of_memory(error):
                 raise
-            return  # the first step will find what fits
+            run.parts, self.denoiser.gradient_checkpointing = photos, True
+            how = way(photos, checkpointing=True)
+            log.warning("Memory: too little to measure it; each step is computed in %s.", how)
+            return
         finally:
             run.rewind()
             self.denoiser.free_memory()
-        free = self.denoiser.room_for(footprint.bytes_for(photos, checkpointing=False))
-        plan = make_plan(footprint, photos, free)
-        run.parts = max(run.parts, plan.parts)  # a resumed run may know better
+        whole = footprint.bytes_for(photos, checkpointing=False)
+        free = self.denoiser.room_for(MARGIN * whole)
+        plan = make_plan(footprint, photos, free, least=run.parts)  # a resumed run may know better
+        run.parts = plan.parts
         self.denoiser.gradient_checkpointing = plan.checkpointing
         log.log(logging.INFO if plan.fits else logging.WARNING, "%s", plan)
 
@@ -42,7 +46,7 @@ def measure(run: Run, denoiser: ComfyDenoiser) -> Footprint:
     drawn = draw(run.method, denoiser, run.config, run.rng)
     one, two = (count(run, denoiser, first(drawn, photos)) for photos in (1, 2))
     return Footprint(
-        fixed=optimizer_bytes(run.parameters),
+        fixed=optimizer_bytes(run.optimizer),
         plain=Line.through(one.kept, two.kept),
         checkpointed=Line.through(one.checkpointed, two.checkpointed),
     )

@@ -82,7 +82,7 @@ def test_memory_grows_by_the_same_for_each_photo(run: Run):
     three = count(run, run.denoiser, draw(run.method, run.denoiser, run.config, run.rng))
     assert footprint.plain.at(3) == pytest.approx(three.kept, rel=0.05)
     assert footprint.checkpointed.at(3) == pytest.approx(three.checkpointed, rel=0.05)
-    assert footprint.fixed == optimizer_bytes(run.parameters)
+    assert footprint.fixed == optimizer_bytes(run.optimizer)
 
 
 def test_first_photos_of_a_draw(run: Run):
@@ -131,9 +131,9 @@ def test_little_memory_turns_checkpointing_on_and_learns_the_same(
     assert concept_bytes(small) == concept_bytes(plain)
 
 
-def test_full_card_turns_checkpointing_on_where_a_pass_has_one_photo(
-    train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+@pytest.fixture
+def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, no pass of more than one row fits without gradient checkpointing."""
     predict = ComfyDenoiser.predict
 
     def limited(self, noisy: Tensor, *rest) -> Tensor:
@@ -141,10 +141,44 @@ def test_full_card_turns_checkpointing_on_where_a_pass_has_one_photo(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return predict(self, noisy, *rest)
 
-    plain, ways = train(steps=3, batch_size=1)[0], Ways()
-    monkeypatch.setattr(ComfyDenoiser, "predict", limited)
+    return lambda: monkeypatch.setattr(ComfyDenoiser, "predict", limited)
+
+
+def test_full_card_turns_checkpointing_on_where_a_pass_has_one_photo(
+    train: Train, small_card: Callable, caplog: pytest.LogCaptureFixture
+):
+    class FillsUp(Ways):
+        def on_step(self, run: Run) -> None:
+            super().on_step(run)
+            small_card()
+
+    plain, ways = train(steps=3, batch_size=1)[0], FillsUp()
     with caplog.at_level(logging.WARNING, "detex"):
         small = train(None, ways, steps=3, batch_size=1)[0]
     assert ways.used == (1, True)
-    assert caplog.text.count("computed in one pass with gradient checkpointing") == 1
+    assert caplog.text.count("from step 2 on, each step is computed in one pass with grad") == 1
     assert concept_bytes(small) == concept_bytes(plain)
+
+
+def test_card_too_full_to_measure_takes_the_least_from_the_start(
+    train: Train, small_card: Callable, caplog: pytest.LogCaptureFixture
+):
+    small_card()
+    ways = Ways()
+    with caplog.at_level(logging.WARNING, "detex"):
+        train(None, ways)
+    assert ways.used == (2, True)
+    assert "too little to measure it; each step is computed in 2 passes with grad" in caplog.text
+
+
+def test_room_is_what_the_device_has_free(run: Run):
+    assert run.denoiser.room_for(1.0) > 2**20
+
+
+def test_measuring_keeps_nothing(run: Run):
+    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    with pytest.raises(RuntimeError, match="has no backward pass"):
+        saved = count(run, run.denoiser, drawn)
+        with saved.counting():
+            terms = step_terms(run.method, run.denoiser, drawn)
+        sum(terms.values()).backward()
