@@ -14,6 +14,7 @@ from workflow_files import NAMES, TITLE, box, overlaps, read, server_with_files
 from devtools import page as browser
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
+from devtools.workflow_toy import DEMO_TRAINING
 
 pytestmark = [
     pytest.mark.page,
@@ -96,7 +97,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
 def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: ComfyServer):
     workflow = read("quickstart")
     by_type = {node["type"]: node for node in workflow["nodes"]}
-    assert by_type["DETEXTrain"]["widgets_values"][1] == 600
+    assert by_type["DETEXTrain"]["widgets_values"][1] == DEMO_TRAINING["steps"]
     by_type["DETEXTrain"]["widgets_values"][1] = STEPS
     for node in workflow["nodes"]:
         if node["type"] == "EmptyLatentImage" and node["widgets_values"][2] > PRIORS:
