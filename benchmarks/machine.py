@@ -22,7 +22,7 @@ FOLDER = ROOT / "docs" / "performance"
 
 def facts() -> dict[str, str]:
     """Machine, date and commit."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no graphics card"
     return {
         "device": device,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",

@@ -114,7 +114,7 @@ def _growth(report: dict[str, Any], kind: str) -> str:
     for axes, (name, values) in zip(panels, report["seconds"].items(), strict=True):
         at = [int(value) for value in values]
         axes.plot(at, list(values.values()), marker="o", color=COLOURS[0])
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 1.15 * max(values.values()))
         axes.set_xticks(at)
         axes.set_xlabel(LABELS[name])
         axes.grid(axis="y")
