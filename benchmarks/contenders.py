@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,16 @@ import comfy.sd
 import comfy.utils
 import torch
 import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from detex_pack.detex.config import DetexConfig, TrainConfig
-from detex_pack.detex.host.denoiser import training_session
+from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import make_subject
+from detex_pack.detex.subject import Subject, make_subject
 from detex_pack.detex.trainer import Run
 
 from .machine import device, matrix_rate, memory_now, peak, reset_peak, timed
@@ -53,9 +54,27 @@ def pictures(setting: Setting) -> Tensor:
 
 
 @contextmanager
+def open_run(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    subject: Subject,
+    prior: Tensor,
+    config: DetexConfig,
+    train: TrainConfig,
+) -> Iterator[tuple[Run, ComfyDenoiser]]:
+    """A run that can take its steps one by one."""
+    shape = (2 * train.batch_size, *subject.latents.shape[-3:])
+    with training_session(model, clip, shape) as (denoiser, text):
+        method = Detex(subject, prior, config, train, denoiser, text)
+        with denoiser.with_deltas(method.deltas, detach_start_token=config.detach_start_token):
+            yield Run(method, denoiser, train), denoiser
+
+
+@contextmanager
 def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str, Any]]]:
     """DETEX Train's own step, and what its preflight foretells."""
-    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
+    loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
+    model, clip, vae, _ = loaded
     n, side = setting.photos, setting.pixels
     mask = torch.zeros(side, side)
     mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
@@ -67,15 +86,9 @@ def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str
     )
     train = TrainConfig(batch_size=n, seed=SEED)
     prior = encode(priors)
-    del vae
+    del loaded, vae
     model_management.unload_all_models()
-    with ExitStack() as stack:
-        session = training_session(model, clip, (2 * n, 4, side // 8, side // 8))
-        denoiser, text = stack.enter_context(session)
-        method = Detex(subject, prior, config, train, denoiser, text)
-        deltas = denoiser.with_deltas(method.deltas, detach_start_token=True)
-        stack.enter_context(deltas)
-        run = Run(method, denoiser, train)
+    with open_run(model, clip, subject, prior, config, train) as (run, denoiser):
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()
@@ -258,7 +271,7 @@ def main() -> None:
     options = parser.parse_args()
     out, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr  # others print too
     setting = Setting(options.checkpoint, options.pixels, options.photos)
-    with contenders(setting)[options.name]() as (step, facts), torch.enable_grad():
+    with contenders(setting)[options.name]() as (step, facts):
         counter = FlopCounterMode(display=False)
         with counter:
             step()  # warms up, too

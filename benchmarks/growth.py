@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,13 +17,11 @@ import torch
 from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
-from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
-from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import make_subject
-from detex_pack.detex.trainer import Run
 from detex_pack.detex.world.subjects import demo_subject
 
+from .contenders import open_run
 from .inference import random_concept
 from .machine import default_file, keep, timed
 
@@ -51,13 +48,9 @@ def step_seconds(demo: DemoModel, count: int, *, photos: int, batch: int, pixels
         list(toy.images), list(toy.masks), see, encode, toy.class_word, resolution=pixels
     )
     train = TrainConfig(batch_size=batch)
-    with ExitStack() as stack:
-        shape = (2 * batch, *subject.latents.shape[-3:])
-        denoiser, text = stack.enter_context(training_session(demo.model, demo.clip, shape))
-        method = Detex(subject, subject.latents[:, 0], DetexConfig(), train, denoiser, text)
-        stack.enter_context(denoiser.with_deltas(method.deltas, detach_start_token=True))
-        stack.enter_context(torch.enable_grad())
-        return median_seconds(Run(method, denoiser, train).take_step, count)
+    prior = subject.latents[:, 0]
+    with open_run(demo.model, demo.clip, subject, prior, DetexConfig(), train) as (run, _):
+        return median_seconds(run.take_step, count)
 
 
 def sampling_seconds(demo: DemoModel, count: int, concepts: int) -> float:

@@ -92,11 +92,4 @@ def matrix_rate() -> float:
     kind = torch.bfloat16 if device().type == "cuda" else torch.float32
     side = 8192 if device().type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
-    best = 0.0
-    for _ in range(5):
-        synchronize()
-        start = time.perf_counter()
-        torch.mm(a, b)
-        synchronize()
-        best = max(best, 2 * side**3 / (time.perf_counter() - start))
-    return best
+    return 2 * side**3 / min(timed(lambda: torch.mm(a, b))[0] for _ in range(5))

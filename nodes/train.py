@@ -152,8 +152,7 @@ class Train(io.ComfyNode):
         subject_attention=SUBJECT_ATTENTION,
         **settings,
     ) -> io.NodeOutput:
-        names = [name for name in ("gamma", *ADVANCED_DETEX) if name in settings]
-        detex = {name: settings.pop(name) for name in names}
+        detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
         detex["attributes"] = Attributes(detex["attributes"])
         detex["subject_attention"] = subject_attention
         config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
@@ -183,11 +182,11 @@ def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
 
 def prior_note(subject, images: torch.Tensor | None) -> str:
     """What to know of prior images [R, H, W, 3] that are smaller than the subject's resolution."""
-    if images is None or min(images.shape[1:3]) >= subject.resolution:
+    if images is None or (side := min(images.shape[1:3])) >= subject.resolution:
         return ""
     return (
-        f"The prior images of {min(images.shape[1:3])} pixels were enlarged to "
-        f"{subject.resolution}, and are blurred. Make them at {subject.resolution}."
+        f"The prior images of {side} pixels were enlarged to {subject.resolution}, and are "
+        f"blurred. Make them at {subject.resolution}."
     )
 
 

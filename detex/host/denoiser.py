@@ -67,7 +67,7 @@ def training_session(
             encoder.cond_stage_model.float()
             if training_dtype(unet.load_device) is torch.float32:  # no autocast to join dtypes
                 unet.model.diffusion_model.float()
-            yield ComfyDenoiser(unet, copies), ComfyTextEncoder(encoder)
+            yield ComfyDenoiser(unet, [encoder.patcher]), ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
             for copy in copies:
