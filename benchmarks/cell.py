@@ -26,6 +26,7 @@ from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.pictures import as_picture
 from detex_pack.detex.subject import make_subject
+from detex_pack.detex.trainer import Watcher
 from detex_pack.detex.world.subjects import DemoSubject
 from detex_pack.training.judge import HEADS, load_judge
 from detex_pack.training.sampling import sample, sample_conditions
@@ -65,7 +66,9 @@ def run(cell: Cell) -> dict[str, Any]:
     return result | {"report": learned, "seconds": seconds} | where
 
 
-def learn(arm: Arm, photos: DemoSubject, cell: Cell) -> Concept | None:
+def learn(
+    arm: Arm, photos: DemoSubject, cell: Cell, watchers: Sequence[Watcher] = ()
+) -> Concept | None:
     """Trains the arm on the photos; None for the base model."""
     if arm.config is None:
         return None
@@ -84,7 +87,7 @@ def learn(arm: Arm, photos: DemoSubject, cell: Cell) -> Concept | None:
     )
     train = arm.train_config(cell.steps, cell.seed)
     prior = prior_latents(photos.class_word)
-    return train_concept(demo.model, demo.clip, subject, prior, arm.config, train)[0]
+    return train_concept(demo.model, demo.clip, subject, prior, arm.config, train, watchers)[0]
 
 
 @cache

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import comfy.clip_vision
@@ -123,8 +124,11 @@ def build_vae(config: Config, weights: Weights) -> comfy.sd.VAE:
 
 
 def build_vision(config: Config, weights: Weights) -> comfy.clip_vision.ClipVisionModel:
-    """A host CLIP_VISION around the given weights."""
-    vision = comfy.clip_vision.ClipVisionModel(dict(config))
+    """A host CLIP_VISION around the given weights; none for a model still to be trained."""
+    with TemporaryDirectory() as folder:  # older hosts read a file, newer ones a dictionary too
+        file = Path(folder) / "config.json"
+        file.write_text(json.dumps(dict(config)), encoding="utf-8")
+        vision = comfy.clip_vision.ClipVisionModel(str(file))
     if weights:
         vision.load_sd(dict(weights))
     return vision

@@ -238,11 +238,26 @@ def token_maps(tap: AttentionTap, prompts: Sequence[PromptTokens], word: str) ->
 def attention_overlap(method: Detex, denoiser: Denoiser) -> dict[str, float]:
     """How well the maps of [P] and [B] lie on the subject and off it: mean IoU at half maximum.
 
-    Every photo, unblanked, at a quarter and a half of the schedule, with noise of seed 0. Empty
-    where the method has no [P] and [B].
+    Empty where the method has no [P] and [B].
     """
     if not method.words.attributes:
         return {}
+    scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
+    with denoiser.with_deltas(method.deltas, detach_start_token=False):
+        for maps, inside in photo_maps(method, denoiser, ("P", "B")):
+            scores["pose"].append(half_maximum_iou(maps["P"], inside))
+            scores["background"].append(half_maximum_iou(maps["B"], ~inside))
+    return {name: torch.cat(values).mean().item() for name, values in scores.items()}
+
+
+@torch.no_grad()
+def photo_maps(
+    method: Detex, denoiser: Denoiser, words: Sequence[str]
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Each word's maps [N, h, w] of all photos, and where their subjects are, [N, h, w] bool.
+
+    Unblanked, at a quarter and a half of the schedule, with noise of seed 0.
+    """
     subject = method.subject
     photos = torch.arange(subject.count)
     latents, masks = subject.latents[:, 0].to(method.device), subject.masks[:, 0]
@@ -251,16 +266,12 @@ def attention_overlap(method: Detex, denoiser: Denoiser) -> dict[str, float]:
     prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
     cond = method.text.encode(prompts, method.words.of_photos(photos.to(method.device)))
     cond = replace(cond, sizes=subject.sizes[:, 0].to(method.device))
-    scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
-    with denoiser.with_deltas(method.deltas, detach_start_token=False):
-        for part in (0.25, 0.5):
-            step = int(part * len(denoiser.sigmas))
-            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-            sigmas = denoiser.sigmas[step].to(latents).expand(len(latents))
-            tap = AttentionTap(grid=grid, rows=len(latents))
-            noisy = add_noise(latents, noise.to(latents), sigmas)
-            timesteps = torch.full((len(latents),), float(step), device=latents.device)
-            denoiser.predict(noisy, timesteps, cond, tap)
-            for name, word, region in (("pose", "P", inside), ("background", "B", ~inside)):
-                scores[name].append(half_maximum_iou(token_maps(tap, prompts, word), region))
-    return {name: torch.cat(values).mean().item() for name, values in scores.items()}
+    for part in (0.25, 0.5):
+        step = int(part * len(denoiser.sigmas))
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        sigmas = denoiser.sigmas[step].to(latents).expand(len(latents))
+        tap = AttentionTap(grid=grid, rows=len(latents))
+        noisy = add_noise(latents, noise.to(latents), sigmas)
+        timesteps = torch.full((len(latents),), float(step), device=latents.device)
+        denoiser.predict(noisy, timesteps, cond, tap)
+        yield {word: token_maps(tap, prompts, word) for word in words}, inside

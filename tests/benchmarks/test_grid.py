@@ -1,10 +1,14 @@
 """Running a grid: workers that die, runs that resume, a report that admits its gaps."""
 
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import killed_grid
+import psutil
 import pytest
 
 from detex_pack.benchmarks import cell, cells, disentangle, prompts, report, tables
@@ -138,6 +142,39 @@ def test_a_cell_learns_draws_and_repeats_itself(folder: Path, monkeypatch: pytes
     kept = ("judge", "reader", "plain", "similarity")
     again = cell.run(one)
     assert [again[name] for name in kept] == [first[name] for name in kept]
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL, or TerminateProcess on Windows, to the process and to its workers."""
+    whole = psutil.Process(process.pid)
+    for one in (whole, *whole.children(recursive=True)):
+        one.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cells, "FOLDER", tmp_path)
+    monkeypatch.setenv("DETEX_CELLS", str(tmp_path))
+    command = [sys.executable, killed_grid.__file__]
+    dice, left = random.Random(0), []
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        left.append(int(process.stdout.readline()))
+        for _ in range(dice.randint(1, 4)):
+            process.stdout.readline()
+        time.sleep(dice.random() * 0.5)  # into a file being written
+        kill(process)
+        for one in killed_grid.CELLS:
+            assert load(one) in (None, killed_grid.RESULT)  # and no DamagedCell
+    assert left == sorted(set(left), reverse=True) and left[-1] > 0
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    assert all(load(one) == killed_grid.RESULT for one in killed_grid.CELLS)
+    assert {path: path.stat().st_mtime_ns for path in there} == there
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import comfy.text_encoders.sd2_clip
 import torch
 
 from detex_pack.detex.condition import Condition
+from detex_pack.detex.host.demo_model import build_vision
 from devtools.checkpoints import SD15_UNET
 
 WIDTH = 32  # of the text tower and the UNet's context
@@ -184,6 +185,6 @@ def tiny_vae() -> comfy.sd.VAE:
 
 
 def tiny_clip_vision() -> comfy.clip_vision.ClipVisionModel:
-    vision = comfy.clip_vision.ClipVisionModel(VISION)
+    vision = build_vision(VISION, {})
     seeded(vision.model, 4)
     return vision

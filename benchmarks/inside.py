@@ -1,0 +1,152 @@
+"""Looks inside trainings: how long the words are, what pulls at them, where their maps lie.
+
+python -m benchmarks.inside   writes docs/science/inside.json and inside.png, which docs/science.md
+                              shows; about ten minutes on one core
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from matplotlib import pyplot as plt
+from torch import Tensor
+
+from detex_pack.detex.methods.detex import Detex, photo_maps
+from detex_pack.detex.trainer import Run, Watcher, draw, step_terms
+
+from .arms import ARMS
+from .cell import learn
+from .cells import ROOT, Cell
+from .figures import save
+from .machine import facts
+from .references import reference_photos, tuning_identities
+
+FOLDER = ROOT / "docs" / "science"
+COMPARED = ("custom_diffusion", "detex", "improved")
+STEPS = (0, 150, 600)
+DRAWS = 32  # batches that a pull is the mean of
+PHOTOS = (0, 3)  # shown: one of the three alike, and the odd one
+
+
+class Looker(Watcher):
+    """Looks at a run after chosen numbers of steps, and leaves it as it was."""
+
+    def __init__(self, steps: Sequence[int] = STEPS):
+        self.steps = steps
+        self.found: dict[int, dict[str, Any]] = {}
+        self.maps: dict[str, Tensor] = {}  # of the last look: each word's [N, h, w]
+
+    def on_start(self, run: Run) -> None:
+        self.on_step(run)
+
+    def on_step(self, run: Run) -> None:
+        if run.step not in self.steps:
+            return
+        method: Any = run.method
+        self.found[run.step] = {"lengths": lengths(method), "pulls": pulls(run)}
+        words = ("V", *method.words.attributes)
+        shares: dict[str, list[Tensor]] = {word: [] for word in words}
+        for maps, inside in photo_maps(method, run.denoiser, words):
+            self.maps = maps
+            for word, seen in maps.items():
+                shares[word].append(concentration(seen, inside))
+        means = {word: float(torch.cat(values).mean()) for word, values in shares.items()}
+        self.found[run.step]["concentration"] = means
+
+
+@torch.no_grad()
+def lengths(method: Detex) -> dict[str, float]:
+    """Of each kind of word, in units of the token table's typical row; and, as "P apart", how far
+    the words of two photos are from each other.
+    """
+    row = float(method.text.embedding_rms().norm())
+    photos = torch.arange(method.words.count, device=method.device)
+    found = {"V": float(method.words.subject.norm()) / row}
+    for role, source in method.words.attributes.items():
+        vectors = torch.stack(list(source(photos)))
+        found[role] = float(vectors.norm(dim=1).mean()) / row
+        if len(vectors) > 1:
+            found[f"{role} apart"] = float(torch.pdist(vectors).mean()) / row
+    return found
+
+
+def pulls(run: Run) -> dict[str, dict[str, float]]:
+    """{what is learned: {loss term: length of the weighted term's gradient, mean of DRAWS}}."""
+    method: Any = run.method
+    learned = {
+        "V": [method.words.subject],
+        **{role: list(source.parameters()) for role, source in method.words.attributes.items()},
+        "K/V": list(method.deltas.parameters()),
+    }
+    totals = {name: dict.fromkeys(method.weights, 0.0) for name in learned}
+    for _ in range(DRAWS):
+        drawn = draw(method, run.denoiser, run.config, run.rng)
+        for term, value in step_terms(method, run.denoiser, drawn).items():
+            weighted = method.weights[term] * value
+            for name, parameters in learned.items():
+                found = torch.autograd.grad(
+                    weighted, parameters, retain_graph=True, allow_unused=True
+                )
+                squares = [float(g.square().sum()) for g in found if g is not None]
+                totals[name][term] += sum(squares) ** 0.5 / DRAWS
+    run.rewind()
+    return totals
+
+
+def concentration(maps: Tensor, inside: Tensor) -> Tensor:
+    """Mean attention inside the subject over the mean of the whole map: [N, h, w] -> [N]."""
+    within = (maps * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+    return within / maps.mean((1, 2))
+
+
+def maps_figure(photos: Tensor, maps: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """PHOTOS and, of each arm, the maps of its words in them, each in its own scale."""
+    words = ("V", "P", "B")
+    shown = list(product(PHOTOS, words))
+    figure, panels = plt.subplots(
+        len(maps), len(PHOTOS) + len(shown), figsize=(9.2, 1.25 * len(maps)), layout="constrained"
+    )
+    for axes in panels.flat:
+        axes.axis("off")
+    for row, (name, found) in zip(panels, maps.items(), strict=True):
+        for place, photo in enumerate(PHOTOS):
+            start = place * (1 + len(words))
+            row[start].imshow(photos[photo])
+            for axes, word in zip(row[start + 1 :], words, strict=False):
+                if word in found:
+                    axes.imshow(found[word][photo], cmap="viridis")
+                    number = "" if word == "V" else photo + 1
+                    axes.set_title(f"[{word}{number}]", loc="center", fontweight="normal")
+        row[0].set_title(ARMS[name].title, fontsize=8)
+    save(figure, FOLDER / "inside.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Looks inside trainings.")
+    parser.add_argument("--subjects", type=int, default=2)
+    options = parser.parse_args()
+    found: dict[str, dict[str, Any]] = {name: {} for name in COMPARED}
+    shown: dict[str, Mapping[str, Tensor]] = {}
+    identities = tuning_identities(options.subjects)
+    for identity, name in product(identities, COMPARED):
+        cell = Cell(name, identity)
+        photos = reference_photos(identity, cell.photos, cell.rho, cell.seed)
+        looker = Looker()
+        learn(ARMS[name], photos, cell, [looker])
+        found[name][" ".join(identity)] = looker.found
+        print(cell, json.dumps(looker.found), flush=True)
+        if identity == identities[0]:
+            shown[name] = looker.maps
+            first = photos.images
+    maps_figure(first, shown)
+    text = json.dumps(facts() | {"arms": found}, indent=1)
+    (FOLDER / "inside.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

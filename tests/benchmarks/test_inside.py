@@ -1,0 +1,40 @@
+"""Looking inside a training."""
+
+import pytest
+import torch
+
+from detex_pack.benchmarks import arms, inside
+from detex_pack.benchmarks.cell import learn
+from detex_pack.benchmarks.cells import Cell
+from detex_pack.benchmarks.references import reference_photos, tuning_identities
+
+
+def test_attention_that_lies_on_the_subject_alone_is_as_dense_as_the_subject_is_small():
+    subject = torch.zeros(2, 4, 4, dtype=torch.bool)
+    subject[:, :2, :2] = True  # a quarter of the picture
+    maps = torch.stack([subject[0].float(), torch.ones(4, 4)])
+    assert inside.concentration(maps, subject).tolist() == [4.0, 1.0]
+
+
+@pytest.mark.slow
+def test_a_look_leaves_the_training_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inside, "DRAWS", 2)
+    identity = tuning_identities(1)[0]
+    cell = Cell("improved", identity, steps=4)
+    photos, arm = reference_photos(identity, 4, 0.75, 0), arms.ARMS[cell.arm]
+    looker = inside.Looker(steps=(0, 2, 4))
+    with torch.inference_mode():
+        watched, alone = learn(arm, photos, cell, [looker]), learn(arm, photos, cell)
+    assert watched is not None and alone is not None
+    for (name, one), (_, other) in zip(
+        sorted(watched.deltas.items()), sorted(alone.deltas.items()), strict=True
+    ):
+        assert torch.equal(one, other), name
+    assert watched.report == alone.report
+    assert list(looker.found) == [0, 2, 4]
+    start = looker.found[0]
+    assert start["pulls"]["P"].keys() == {"diffusion", "prior", "attention"}
+    assert start["pulls"]["V"]["attention"] > 0  # [V] is held to the subject
+    assert start["pulls"]["V"]["prior"] == 0  # prior prompts have no [V]
+    assert set(start["concentration"]) == {"V", "P", "B"}
+    assert start["lengths"]["V"] > 0 and start["lengths"]["P apart"] > 0
