@@ -91,11 +91,12 @@ def prior_prompt(class_word: str, clip: str) -> list[Node]:
     """A column with the prior images' prompt, "photo of a ball", and an empty negative one."""
     words = node(
         "prior_text",
-        "StringFormat",
+        "StringConcatenate",
         title="photo of a (class word)",
-        size=(300, 130),
-        **{"values.a": link(class_word)},
-        f_string="photo of a {a}",
+        size=(300, 170),
+        string_a="photo of a",
+        string_b=link(class_word),
+        delimiter=" ",
     )
     text = link("prior_text.STRING")
     prompt = node("prior_prompt", "CLIPTextEncode", size=(300, 96), clip=link(clip), text=text)

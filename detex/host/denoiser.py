@@ -172,7 +172,8 @@ class ComfyDenoiser:
         return torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return model_management.is_oom(error)
+        known: Any = getattr(model_management, "is_oom", None)  # not in ComfyUI 0.16
+        return known(error) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
     def free_memory(self) -> None:
         model_management.soft_empty_cache()

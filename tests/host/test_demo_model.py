@@ -15,6 +15,7 @@ from detex_pack.detex.host.demo_model import (
     grow_token_table,
     load_demo_model,
 )
+from detex_pack.detex.host.denoiser import private_copy
 from detex_pack.detex.world.render import render
 from detex_pack.detex.world.scene import sample_scenes
 
@@ -86,7 +87,7 @@ def test_image_embeddings_tell_pictures_apart(demo):
 
 def test_reloaded_copies_are_equal_and_share_nothing(demo):
     for patcher in (demo.model, demo.clip.patcher):
-        copy = patcher.clone(disable_dynamic=True, force_deepcopy=True)
+        copy = private_copy(patcher)
         assert copy.model is not patcher.model
         assert not copy.is_dynamic()
         old, new = weights(patcher), weights(copy)

@@ -40,6 +40,7 @@ def test_every_blueprint_is_tested():
     assert {path.stem for path in SUBGRAPHS.glob("*.json")} == set(NAMES)
 
 
+@pytest.mark.pinned_host
 def test_the_files_are_what_the_descriptions_make(server):
     """Else run `python -m devtools.make_workflows`."""
     info = server.object_info()

@@ -50,6 +50,7 @@ def test_every_workflow_has_a_thumbnail_and_is_tested():
     assert {path.stem for path in FOLDER.glob("*.jpg")} == set(NAMES)
 
 
+@pytest.mark.pinned_host
 def test_the_files_are_what_the_descriptions_make(name, workflow, object_info):
     """Else run `python -m devtools.make_workflows`."""
     assert workflow == build(WORKFLOWS[name](), object_info)
