@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -118,6 +119,34 @@ def test_a_wrong_comfyui_path_is_named(
     with pytest.raises(dev.SetupError, match="there is no ComfyUI in it"):
         dev.set_up()
     assert calls == []
+
+
+@pytest.fixture
+def tested(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple]:
+    """What `dev.py test` with these arguments would run: (arguments, environment)."""
+    monkeypatch.setattr(dev, "become", lambda *arguments, **more: (arguments, more))
+    monkeypatch.setattr(dev, "_fetch_host", lambda version: Path(f"fetched {version}"))
+    return lambda *arguments: dev.test(list(arguments))
+
+
+def test_the_tests_run_on_the_asked_host(dev: ModuleType, tested: Callable, tmp_path: Path) -> None:
+    dev.HOST = tmp_path / "ComfyUI-0.30.0"
+    arguments, environment = tested("-q", "--host", "0.18.2", "tests/core")
+    assert arguments[-2:] == ("-q", "tests/core")
+    assert environment["COMFYUI_PATH"] == Path("fetched 0.18.2")
+    folder = tmp_path / "ComfyUI-0.18.2"
+    (folder / "comfy").mkdir(parents=True)
+    (folder / "comfy" / "model_patcher.py").touch()
+    assert tested("--host", "0.18.2")[1]["COMFYUI_PATH"] == folder  # fetched before
+    assert "COMFYUI_PATH" not in tested("tests/core")[1]
+
+
+@pytest.mark.parametrize("arguments", [["--host"], ["--host", "0.1"]])
+def test_a_host_that_cannot_be_fetched_is_refused_with_those_that_can(
+    dev: ModuleType, tested: Callable, arguments: list[str]
+) -> None:
+    with pytest.raises(dev.SetupError, match=r"--host wants one of 0\.16\.3, .*0\.30\.0"):
+        tested(*arguments)
 
 
 def archive_of(folder: Path, files: dict[str, bytes], link: str | None = None) -> Path:
