@@ -10,8 +10,8 @@ def train_a_subject() -> Blueprint:
     return Blueprint(
         name="Train a subject",
         description="Learns your subject from 3 to 5 photos and their masks, apart from its pose "
-        "and background, and saves it to models/detex. Open it to watch it learn, and to change "
-        "more.",
+        "and background, and saves it to models/detex. Open it to change more, and, with Nodes 2.0 off, "
+        "to watch it learn.",
         category="DETEX",
         rows=[
             [
@@ -40,6 +40,7 @@ def train_a_subject() -> Blueprint:
             port("loss_map", "train.loss_map"),
             port("preview", "subject.preview"),
         ],
+        shown="train",
         size=(400, 320),
     )
 

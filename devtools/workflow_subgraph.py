@@ -15,6 +15,7 @@ from .workflow_nodes import Group, ObjectInfo, link
 INPUT_NODE, OUTPUT_NODE = -10, -20  # ids that the page gives the two ends of a subgraph
 LINE = 20  # height of one of their slots
 END_WIDTH, END_GAP = 130, 200
+PICTURES = "$$canvas-image-preview"  # the page's name for what a node shows of its pictures
 LINK: tuple[str, ...] = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 
 Entry = dict[str, Any]
@@ -42,6 +43,7 @@ class Blueprint:
     rows: Sequence[Sequence[Group]]
     inputs: Sequence[Port]
     outputs: Sequence[Port]
+    shown: str  # the node inside whose pictures it shows
     size: tuple[int, int]
 
 
@@ -146,6 +148,8 @@ def _outer(
             socket["widget"] = {"name": port.name}
             widgets.append([str(entry["id"]), entry["inputs"][place]["name"]])
         sockets.append(socket)
+    shown = {"name": PICTURES, "sourcePreviewName": PICTURES}
+    shown["sourceNodeId"] = str(nodes[blueprint.shown]["id"])
     return {
         "id": 1,
         "type": _id(blueprint.name),
@@ -157,6 +161,6 @@ def _outer(
         "inputs": sockets,
         "outputs": [{"name": o["name"], "type": o["type"], "links": []} for o in outputs],
         "title": blueprint.name,
-        "properties": {"proxyWidgets": widgets},
+        "properties": {"proxyWidgets": widgets, "previewExposures": [shown]},
         "widgets_values": [],
     }

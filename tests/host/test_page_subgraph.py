@@ -31,7 +31,7 @@ SMALL = {
     "class_word": "ball",
     "resolution": 64,
     "prior_images": 1,
-    "steps": 4,
+    "steps": 40,
     "learning_rate": 2.5e-4,
     "seed": 0,
     "name": "from_blueprint",
@@ -80,7 +80,10 @@ def test_the_graph_inside_is_tidy(page: Page):
     assert [n["title"] for n in nodes if n["size"][1] < n["needs"][1] - 2] == []
 
 
-def test_wired_to_the_demo_model_it_learns_and_saves(page: Page, server: ComfyServer):
+def test_wired_to_the_demo_model_it_learns_for_all_to_see_and_saves(
+    page: Page, server: ComfyServer
+):
+    browser.set_modern(page, modern=True)  # the classic canvas draws no pictures of a subgraph
     page.evaluate(
         """([wires, values]) => {
             const graph = window.app.graph, learner = graph._nodes[0], found = {};
@@ -97,6 +100,8 @@ def test_wired_to_the_demo_model_it_learns_and_saves(page: Page, server: ComfySe
         [WIRES, SMALL],
     )
     browser.press_run(page)
+    page.wait_for_selector(f"[data-node-id]:has-text('{NAME}') img", timeout=180_000)
+    browser.screenshot(page, SHOTS / "subgraph_learns.png")
     browser.wait_for_end(page, seconds=300)
     page.wait_for_timeout(2000)  # the last picture is still arriving
     browser.screenshot(page, SHOTS / "subgraph_done.png")
