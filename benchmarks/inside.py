@@ -122,7 +122,7 @@ def maps_figure(photos: Tensor, maps: Mapping[str, Mapping[str, Tensor]]) -> Non
                     axes.imshow(found[word][photo], cmap="viridis")
                     number = "" if word == "V" else photo + 1
                     axes.set_title(f"[{word}{number}]", loc="center", fontweight="normal")
-        row[0].set_title(ARMS[name].title, fontsize=8)
+        row[0].set_title(ARMS[name].title.replace(", ", ",\n"), fontsize=8)
     save(figure, FOLDER / "inside.png")
 
 

@@ -37,6 +37,7 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
         tables.pictures_section(arms),
         *(tables.sweep_section(name) for name in tables.SWEEPS),
         tables.register_section(),
+        tables.inside_section(),
         tables.judge_section(grid, table),
         NOTES.read_text(encoding="utf-8").strip() if NOTES.is_file() else "",
         _how(grid),
@@ -167,7 +168,8 @@ def _how(grid: Grid) -> str:
     return f"""## How this was made
 
 - Commands: `python -m benchmarks.disentangle`; with `--study arms`, `rho`, `photos`, `steps`,
-  `register`; `python -m benchmarks.calibration`; `python -m benchmarks.disentangle --report`.
+  `register`; `python -m benchmarks.inside`; `python -m benchmarks.calibration`;
+  `python -m benchmarks.disentangle --report`.
 - Settings of the little world: {settings}. All others are the paper's.
 - Seeds 0 to {grid.seeds - 1}, of photos, training and pictures. Bootstrap: 10,000 draws, one seed.
 - Runs of the main grid: on {", ".join(devices) or "-"}; {spent:.1f} hours of one process in all;

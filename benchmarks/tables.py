@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -165,6 +165,65 @@ def _change(one: Mapping[Any, float], plain: Mapping[Any, float]) -> str:
         return "-"
     found = compare(both)
     return f"{found.estimate:+.3f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def inside_section() -> str:
+    """What benchmarks.inside saw: words, maps and gradients during training."""
+    file = FOLDER / "inside.json"
+    if not file.is_file():
+        return "## Inside a training\n\nNot looked at yet: `python -m benchmarks.inside`."
+    told = json.loads(file.read_text(encoding="utf-8"))
+    seen, pulls = [], []
+    for arm, subjects in told["arms"].items():
+        for step in next(iter(subjects.values())):
+            found = [looks[step] for looks in subjects.values()]
+            columns = [
+                *(_mean(found, "lengths", word) for word in ("V", "P", "B", "P apart", "B apart")),
+                *(_mean(found, "concentration", word) for word in ("V", "P", "B")),
+            ]
+            seen.append(f"| {ARMS[arm].title} | {step} | {' | '.join(columns)} |")
+        for learned in ("V", "P", "B", "K/V"):
+            terms = [
+                _mean(found, "pulls", learned, term, scale=1000)
+                for term in ("diffusion", "prior", "attention")
+            ]
+            if any(term != "-" for term in terms):
+                pulls.append(f"| {ARMS[arm].title} | {learned} | {' | '.join(terms)} |")
+    subjects = len(next(iter(told["arms"].values())))
+    return "\n".join(
+        [
+            "## Inside a training",
+            "",
+            f"`python -m benchmarks.inside`: means over {subjects} of the subjects that settings",
+            f"are chosen on; {told['device']}, {told['machine']}, commit {told['commit']}.",
+            "Length: of a word, in typical rows of the token table; apart: how far the words of two photos are from each other, in",
+            "the same unit. Map: a word's attention inside the subject over its mean; 1 means that",
+            "the word looks at the subject no more than elsewhere.",
+            "",
+            "| arm | step | length V | P | B | P apart | B apart | map V | P | B |",
+            "|---" * 10 + "|",
+            *seen,
+            "",
+            "How hard each weighted loss term pulls at the end: the length of its gradient times",
+            "1000, mean of 32 batches.",
+            "",
+            "| arm | at | diffusion | prior | attention |",
+            "|---|---|---|---|---|",
+            *pulls,
+            "",
+            "![Maps of the words in two photos, after the last step](science/inside.png)",
+        ]
+    )
+
+
+def _mean(looks: Sequence[Any], *keys: str, scale: float = 1) -> str:
+    """The mean over looks of what lies at these keys; a dash where they lack it."""
+    values = []
+    for look in looks:
+        for key in keys:
+            look = look.get(key, {})
+        values.append(look)
+    return f"{scale * np.mean(values):.2f}" if all(isinstance(v, float) for v in values) else "-"
 
 
 def judge_section(grid: Grid, table: Measured) -> str:

@@ -10,8 +10,8 @@ def train_a_subject() -> Blueprint:
     return Blueprint(
         name="Train a subject",
         description="Learns your subject from 3 to 5 photos and their masks, apart from its pose "
-        "and background, and saves it to models/detex. Open it to change more, and, with Nodes 2.0 off, "
-        "to watch it learn.",
+        "and background, and saves it to models/detex. Open it to change more, and, "
+        "with Nodes 2.0 off, to watch it learn.",
         category="DETEX",
         rows=[
             [
