@@ -9,6 +9,8 @@ words captured; with every map of every layer kept, as attention viewers usually
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -114,25 +116,28 @@ def main() -> None:
     keep(report, options.out)
 
 
+def sampled(
+    model: ModelPatcher, conds: Sequence[Any], pixels: int, steps: int, count: int = 1
+) -> Tensor:
+    """KSampler's latents [count, 4, h, w] for (positive, negative)."""
+    latent = torch.zeros(count, 4, pixels // 8, pixels // 8)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+    settings: Any = (steps, 7.0, "euler", "normal", *conds, latent)
+    return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
+
+
 def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds of a run after a first step has put each MODEL's weights in place."""
     models, clip, kept = variants(checkpoint)
     conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, "")]
-    latent = torch.zeros(1, 4, pixels // 8, pixels // 8)
-    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
-
-    def sampled(model: ModelPatcher, count: int) -> Tensor:
-        settings: Any = (count, 7.0, "euler", "normal", *conds, latent)
-        return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
-
     seconds: dict[str, list[float]] = {name: [] for name in models}
     peaks: dict[str, int] = {}
     for _ in range(rounds):
         for name, model in models.items():
-            sampled(model, 1)
+            sampled(model, conds, pixels, 1)
             kept.clear()
             reset_peak()
-            seconds[name].append(timed(lambda model=model: sampled(model, steps))[0])
+            seconds[name].append(timed(partial(sampled, model, conds, pixels, steps))[0])
             peaks[name] = max(peaks.get(name, 0), peak())
             kept.clear()
     plain = median(seconds[PLAIN])

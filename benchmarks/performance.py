@@ -1,6 +1,6 @@
 """Writes docs/performance.md from the files in docs/performance: python -m benchmarks.performance
 
-The files are of benchmarks.train_step, benchmarks.inference and benchmarks.growth.
+The files are of benchmarks.train_step, .profile, .inference, .growth and .stages.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def main() -> None:
         "On a CPU *peak* is the process' resident memory; ours includes the MODEL and CLIP of the\n"
         "graph beside the copies that are trained, which a graphics card does not hold at once.",
         *(_section(kind, "train_step", _train_step) for kind in KINDS),
+        "## Where the time of a step goes",
+        "DETEX on the same checkpoint: each kind of operation's share, after a first step.",
+        *(_section(kind, "profile", _profile) for kind in KINDS),
         "## Sampling",
         "KSampler on the same checkpoint, each MODEL in turn, after a first step that puts its\n"
         "weights in place.",
@@ -48,10 +51,14 @@ def main() -> None:
         "## How cost grows",
         "On the demo model: a training step with prior images, and four sampling steps.",
         *(_section(kind, "growth", _growth) for kind in KINDS),
+        "## A whole run",
+        "From the checkpoint to a picture, stage by stage; four photos, random features in place\n"
+        "of an image encoder's.",
+        *(_section(kind, "stages", _stages) for kind in KINDS),
         "## How this was made",
-        "`python -m benchmarks.train_step --checkpoint FILE`, `python -m benchmarks.inference\n"
-        "--checkpoint FILE`, `python -m benchmarks.growth`; each writes a file into\n"
-        "docs/performance, on an otherwise idle machine.",
+        "`python -m benchmarks.train_step --checkpoint FILE`, and so `profile`, `inference` and\n"
+        "`stages`; `python -m benchmarks.growth`; each writes a file into docs/performance, on an\n"
+        "otherwise idle machine. `benchmarks/gpu.sh` does all of it on a graphics card.",
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
@@ -90,6 +97,31 @@ def _train_step(report: dict[str, Any], kind: str) -> str:
         f"The preflight foretold {first['foretold_gb']:.1f} GB for the first row; the peak was "
         f"{first['peak_gb']:.1f} GB ({first['foretold_gb'] / first['peak_gb'] - 1:+.0%}).",
     ]
+    return "\n".join(rows)
+
+
+def _profile(report: dict[str, Any], kind: str) -> str:
+    rows = [
+        f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
+        f"{report['steps']} steps.",
+        "",
+        "| operations | share |",
+        "|---|---|",
+    ]
+    rows += [f"| {name} | {share:.1%} |" for name, share in report["shares"].items()]
+    return "\n".join(rows)
+
+
+def _stages(report: dict[str, Any], kind: str) -> str:
+    rows = [
+        f"{report['pixels']} pixels, {report['batch']} + {report['batch']} pictures a step, "
+        f"{report['steps']} steps; highest memory of the training {report['peak_gb']:.1f} GB.",
+        "",
+        "| stage | s |",
+        "|---|---|",
+    ]
+    rows += [f"| {stage} | {seconds:.1f} |" for stage, seconds in report["seconds"].items()]
+    rows.append(f"| **together** | **{sum(report['seconds'].values()):.1f}** |")
     return "\n".join(rows)
 
 

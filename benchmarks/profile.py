@@ -1,0 +1,73 @@
+"""Where the time of a training step goes, by kind of operation.
+
+python -m benchmarks.profile --checkpoint sd15.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from detex_pack.detex.config import DetexConfig
+
+from .contenders import Setting, ours
+from .machine import default_file, device, keep
+
+KINDS = (  # the first whose word is in the operation's name
+    ("convolution", ("conv",)),
+    ("attention without maps", ("scaled_dot_product", "flash", "efficient_attention")),
+    ("matrix products", ("mm", "linear", "gemm", "matmul")),
+    ("normalisation", ("norm",)),
+    ("softmax of the maps", ("softmax",)),
+    ("activations", ("silu", "gelu", "sigmoid")),
+    ("optimiser", ("adam", "foreach", "lerp", "addcdiv", "addcmul")),
+    ("copies", ("copy", "cat", "clone", "contiguous", "fill", "zero", "empty")),
+)
+OTHER = "the rest"
+
+
+def kind_of(name: str) -> str:
+    """The kind of an operation as torch names it, such as aten::addmm."""
+    return next((kind for kind, words in KINDS if any(w in name for w in words)), OTHER)
+
+
+def shares(setting: Setting, steps: int) -> dict[str, float]:
+    """Each kind's share of the time that operations take, of warmed steps."""
+    activity = ProfilerActivity.CUDA if device().type == "cuda" else ProfilerActivity.CPU
+    spent: dict[str, float] = defaultdict(float)
+    with ours(setting, DetexConfig()) as (step, _):
+        step()
+        with profile(activities=[activity]) as seen:
+            for _ in range(steps):
+                step()
+    for event in seen.key_averages():
+        own = event.self_device_time_total if device().type == "cuda" else event.self_cpu_time_total
+        spent[kind_of(event.key.lower())] += own
+    whole = sum(spent.values())
+    order = sorted(spent, key=lambda kind: (kind == OTHER, -spent[kind]))
+    return {kind: round(spent[kind] / whole, 4) for kind in order}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--photos", type=int, default=1, help="and as many prior images")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=default_file("profile"))
+    options = parser.parse_args()
+    setting = Setting(str(options.checkpoint), options.pixels, options.photos)
+    found = shares(setting, options.steps)
+    report = {"pixels": options.pixels, "photos": options.photos, "steps": options.steps}
+    keep(report | {"shares": found}, options.out)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,118 @@
+"""Wall time of each stage from a checkpoint to a picture, at real size.
+
+python -m benchmarks.stages --checkpoint sd15.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import comfy.sd
+import torch
+
+from detex_pack.detex.concept import concept_bytes, load_concept
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host.deltas import apply_concept
+from detex_pack.detex.host.images import latent_encoder
+from detex_pack.detex.host.text import compose
+from detex_pack.detex.host.training import train_concept
+from detex_pack.detex.subject import make_subject
+from detex_pack.detex.trainer import Run, Watcher
+
+from .inference import sampled
+from .machine import default_file, keep, peak, reset_peak, synchronize
+
+SEED = 0
+PHOTOS = 4
+PRIOR_STEPS, PICTURE_STEPS = 50, 30
+
+
+class Clock:
+    """Seconds of named stages, one after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.since = time.perf_counter()
+
+    def done(self, stage: str) -> None:
+        synchronize()
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self.since, 2)
+        self.since = now
+
+
+class Stages(Watcher):
+    """Tells the clock when a run's copies are ready, when its first step is over, and its last."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_start(self, run: Run) -> None:
+        self.clock.done("copies of MODEL and CLIP")
+
+    def on_step(self, run: Run) -> None:
+        if run.step == 1:
+            self.clock.done("memory plan and first step")
+        elif run.step == run.config.steps:
+            self.clock.done(f"the other {run.step - 1} steps")
+
+
+def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
+    """Seconds of each stage, and the highest memory of the training."""
+    clock, (side, batch) = Clock(), (options.pixels, options.batch)
+    loaded: Any = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
+    model, clip, vae, _ = loaded
+    clock.done("load the checkpoint")
+    generator = torch.Generator().manual_seed(SEED)
+    photos = torch.rand(PHOTOS, side, side, 3, generator=generator)
+    features = torch.randn(PHOTOS, 768, generator=generator)
+    mask = torch.zeros(side, side)
+    mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
+    encode = latent_encoder(vae)
+    subject = make_subject(
+        list(photos), [mask] * PHOTOS, lambda _: features, encode, "dog", resolution=side
+    )
+    clock.done(f"{PHOTOS} photos to latents, blanked and scaled copies too")
+    nothing = compose(clip, "", {})
+    conds = [compose(clip, "photo of a dog", {}), nothing]
+    prior = sampled(model, conds, side, PRIOR_STEPS, options.priors)
+    prior = encode(vae.decode(prior))
+    clock.done(f"{options.priors} prior images, {PRIOR_STEPS} steps")
+    reset_peak()
+    train = TrainConfig(steps=options.steps, batch_size=batch, seed=SEED)
+    config = DetexConfig(subject_attention=True)
+    concept, _ = train_concept(model, clip, subject, prior, config, train, [Stages(clock)])
+    clock.done("last maps of the words, and the copies put away")
+    highest = peak()
+    file.write_bytes(concept_bytes(concept))
+    clock.done(f"write the concept, {file.stat().st_size / 1e6:.0f} MB")
+    again = load_concept(file)
+    learned = apply_concept(model, again, 1.0)
+    conds = [compose(clip, "photo of a [V] dog", again.vectors("l"))[0], nothing]
+    vae.decode(sampled(learned, conds, side, PICTURE_STEPS))
+    clock.done(f"load it and draw a picture, {PICTURE_STEPS} steps")
+    settings = {"pixels": side, "batch": batch, "steps": options.steps}
+    return settings | {"seconds": clock.seconds, "peak_gb": round(highest / 2**30, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1, help="photos a step, with as many priors")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--priors", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=default_file("stages"))
+    options = parser.parse_args()
+    with torch.inference_mode(), TemporaryDirectory() as folder:
+        keep(timed_run(options, Path(folder) / "dog.safetensors"), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Take docs/screenshots/*.jpg: `python -m devtools.screenshots [NAME ...]`.
+
+A real server and its page in a headless browser; the workflows of the demo model are run as they
+are. About five minutes on two free cores.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import Page
+
+from . import page as browser
+from .make_workflows import FOLDER
+from .pack_host import ROOT
+from .server import ComfyServer
+
+SHOTS = ROOT / "docs" / "screenshots"
+TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"
+HIDDEN = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
+WIRED = """([title, values]) => {
+    const graph = window.app.graph;
+    const learner = graph._nodes.find(n => n.title === title);
+    learner.pos = [0, 0];
+    const added = {};
+    for (const [place, type] of ["DETEXDemoModel", "DETEXDemoSubject"].entries()) {
+        added[type] = graph.add(window.LiteGraph.createNode(type));
+        added[type].pos = [-420, 190 * place];
+        for (const [slot, output] of added[type].outputs.entries()) {
+            const input = learner.inputs.findIndex(i => i.name === output.name && !i.widget);
+            if (input >= 0) added[type].connect(slot, learner, input);
+        }
+    }
+    for (const widget of learner.widgets)
+        if (widget.name in values) widget.value = values[widget.name];
+}"""
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def save(page: Page, name: str) -> None:
+    path = SHOTS / f"{name}.jpg"
+    page.screenshot(path=str(path), type="jpeg", quality=80)
+    print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
+def whole(page: Page) -> None:
+    """The whole workflow in view, nothing selected."""
+    nothing_selected(page)
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(2000)
+
+
+def nothing_selected(page: Page) -> None:
+    page.evaluate("() => window.app.canvas.deselectAll()")
+    page.mouse.move(1000, 1040)
+    page.wait_for_timeout(500)
+
+
+def open_workflow(page: Page, name: str) -> None:
+    missing = browser.load_workflow(page, read(name))
+    if missing:
+        raise RuntimeError(f"The page has no {', '.join(missing)}, which {name} asks for.")
+
+
+def finished(page: Page, name: str) -> None:
+    """The workflow after a run, with all its pictures."""
+    open_workflow(page, name)
+    browser.press_run(page)
+    browser.wait_for_end(page, seconds=900)
+    whole(page)
+    save(page, name)
+
+
+def learning(page: Page) -> None:
+    """DETEX Train at work, with samples; then the finished quickstart."""
+    open_workflow(page, "quickstart")
+    browser.press_run(page)
+    node = f"window.app.graph._nodes.find(n => n.title === '{TRAIN}')"
+    live = f"((({node}).imgs ?? [])[0]?.naturalHeight ?? 0) > 300"
+    page.wait_for_function(live, timeout=600_000)  # the chart, and samples under it
+    browser.look_at(page, TRAIN)
+    nothing_selected(page)
+    save(page, "learning")
+    browser.wait_for_end(page, seconds=900)
+    whole(page)
+    save(page, "quickstart")
+
+
+def help_page(page: Page) -> None:
+    """A node and its help beside it."""
+    open_workflow(page, "quickstart")
+    browser.look_at(page, TRAIN)
+    page.get_by_test_id("info-button").first.click()
+    page.locator(".node-help-content").wait_for()
+    page.wait_for_timeout(1500)
+    save(page, "help")
+    page.get_by_test_id("info-button").first.click()
+
+
+def blueprint(page: Page) -> None:
+    """The blueprint in Nodes 2.0, wired to the demo model, while it learns."""
+    browser.load_workflow(page, EMPTY)
+    browser.add_by_search(page, BLUEPRINT)
+    browser.set_modern(page, modern=True)
+    toy = {"class_word": "ball", "resolution": 64, "prior_images": 8}
+    page.evaluate(WIRED, [BLUEPRINT, toy | {"steps": 300, "learning_rate": 2.5e-4}])
+    browser.press_run(page)
+    seen = page.locator("[data-node-id] img").first
+    seen.wait_for(timeout=600_000)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-node-id] img')]"
+        ".some(i => i.naturalWidth === 512 && i.naturalHeight > 300)",
+        timeout=600_000,
+    )
+    whole(page)
+    save(page, "blueprint")
+    browser.wait_for_end(page, seconds=900)
+    browser.set_modern(page, modern=False)
+
+
+PICTURES: dict[str, Callable[[Page], None]] = {
+    "learning": learning,
+    "pose_and_background": lambda page: finished(page, "pose_and_background"),
+    "prompt_grid": lambda page: finished(page, "prompt_grid"),
+    "help": help_page,
+    "blueprint": blueprint,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
+    names = parser.parse_args().names or list(PICTURES)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with ComfyServer() as server:
+        for name in names:
+            with browser.open_page(server.url, width=1700, height=1050) as page:
+                for key, value in HIDDEN.items():
+                    page.evaluate(
+                        "([k, v]) => window.app.extensionManager.setting.set(k, v)", [key, value]
+                    )
+                PICTURES[name](page)
+
+
+if __name__ == "__main__":
+    main()

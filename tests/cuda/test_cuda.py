@@ -1,0 +1,161 @@
+"""What only a graphics card can show; `benchmarks/gpu.sh` runs it on ComfyUI's `comfy` alone."""
+
+from collections.abc import Iterator
+
+import comfy.model_management as model_management
+import comfy.sample
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from detex_pack.detex.attention import AttentionMaps
+from detex_pack.detex.concept import Concept
+from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host import denoiser as host_denoiser
+from detex_pack.detex.host.attention import capture_attention
+from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
+from detex_pack.detex.host.denoiser import training_session
+from detex_pack.detex.host.images import feature_encoder, latent_encoder
+from detex_pack.detex.host.text import word_positions
+from detex_pack.detex.host.training import scaled_subject, train_concept
+from detex_pack.detex.methods.detex import Detex
+from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.trainer import Run, Watcher, gradients
+from detex_pack.detex.world.subjects import demo_subject
+
+pytestmark = pytest.mark.gpu
+
+CONFIG = DetexConfig(subject_attention=True)
+TRAIN = TrainConfig(batch_size=4, learning_rate=2.5e-4, steps=40)
+HALVES = [torch.bfloat16, torch.float16]
+TEXT, WORDS = "photo of a red ball in water background", ("ball", "water")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[DemoModel]:
+    with torch.inference_mode():
+        yield load_demo_model()
+
+
+@pytest.fixture(scope="module")
+def subject(demo: DemoModel) -> Subject:
+    toy = demo_subject(1, count=4, seed=0)
+    see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
+    return make_subject(list(toy.images), list(toy.masks), see, encode, "ball", resolution=64)
+
+
+def compute_in(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Train in this precision, whatever the card computes best."""
+    monkeypatch.setattr(host_denoiser, "training_dtype", lambda device: dtype)
+
+
+def step_gradient(model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject) -> Tensor:
+    """Of everything learned, in one row, after the first step's backward pass; unscaled."""
+    scale = model.model.process_latent_in
+    with training_session(model, clip, (8, 4, 16, 16)) as (denoiser, text):
+        photos = scaled_subject(subject, scale)
+        method = Detex(photos, photos.latents[:, 0], CONFIG, TRAIN, denoiser, text)
+        run = Run(method, denoiser, TRAIN)
+        with denoiser.with_deltas(method.deltas, detach_start_token=True):
+            gradients(run)
+        run.scaler.unscale_(run.optimizer)
+        return torch.cat([p.grad.flatten().float().cpu() for p in run.parameters])
+
+
+def on_the_cpu(demo: DemoModel) -> tuple[ModelPatcher, comfy.sd.CLIP]:
+    model, clip = demo.model.clone(), demo.clip.clone()
+    model.load_device = clip.patcher.load_device = torch.device("cpu")
+    return model, clip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1), (torch.float16, 0.02)]
+)
+def test_gradient_is_the_cpu_s(
+    demo: DemoModel,
+    subject: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    error: float,
+):
+    compute_in(monkeypatch, torch.float32)
+    wanted = step_gradient(*on_the_cpu(demo), subject)
+    compute_in(monkeypatch, dtype)
+    found = step_gradient(demo.model, demo.clip, subject)
+    assert (found - wanted).norm() < error * wanted.norm()
+
+
+def learn(demo: DemoModel, subject: Subject, *watchers: Watcher) -> tuple[Concept, dict]:
+    prior = subject.latents[:, 0]
+    return train_concept(demo.model, demo.clip, subject, prior, CONFIG, TRAIN, watchers)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_precision_learns_what_float32_learns(
+    demo: DemoModel, subject: Subject, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+):
+    weights = weights_of(demo)
+    compute_in(monkeypatch, torch.float32)
+    _, wanted = learn(demo, subject)
+    compute_in(monkeypatch, dtype)
+    concept, found = learn(demo, subject)
+    for name, values in wanted.items():
+        whole, half = (sum(v[-20:]) / 20 for v in (values, found[name]))
+        assert half == pytest.approx(whole, rel=0.05), name
+    assert all(delta.isfinite().all() for delta in concept.deltas.values())
+    after = weights_of(demo)
+    assert all(torch.equal(weights[name], after[name]) for name in weights)
+
+
+def weights_of(demo: DemoModel) -> dict[str, Tensor]:
+    return {name: w.cpu().clone() for name, w in demo.model.model_state_dict().items()}
+
+
+def test_capture_keeps_every_bit_of_the_picture(demo: DemoModel):
+    positions = word_positions(demo.clip, TEXT, WORDS)
+    maps = AttentionMaps(tuple(positions))
+    watched = capture_attention(demo.model, maps, list(positions.values()))
+    with torch.inference_mode():
+        assert torch.equal(draw(watched, demo.clip), draw(demo.model, demo.clip))
+        heat = maps.heat_maps()
+    assert heat.shape[:2] == (len(WORDS), 2) and heat.isfinite().all()
+
+
+def draw(model: ModelPatcher, clip: comfy.sd.CLIP) -> Tensor:
+    conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (TEXT, "")]
+    latent = torch.zeros(2, 4, 16, 16)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+    return comfy.sample.sample(
+        model, noise, 4, 4.0, "euler", "normal", *conds, latent, disable_pbar=True, seed=0
+    )
+
+
+class Passes(Watcher):
+    """Leaves the card too little for a whole step from step 2 on; how many passes it then took."""
+
+    def __init__(self) -> None:
+        self.most = 1
+
+    def on_step(self, run: Run) -> None:
+        if run.step == 2:
+            torch.cuda.empty_cache()
+            needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+            allowed = torch.cuda.memory_allocated() + 0.6 * needed
+            whole = torch.cuda.get_device_properties(run.denoiser.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(allowed / whole)
+        self.most = max(self.most, run.parts)
+
+
+def test_card_that_is_full_in_the_middle_goes_on_in_more_passes(demo: DemoModel, subject: Subject):
+    watcher = Passes()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        _, history = learn(demo, subject, watcher)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        model_management.soft_empty_cache()
+    assert len(history["diffusion"]) == TRAIN.steps
+    assert watcher.most > 1
