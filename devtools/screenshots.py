@@ -7,6 +7,8 @@ are. About five minutes on two free cores.
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import Page
@@ -18,6 +20,7 @@ from .server import ComfyServer
 
 SHOTS = ROOT / "docs" / "screenshots"
 TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"
+WINDOW = {"width": 1700, "height": 1050}
 HIDDEN = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
 EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
 WIRED = """([title, values]) => {
@@ -139,14 +142,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
     names = parser.parse_args().names or list(PICTURES)
     SHOTS.mkdir(parents=True, exist_ok=True)
-    with ComfyServer() as server:
+    with TemporaryDirectory() as base:
         for name in names:
-            with browser.open_page(server.url, width=1700, height=1050) as page:
-                for key, value in HIDDEN.items():
-                    page.evaluate(
-                        "([k, v]) => window.app.extensionManager.setting.set(k, v)", [key, value]
-                    )
-                PICTURES[name](page)
+            take(name, Path(base))
+
+
+def take(name: str, base: Path) -> None:
+    """One of PICTURES, on a server of its own: one that has run a node shows nothing more of it."""
+    with ComfyServer(base) as server, browser.open_page(server.url, **WINDOW) as page:
+        for key, value in HIDDEN.items():
+            page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [key, value])
+        PICTURES[name](page)
 
 
 if __name__ == "__main__":

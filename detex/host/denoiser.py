@@ -9,7 +9,7 @@ import comfy.model_management as model_management
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attention import AttentionTap
 from ..condition import Condition, whole_picture
@@ -65,8 +65,7 @@ def training_session(
             for copy in copies:
                 copy.model.requires_grad_(requires_grad=False).eval()
             encoder.cond_stage_model.float()
-            if training_dtype(unet.load_device) is torch.float32:  # no autocast to join dtypes
-                unet.model.diffusion_model.float()
+            hold_weights(unet.model.diffusion_model, training_dtype(unet.load_device))
             yield ComfyDenoiser(unet, [encoder.patcher]), ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
@@ -121,6 +120,21 @@ def check_loaded(copies: Sequence[ModelPatcher]) -> None:
             "ComfyUI keeps part of the model in RAM; training needs all of it on the graphics "
             "card. Start ComfyUI without --novram."
         )
+
+
+def hold_weights(unet: nn.Module, dtype: torch.dtype) -> None:
+    """Hold frozen weights in the precision they are computed with.
+
+    Autocast casts those of linear and convolutional layers in each step, and a backward pass would
+    keep the copies: as much again as the weights. Norms it computes in float32. In float32 there is
+    no autocast to join precisions.
+    """
+    if dtype is torch.float32:
+        unet.float()
+        return
+    for module in unet.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.to(dtype)
 
 
 class ComfyDenoiser:

@@ -9,7 +9,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.host import denoiser
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
+from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.host.text import ComfyTextEncoder
 from detex_pack.detex.host.training import scaled_subject
 from detex_pack.detex.methods.detex import Detex
@@ -30,15 +32,19 @@ def built(kind: str, stored: torch.dtype) -> tuple[ModelPatcher, comfy.sd.CLIP]:
     return tiny.tiny_model(family, kind == "2.x", stored=stored), clip(stored=stored)
 
 
-def step_gradients(session: tuple, subject: Subject, prior: Tensor) -> Gradients:
-    """Of every learned parameter, after the first step's backward pass."""
+def first_run(session: tuple, subject: Subject, prior: Tensor) -> Run:
     scale = session[0].patcher.model.process_latent_in
     scaled = scaled_subject(subject, scale)
     method = Detex(scaled, scale(prior.clone()), DetexConfig(), TRAIN, *session)
-    run = Run(method, session[0], TRAIN)
-    with session[0].with_deltas(method.deltas, detach_start_token=True):
+    return Run(method, session[0], TRAIN)
+
+
+def step_gradients(session: tuple, subject: Subject, prior: Tensor) -> Gradients:
+    """Of every learned parameter, after the first step's backward pass."""
+    run = first_run(session, subject, prior)
+    with session[0].with_deltas(run.method.deltas, detach_start_token=True):
         gradients(run)
-    learned = [p for module in method.modules.values() for p in module.named_parameters()]
+    learned = [p for module in run.method.modules.values() for p in module.named_parameters()]
     return {name: p.grad.clone() for name, p in learned if p.grad is not None}
 
 
@@ -85,6 +91,38 @@ def test_half_precision_costs_the_gradient_a_percent_at_most(
     )
     both = [torch.cat([g.flatten() for g in found.values()]) for found in (whole, half)]
     assert (both[0] - both[1]).norm() < 0.01 * both[0].norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_autocast_keeps_no_second_copy_of_the_weights_and_finds_the_same_gradients(
+    subject: Subject,
+    prior_latents: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: torch.dtype,
+    dtype: torch.dtype,
+):
+    monkeypatch.setattr(denoiser, "training_dtype", lambda device: dtype)
+    held, kept = autocast_step(stored, subject, prior_latents)
+    monkeypatch.setattr(denoiser, "hold_weights", lambda unet, dtype: None)
+    cast, kept_then = autocast_step(stored, subject, prior_latents)
+    assert held.keys() == cast.keys()
+    assert all(torch.equal(held[name], cast[name]) for name in cast)
+    weights = sum(p.numel() for p in built("1.x", stored)[0].model.diffusion_model.parameters())
+    assert kept < 0.1 * dtype.itemsize * weights
+    if stored is not dtype:
+        assert kept_then > 0.8 * dtype.itemsize * weights
+
+
+def autocast_step(stored: torch.dtype, subject: Subject, prior: Tensor) -> tuple[Gradients, float]:
+    """A step's gradients, and the bytes that it keeps however few photos it has."""
+    model, clip = built("1.x", stored)
+    with training_session(model, clip, (4, 4, 8, 8)) as session:
+        run = first_run(session, subject, prior)
+        with session[0].with_deltas(run.method.deltas, detach_start_token=True):
+            start = measure(run, session[0]).plain.start
+            run.rewind()
+        return step_gradients(session, subject, prior), start
 
 
 @pytest.mark.parametrize("kind", KINDS)
