@@ -1,6 +1,6 @@
 """Writes docs/performance.md from the files in docs/performance: python -m benchmarks.performance
 
-The files are of benchmarks.train_step, .profile, .inference, .growth and .stages.
+The files are of benchmarks.train_step, .fits, .profile, .inference, .growth and .stages.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .machine import FOLDER
 PAGE = FOLDER.parent / "performance.md"
 KINDS = {"cpu": "On a CPU", "cuda": "On a graphics card"}
 NOT_MEASURED = "Not measured yet."
+MODELS = {"sd15": "Stable Diffusion 1.5", "sd21": "Stable Diffusion 2.1", "sdxl": "SDXL"}
 Section = Callable[[dict[str, Any], str], str]  # (report, "cpu" or "cuda") -> Markdown
 LABELS = {
     "photos": "photos",
@@ -41,6 +42,11 @@ def main() -> None:
         "On a CPU *peak* is the process' resident memory; ours includes the MODEL and CLIP of the\n"
         "graph beside the copies that are trained, which a graphics card does not hold at once.",
         *(_section(kind, "train_step", _train_step) for kind in KINDS),
+        "## What fits on which card",
+        "By the preflight's own account, which no card has confirmed yet: bfloat16, prior images,\n"
+        "random weights' shapes (`python -m benchmarks.fits`). In brackets what is taken of the\n"
+        "card, weights included.",
+        _fits(),
         "## Where the time of a step goes",
         "DETEX on the same checkpoint: each kind of operation's share, after a first step.",
         *(_section(kind, "profile", _profile) for kind in KINDS),
@@ -97,6 +103,29 @@ def _train_step(report: dict[str, Any], kind: str) -> str:
         f"The preflight foretold {first['foretold_gb']:.1f} GB for the first row; the peak was "
         f"{first['peak_gb']:.1f} GB ({first['foretold_gb'] / first['peak_gb'] - 1:+.0%}).",
     ]
+    return "\n".join(rows)
+
+
+def _fits() -> str:
+    path = FOLDER / "fits.json"
+    if not path.is_file():
+        return NOT_MEASURED
+    report = json.loads(path.read_text(encoding="utf-8"))
+    models = report["models"]
+    cards = list(next(iter(models.values()))["cards"])
+    rows = [
+        f"{report['photos']} + {report['photos']} pictures a step; {report['spent_gb']:g} GB of "
+        f"each card are left to CUDA and the screen ({report['date']}, {report['commit']}).",
+        "",
+        f"| model | pixels | {' | '.join(f'{card} GB' for card in cards)} |",
+        "|---" * (2 + len(cards)) + "|",
+    ]
+    for name, model in models.items():
+        told = [
+            f"{plan['way']} ({plan['gb']:.1f} GB)" if plan["fits"] else "does not fit"
+            for plan in model["cards"].values()
+        ]
+        rows.append(f"| {MODELS[name]} | {model['pixels']} | {' | '.join(told)} |")
     return "\n".join(rows)
 
 

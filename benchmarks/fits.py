@@ -1,0 +1,159 @@
+"""What a training step needs on a graphics card, and how cards of each size would compute it.
+
+python -m benchmarks.fits   writes docs/performance/fits.json; needs no card, a minute on one core
+
+The passes that the preflight makes before a training, in torch's fake tensors: shapes without
+numbers, on a card that need not be there. What autograd would keep is counted as the preflight
+counts it, and planned as it plans.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from detex_pack.detex.attention import AttentionTap
+from detex_pack.detex.config import TrainConfig
+from detex_pack.detex.host.attention import training_options
+from detex_pack.detex.host.checkpointing import observed
+from detex_pack.detex.host.families import cross_attentions, family_of, kv_shapes
+from detex_pack.detex.host.towers import Tower, towers_of
+from detex_pack.detex.kv import make_deltas
+from detex_pack.detex.memory import Footprint, Line, SavedBytes, make_plan, way
+from devtools.checkpoints import LAYOUTS
+
+from .machine import FOLDER, keep
+
+GIGABYTE = 2**30
+TRAINED = (("sd15", 512), ("sd21", 768), ("sdxl", 1024))  # at the size it was trained on
+CARDS = (8, 12, 16, 24)  # GB
+SPENT = 1.0  # GB: CUDA's own context, and what the screen takes
+PHOTOS, TOKENS = TrainConfig().batch_size, 77
+CARD = torch.device("cuda")
+
+
+@contextmanager
+def as_on_a_card() -> Iterator[None]:
+    """Fake tensors on a card that need not be there; attention by the kernels that CUDA chooses."""
+    chosen = nn.functional.scaled_dot_product_attention
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
+        if not torch.is_autocast_enabled("cuda"):
+            kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+            return kernel(q, k, v, attn_bias=None, compute_log_sumexp=True)[0]
+        halves = [x.to(torch.bfloat16) for x in (q, k, v)]
+        return torch.ops.aten._scaled_dot_product_flash_attention(*halves)[0]
+
+    nn.functional.scaled_dot_product_attention = fused
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        nn.functional.scaled_dot_product_attention = chosen
+
+
+@contextmanager
+def autocast() -> Iterator[None]:
+    """To bfloat16 on CUDA; torch.autocast refuses where there is no card."""
+    torch.set_autocast_enabled("cuda", True)  # noqa: FBT003
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
+        torch.clear_autocast_cache()
+
+
+def footprint(name: str, pixels: int) -> tuple[int, Footprint]:
+    """Bytes of the weights, and of a step beside them."""
+    layout = LAYOUTS[name]
+    with as_on_a_card():
+        config: Any = layout.kind(dict(layout.unet))
+        config.set_inference_dtype(torch.bfloat16, None)  # as hold_weights leaves them
+        model = ModelPatcher(config.get_model({}, "", CARD), CARD, torch.device("cpu"))
+        unet: Any = model.model.diffusion_model
+        unet.requires_grad_(requires_grad=False)
+        text = layout.text(device=CARD, dtype=torch.float32).requires_grad_(requires_grad=False)
+        deltas = make_deltas(kv_shapes(model), family_of(model).rank, torch.Generator(), "cuda")
+        weights = sum(map(bytes_of, (unet, text, deltas)))
+        one, two = (kept(model, text, pixels, photos) for photos in (1, 2))
+        fixed = 3 * bytes_of(deltas)
+        return weights, Footprint(
+            fixed=fixed,
+            plain=Line.through(one.kept, two.kept),
+            checkpointed=Line.through(one.checkpointed, two.checkpointed),
+        )
+
+
+def bytes_of(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def kept(model: ModelPatcher, text: nn.Module, pixels: int, photos: int) -> SavedBytes:
+    """What one forward pass keeps: the text towers for the photos, the UNet for the priors too."""
+    unet: Any = model.model.diffusion_model
+    saved, side = SavedBytes(unet, text), pixels // 8
+    with saved.counting():
+        context, pooled = encoded(text, photos)
+        noisy = torch.zeros(2 * photos, 4, side, side, device=CARD)
+        timesteps = torch.zeros(2 * photos, device=CARD)
+        sizes = torch.zeros(2 * photos, 6 * 256, device=CARD)
+        vector = torch.cat([pooled, sizes], 1) if pooled.shape[1] else None
+        tap = AttentionTap(grid=(side // 2, side // 2), rows=photos)
+        options = training_options(cross_attentions(model), tap)
+        with autocast(), observed(unet, saved):
+            unet(noisy, timesteps, context=context, y=vector, transformer_options=options)
+    return saved
+
+
+def encoded(text: nn.Module, photos: int) -> tuple[Tensor, Tensor]:
+    """Features and pooled ones of the photos' prompts, whose words are learned, and the priors'."""
+    contexts, pooled = [], []
+    towers = towers_of(SimpleNamespace(cond_stage_model=text))  # type: ignore[arg-type]
+    for name, model in towers.items():
+        tower = Tower(model, pools=len(towers) > 1 and name == "g")
+        hidden = torch.zeros(photos, TOKENS, tower.width, device=CARD, requires_grad=True)
+        context, whole = tower.encode(hidden, [TOKENS - 1] * photos)
+        contexts.append(torch.cat([context, context.detach()]))
+        pooled.append(torch.cat([whole, whole.detach()]))
+    return torch.cat(contexts, -1), torch.cat(pooled, -1)
+
+
+def planned(name: str, pixels: int) -> dict[str, Any]:
+    """What is needed, and the plan for each card."""
+    weights, step = footprint(name, pixels)
+    cards = {}
+    for card in CARDS:
+        plan = make_plan(step, PHOTOS, (card - SPENT) * GIGABYTE - weights)
+        how = way(plan.parts, checkpointing=plan.checkpointing)
+        needs = round((weights + plan.needs) / GIGABYTE, 1)
+        cards[card] = {"fits": plan.fits, "way": how, "gb": needs}
+    whole = {
+        kind: round((weights + step.bytes_for(PHOTOS, checkpointing=checkpointing)) / GIGABYTE, 1)
+        for kind, checkpointing in (("one pass", False), ("one pass with checkpointing", True))
+    }
+    sizes = {"pixels": pixels, "weights_gb": round(weights / GIGABYTE, 1)}
+    return sizes | {"whole_gb": whole, "cards": cards}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER / "fits.json")
+    options = parser.parse_args()
+    found = {name: planned(name, pixels) for name, pixels in TRAINED}
+    keep({"photos": PHOTOS, "spent_gb": SPENT, "models": found}, options.out)
+
+
+if __name__ == "__main__":
+    main()
