@@ -136,5 +136,8 @@ def sha256_of(path: Path) -> str:
 def commit() -> str:
     """The commit of this checkout; empty where there is no git."""
     command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
     return done.stdout.strip()

@@ -35,6 +35,7 @@ from .machine import device, matrix_rate, memory_now, peak, reset_peak, timed
 
 Step = Callable[[], float | None]  # its seconds, where it measures itself
 SEED = 0
+DETEX = DetexConfig(subject_attention=True)  # as the nodes have it
 PROMPT = "photo of a sks dog"
 
 
@@ -250,7 +251,7 @@ def train_lora(setting: Setting) -> Iterator[tuple[Step, dict[str, Any]]]:
 def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
     """By name: a context of (step, facts)."""
     return {
-        "DETEX": lambda: ours(setting, DetexConfig(subject_attention=True)),
+        "DETEX": lambda: ours(setting, DETEX),
         "Custom Diffusion, ours": lambda: ours(setting, DetexConfig.custom_diffusion()),
         "Custom Diffusion, diffusers": lambda: diffusers(setting, cached_latents=False),
         "diffusers, latents kept": lambda: diffusers(setting, cached_latents=True),

@@ -14,14 +14,14 @@ from typing import Any
 import comfy.sample
 import torch
 
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.config import TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.subject import make_subject
 from detex_pack.detex.world.subjects import demo_subject
 
-from .contenders import open_run
+from .contenders import DETEX, open_run
 from .inference import random_concept
 from .machine import default_file, keep, timed
 
@@ -49,7 +49,7 @@ def step_seconds(demo: DemoModel, count: int, *, photos: int, batch: int, pixels
     )
     train = TrainConfig(batch_size=batch)
     prior = subject.latents[:, 0]
-    with open_run(demo.model, demo.clip, subject, prior, DetexConfig(), train) as (run, _):
+    with open_run(demo.model, demo.clip, subject, prior, DETEX, train) as (run, _):
         return median_seconds(run.take_step, count)
 
 

@@ -1,4 +1,4 @@
-"""Looks inside trainings: how long the words are, what pulls at them, where their maps lie.
+"""Looks inside trainings: the words' norms, what moves them, where their maps lie.
 
 python -m benchmarks.inside   writes docs/science/inside.json and inside.png, which docs/science.md
                               shows; about ten minutes on one core
@@ -29,17 +29,17 @@ from .references import reference_photos, tuning_identities
 FOLDER = ROOT / "docs" / "science"
 COMPARED = ("custom_diffusion", "detex", "improved")
 STEPS = (0, 150, 600)
-DRAWS = 32  # batches that a pull is the mean of
+DRAWS = 32  # batches in a gradient
 PHOTOS = (0, 3)  # shown: one of the three alike, and the odd one
 
 
-class Looker(Watcher):
-    """Looks at a run after chosen numbers of steps, and leaves it as it was."""
+class Probe(Watcher):
+    """Measures a run after chosen numbers of steps, and leaves it as it was."""
 
     def __init__(self, steps: Sequence[int] = STEPS):
         self.steps = steps
         self.found: dict[int, dict[str, Any]] = {}
-        self.maps: dict[str, Tensor] = {}  # of the last look: each word's [N, h, w]
+        self.maps: dict[str, Tensor] = {}  # each word's, at the last measurement: [N, h, w]
 
     def on_start(self, run: Run) -> None:
         self.on_step(run)
@@ -48,7 +48,7 @@ class Looker(Watcher):
         if run.step not in self.steps:
             return
         method: Any = run.method
-        self.found[run.step] = {"lengths": lengths(method), "pulls": pulls(run)}
+        self.found[run.step] = {"norms": word_norms(method), "gradients": gradient_norms(run)}
         words = ("V", *method.words.attributes)
         shares: dict[str, list[Tensor]] = {word: [] for word in words}
         for maps, inside in photo_maps(method, run.denoiser, words):
@@ -60,7 +60,7 @@ class Looker(Watcher):
 
 
 @torch.no_grad()
-def lengths(method: Detex) -> dict[str, float]:
+def word_norms(method: Detex) -> dict[str, float]:
     """Of each kind of word, in units of the token table's typical row; and, as "P apart", how far
     the words of two photos are from each other.
     """
@@ -75,27 +75,35 @@ def lengths(method: Detex) -> dict[str, float]:
     return found
 
 
-def pulls(run: Run) -> dict[str, dict[str, float]]:
-    """{what is learned: {loss term: length of the weighted term's gradient, mean of DRAWS}}."""
+def gradient_norms(run: Run) -> dict[str, dict[str, float]]:
+    """{what is learned: {loss term: norm of the weighted term's gradient}}, of the mean gradient
+    of DRAWS batches.
+    """
     method: Any = run.method
     learned = {
-        "V": [method.words.subject],
-        **{role: list(source.parameters()) for role, source in method.words.attributes.items()},
-        "K/V": list(method.deltas.parameters()),
+        "[V]": [method.words.subject],
+        **{f"mapper of [{r}]": [*m.parameters()] for r, m in method.words.attributes.items()},
+        "K/V deltas": list(method.deltas.parameters()),
     }
-    totals = {name: dict.fromkeys(method.weights, 0.0) for name in learned}
+    sums: dict[tuple[str, str], list[Tensor]] = {}
     for _ in range(DRAWS):
         drawn = draw(method, run.denoiser, run.config, run.rng)
         for term, value in step_terms(method, run.denoiser, drawn).items():
-            weighted = method.weights[term] * value
             for name, parameters in learned.items():
                 found = torch.autograd.grad(
-                    weighted, parameters, retain_graph=True, allow_unused=True
+                    method.weights[term] * value / DRAWS,
+                    parameters,
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
                 )
-                squares = [float(g.square().sum()) for g in found if g is not None]
-                totals[name][term] += sum(squares) ** 0.5 / DRAWS
+                before = sums.get((name, term), [torch.zeros_like(p) for p in parameters])
+                sums[name, term] = [a + b for a, b in zip(before, found, strict=True)]
     run.rewind()
-    return totals
+    norms: dict[str, dict[str, float]] = {name: {} for name in learned}
+    for (name, term), total in sums.items():
+        norms[name][term] = float(torch.cat([g.flatten() for g in total]).norm())
+    return norms
 
 
 def concentration(maps: Tensor, inside: Tensor) -> Tensor:
@@ -136,12 +144,12 @@ def main() -> None:
     for identity, name in product(identities, COMPARED):
         cell = Cell(name, identity)
         photos = reference_photos(identity, cell.photos, cell.rho, cell.seed)
-        looker = Looker()
-        learn(ARMS[name], photos, cell, [looker])
-        found[name][" ".join(identity)] = looker.found
-        print(cell, json.dumps(looker.found), flush=True)
+        probe = Probe()
+        learn(ARMS[name], photos, cell, [probe])
+        found[name][" ".join(identity)] = probe.found
+        print(cell, json.dumps(probe.found), flush=True)
         if identity == identities[0]:
-            shown[name] = looker.maps
+            shown[name] = probe.maps
             first = photos.images
     maps_figure(first, shown)
     text = json.dumps(facts() | {"arms": found}, indent=1)

@@ -42,7 +42,7 @@ def keep(report: dict[str, Any], path: Path) -> None:
     text = json.dumps(facts() | report, indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    print(text)
+    print(text, end="")
 
 
 def device() -> torch.device:

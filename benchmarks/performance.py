@@ -76,7 +76,7 @@ def _section(kind: str, name: str, section: Section) -> str:
         return f"{KINDS[kind]}: {NOT_MEASURED}"
     report = json.loads(path.read_text(encoding="utf-8"))
     keys = ("device", "machine", "date", "commit")
-    where = ", ".join(dict.fromkeys(report[key] for key in keys))
+    where = ", ".join(dict.fromkeys(report[key] for key in keys if report[key]))
     return f"{KINDS[kind]} ({where}):\n\n{section(report, kind)}"
 
 
@@ -90,7 +90,14 @@ def _train_step(report: dict[str, Any], kind: str) -> str:
         "|---" * 10 + "|",
     ]
     for pair in report["pairs"]:
-        ours, theirs, ratio = pair["ours"], pair["theirs"], pair["ratio"]
+        ours = pair["ours"]
+        if "theirs" not in pair:  # its packages were not there
+            rows.append(
+                f"| {ours['name']} | not measured | {ours['seconds']:.2f} | - | - | "
+                f"{ours['peak_gb']:.1f} GB | - | - | {ours['of_possible']:.0%} | - |"
+            )
+            continue
+        theirs, ratio = pair["theirs"], pair["ratio"]
         rows.append(
             f"| {ours['name']} | {theirs['name']} | {ours['seconds']:.2f} | "
             f"{theirs['seconds']:.2f} | **{ratio['seconds']:.2f}** | {ours['peak_gb']:.1f} GB | "

@@ -11,11 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import comfy.model_management as model_management
 import comfy.sd
 import torch
 
 from detex_pack.detex.concept import concept_bytes, load_concept
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.config import TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.text import compose
@@ -23,6 +24,7 @@ from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import make_subject
 from detex_pack.detex.trainer import Run, Watcher
 
+from .contenders import DETEX
 from .inference import sampled
 from .machine import default_file, keep, peak, reset_peak, synchronize
 
@@ -52,7 +54,7 @@ class Stages(Watcher):
         self.clock = clock
 
     def on_start(self, run: Run) -> None:
-        self.clock.done("copies of MODEL and CLIP")
+        self.clock.done("copies of MODEL and CLIP, first maps of the words")
 
     def on_step(self, run: Run) -> None:
         if run.step == 1:
@@ -82,17 +84,17 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     prior = sampled(model, conds, side, PRIOR_STEPS, options.priors)
     prior = encode(vae.decode(prior))
     clock.done(f"{options.priors} prior images, {PRIOR_STEPS} steps")
+    model_management.unload_all_models()
     reset_peak()
     train = TrainConfig(steps=options.steps, batch_size=batch, seed=SEED)
-    config = DetexConfig(subject_attention=True)
-    concept, _ = train_concept(model, clip, subject, prior, config, train, [Stages(clock)])
+    concept, _ = train_concept(model, clip, subject, prior, DETEX, train, [Stages(clock)])
     clock.done("last maps of the words, and the copies put away")
     highest = peak()
     file.write_bytes(concept_bytes(concept))
     clock.done(f"write the concept, {file.stat().st_size / 1e6:.0f} MB")
     again = load_concept(file)
     learned = apply_concept(model, again, 1.0)
-    conds = [compose(clip, "photo of a [V] dog", again.vectors("l"))[0], nothing]
+    conds = [compose(clip, "photo of a [V] dog", again.vectors("l")), nothing]
     vae.decode(sampled(learned, conds, side, PICTURE_STEPS))
     clock.done(f"load it and draw a picture, {PICTURE_STEPS} steps")
     settings = {"pixels": side, "batch": batch, "steps": options.steps}

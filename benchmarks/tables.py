@@ -168,48 +168,50 @@ def _change(one: Mapping[Any, float], plain: Mapping[Any, float]) -> str:
 
 
 def inside_section() -> str:
-    """What benchmarks.inside saw: words, maps and gradients during training."""
+    """What benchmarks.inside measured: words, maps and gradients during training."""
     file = FOLDER / "inside.json"
     if not file.is_file():
-        return "## Inside a training\n\nNot looked at yet: `python -m benchmarks.inside`."
-    told = json.loads(file.read_text(encoding="utf-8"))
-    seen, pulls = [], []
-    for arm, subjects in told["arms"].items():
-        for step in next(iter(subjects.values())):
-            found = [looks[step] for looks in subjects.values()]
+        return "## Inside a training\n\nNot measured yet: `python -m benchmarks.inside`."
+    report = json.loads(file.read_text(encoding="utf-8"))
+    words, gradients = [], []
+    for arm, subjects in report["arms"].items():
+        runs = list(subjects.values())
+        steps = list(runs[0])
+        for step in steps:
+            at = [run[step] for run in runs]
             columns = [
-                *(_mean(found, "lengths", word) for word in ("V", "P", "B", "P apart", "B apart")),
-                *(_mean(found, "concentration", word) for word in ("V", "P", "B")),
+                *(_mean(at, "norms", word) for word in ("V", "P", "B", "P apart", "B apart")),
+                *(_mean(at, "concentration", word) for word in ("V", "P", "B")),
             ]
-            seen.append(f"| {ARMS[arm].title} | {step} | {' | '.join(columns)} |")
-        for learned in ("V", "P", "B", "K/V"):
-            terms = [
-                _mean(found, "pulls", learned, term, scale=1000)
+            words.append(f"| {ARMS[arm].title} | {step} | {' | '.join(columns)} |")
+        for learned in runs[0][steps[0]]["gradients"]:
+            columns = [
+                _mean([run[step] for run in runs], "gradients", learned, term, scale=1000)
                 for term in ("diffusion", "prior", "attention")
+                for step in (steps[0], steps[-1])
             ]
-            if any(term != "-" for term in terms):
-                pulls.append(f"| {ARMS[arm].title} | {learned} | {' | '.join(terms)} |")
-    subjects = len(next(iter(told["arms"].values())))
+            gradients.append(f"| {ARMS[arm].title} | {learned} | {' | '.join(columns)} |")
+    count = len(next(iter(report["arms"].values())))
     return "\n".join(
         [
             "## Inside a training",
             "",
-            f"`python -m benchmarks.inside`: means over {subjects} of the subjects that settings",
-            f"are chosen on; {told['device']}, {told['machine']}, commit {told['commit']}.",
-            "Length: of a word, in typical rows of the token table; apart: how far the words of",
-            "two photos are from each other, in the same unit. Map: a word's attention inside the",
-            "subject over its mean; 1 means that it looks at the subject no more than elsewhere.",
+            f"`python -m benchmarks.inside`: means over {count} of the subjects that settings",
+            f"are chosen on; {report['device']}, {report['machine']}, commit {report['commit']}.",
+            "Norm: of a word, in norms of the token table's typical row; apart: distance of the",
+            "words of two photos, in the same unit. Map: a word's attention inside the subject",
+            "over its mean; 1 means that it looks at the subject no more than elsewhere.",
             "",
-            "| arm | step | length V | P | B | P apart | B apart | map V | P | B |",
+            "| arm | step | norm of V | of P | of B | P apart | B apart | map of V | of P | of B |",
             "|---" * 10 + "|",
-            *seen,
+            *words,
             "",
-            "How hard each weighted loss term pulls at the end: the length of its gradient times",
-            "1000, mean of 32 batches.",
+            "The norm of each weighted loss term's gradient, times 1000, over 32 batches: before",
+            "the first step, and after the last.",
             "",
-            "| arm | at | diffusion | prior | attention |",
-            "|---|---|---|---|---|",
-            *pulls,
+            "| arm | of | diffusion | last | prior | last | attention | last |",
+            "|---" * 8 + "|",
+            *gradients,
             "",
             "![Maps of the words in two photos, after the last step](science/inside.png)",
         ]

@@ -135,6 +135,29 @@ def add_by_search(page: Page, name: str) -> None:
     page.wait_for_timeout(1000)
 
 
+def wire_demo_model(page: Page, title: str, values: dict[str, Any]) -> None:
+    """Put the demo model and a demo toy before the node of this title, and set its widgets."""
+    page.evaluate(
+        """([title, values]) => {
+            const graph = window.app.graph;
+            const learner = graph._nodes.find(n => n.title === title);
+            learner.pos = [0, 0];
+            for (const [place, type] of ["DETEXDemoModel", "DETEXDemoSubject"].entries()) {
+                const node = graph.add(window.LiteGraph.createNode(type));
+                node.pos = [-420, 190 * place];
+                for (const [slot, output] of node.outputs.entries()) {
+                    const named = i => i.name === output.name && !i.widget;
+                    const input = learner.inputs.findIndex(named);
+                    if (input >= 0) node.connect(slot, learner, input);
+                }
+            }
+            for (const widget of learner.widgets)
+                if (widget.name in values) widget.value = values[widget.name];
+        }""",
+        [title, values],
+    )
+
+
 def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
     """Select the node of this title and bring it into view."""
     page.evaluate(

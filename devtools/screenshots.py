@@ -21,24 +21,8 @@ from .server import ComfyServer
 SHOTS = ROOT / "docs" / "screenshots"
 TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"
 WINDOW = {"width": 1700, "height": 1050}
-HIDDEN = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+SETTINGS = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
 EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
-WIRED = """([title, values]) => {
-    const graph = window.app.graph;
-    const learner = graph._nodes.find(n => n.title === title);
-    learner.pos = [0, 0];
-    const added = {};
-    for (const [place, type] of ["DETEXDemoModel", "DETEXDemoSubject"].entries()) {
-        added[type] = graph.add(window.LiteGraph.createNode(type));
-        added[type].pos = [-420, 190 * place];
-        for (const [slot, output] of added[type].outputs.entries()) {
-            const input = learner.inputs.findIndex(i => i.name === output.name && !i.widget);
-            if (input >= 0) added[type].connect(slot, learner, input);
-        }
-    }
-    for (const widget of learner.widgets)
-        if (widget.name in values) widget.value = values[widget.name];
-}"""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -111,7 +95,8 @@ def blueprint(page: Page) -> None:
     browser.add_by_search(page, BLUEPRINT)
     browser.set_modern(page, modern=True)
     toy = {"class_word": "ball", "resolution": 64, "prior_images": 8}
-    page.evaluate(WIRED, [BLUEPRINT, toy | {"steps": 300, "learning_rate": 2.5e-4}])
+    toy |= {"steps": 300, "learning_rate": 2.5e-4}
+    browser.wire_demo_model(page, BLUEPRINT, toy)
     browser.press_run(page)
     seen = page.locator("[data-node-id] img").first
     seen.wait_for(timeout=600_000)
@@ -139,8 +124,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
+    told = ", ".join(PICTURES) + "; learning takes quickstart, too"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=told)
     names = parser.parse_args().names or list(PICTURES)
+    if not PICTURES.keys() >= set(names):
+        parser.error(f"choose from {told}")
     SHOTS.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as base:
         for name in names:
@@ -150,7 +138,7 @@ def main() -> None:
 def take(name: str, base: Path) -> None:
     """One of PICTURES, on a server of its own: one that has run a node shows nothing more of it."""
     with ComfyServer(base) as server, browser.open_page(server.url, **WINDOW) as page:
-        for key, value in HIDDEN.items():
+        for key, value in SETTINGS.items():
             page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [key, value])
         PICTURES[name](page)
 

@@ -256,7 +256,8 @@ def photo_maps(
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Each word's maps [N, h, w] of all photos, and where their subjects are, [N, h, w] bool.
 
-    Unblanked, at a quarter and a half of the schedule, with noise of seed 0.
+    Unblanked, at a quarter and a half of the schedule, with noise of seed 0. words: of those in the
+    training prompt. The deltas count as far as the caller has put them on (`with_deltas`).
     """
     subject = method.subject
     photos = torch.arange(subject.count)

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import killed_grid
@@ -147,8 +148,9 @@ def test_a_cell_learns_draws_and_repeats_itself(folder: Path, monkeypatch: pytes
 def kill(process: subprocess.Popen) -> None:
     """SIGKILL, or TerminateProcess on Windows, to the process and to its workers."""
     whole = psutil.Process(process.pid)
-    for one in (whole, *whole.children(recursive=True)):
-        one.kill()
+    for one in (*whole.children(recursive=True), whole):
+        with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+            one.kill()
     process.communicate()
 
 
@@ -160,6 +162,7 @@ def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
     monkeypatch.setenv("DETEX_CELLS", str(tmp_path))
     command = [sys.executable, killed_grid.__file__]
     dice, left = random.Random(0), []
+    there: dict[Path, int] = {}
     for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -170,8 +173,9 @@ def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
         kill(process)
         for one in killed_grid.CELLS:
             assert load(one) in (None, killed_grid.RESULT)  # and no DamagedCell
+        assert {path: path.stat().st_mtime_ns for path in there} == there
+        there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
     assert left == sorted(set(left), reverse=True) and left[-1] > 0
-    there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     assert all(load(one) == killed_grid.RESULT for one in killed_grid.CELLS)
     assert {path: path.stat().st_mtime_ns for path in there} == there

@@ -17,24 +17,24 @@ def test_attention_that_lies_on_the_subject_alone_is_as_dense_as_the_subject_is_
 
 
 @pytest.mark.slow
-def test_a_look_leaves_the_training_as_it_was(monkeypatch: pytest.MonkeyPatch):
+def test_measuring_leaves_the_training_as_it_was(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inside, "DRAWS", 2)
     identity = tuning_identities(1)[0]
     cell = Cell("improved", identity, steps=4)
     photos, arm = reference_photos(identity, 4, 0.75, 0), arms.ARMS[cell.arm]
-    looker = inside.Looker(steps=(0, 2, 4))
+    probe = inside.Probe(steps=(0, 2, 4))
     with torch.inference_mode():
-        watched, alone = learn(arm, photos, cell, [looker]), learn(arm, photos, cell)
+        watched, alone = learn(arm, photos, cell, [probe]), learn(arm, photos, cell)
     assert watched is not None and alone is not None
     for (name, one), (_, other) in zip(
         sorted(watched.deltas.items()), sorted(alone.deltas.items()), strict=True
     ):
         assert torch.equal(one, other), name
     assert watched.report == alone.report
-    assert list(looker.found) == [0, 2, 4]
-    start = looker.found[0]
-    assert start["pulls"]["P"].keys() == {"diffusion", "prior", "attention"}
-    assert start["pulls"]["V"]["attention"] > 0  # [V] is held to the subject
-    assert start["pulls"]["V"]["prior"] == 0  # prior prompts have no [V]
+    assert list(probe.found) == [0, 2, 4]
+    start = probe.found[0]
+    assert start["gradients"]["mapper of [P]"].keys() == {"diffusion", "prior", "attention"}
+    assert start["gradients"]["[V]"]["attention"] > 0  # [V] is held to the subject
+    assert start["gradients"]["[V]"]["prior"] == 0  # prior prompts have no [V]
     assert set(start["concentration"]) == {"V", "P", "B"}
-    assert start["lengths"]["V"] > 0 and start["lengths"]["P apart"] > 0
+    assert start["norms"]["V"] > 0 and start["norms"]["P apart"] > 0

@@ -19,14 +19,6 @@ pytestmark = [
 NAME = "Train a subject"
 SHOTS = ROOT / "runs" / "page"
 EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0}
-WIRES = (  # demo node and output -> input of the blueprint
-    ("DETEXDemoModel", "model", "model"),
-    ("DETEXDemoModel", "clip", "clip"),
-    ("DETEXDemoModel", "vae", "vae"),
-    ("DETEXDemoModel", "clip_vision", "clip_vision"),
-    ("DETEXDemoSubject", "images", "images"),
-    ("DETEXDemoSubject", "masks", "masks"),
-)
 SMALL = {
     "class_word": "ball",
     "resolution": 64,
@@ -84,21 +76,7 @@ def test_wired_to_the_demo_model_it_learns_for_all_to_see_and_saves(
     page: Page, server: ComfyServer
 ):
     browser.set_modern(page, modern=True)  # the classic canvas draws no pictures of a subgraph
-    page.evaluate(
-        """([wires, values]) => {
-            const graph = window.app.graph, learner = graph._nodes[0], found = {};
-            for (const [type, output, input] of wires) {
-                found[type] ??= graph.add(window.LiteGraph.createNode(type));
-                found[type].pos = [-400, 150 * Object.keys(found).indexOf(type)];
-                const slot = found[type].outputs.findIndex(o => o.name === output);
-                found[type].connect(slot, learner, learner.inputs.findIndex(i => i.name === input));
-            }
-            learner.pos = [0, 0];
-            for (const widget of learner.widgets)
-                if (widget.name in values) widget.value = values[widget.name];
-        }""",
-        [WIRES, SMALL],
-    )
+    browser.wire_demo_model(page, NAME, SMALL)
     browser.press_run(page)
     page.wait_for_selector(f"[data-node-id]:has-text('{NAME}') img", timeout=180_000)
     browser.screenshot(page, SHOTS / "subgraph_learns.png")

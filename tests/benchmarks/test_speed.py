@@ -1,0 +1,64 @@
+"""The measurements of speed: what they measure, and that they run to their end."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from detex_pack.benchmarks import performance, profile, stages, train_step
+from devtools.checkpoints import write_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::cudnn_convolution", "convolution"),
+        ("aten::mkldnn_convolution", "convolution"),
+        ("aten::convolution_backward", "convolution"),
+        ("aten::addmm", "matrix products"),
+        ("aten::bmm", "matrix products"),
+        ("aten::_scaled_dot_product_flash_attention", "attention without maps"),
+        ("aten::_cudnn_attention_forward", "attention without maps"),
+        ("aten::native_group_norm", "normalisation"),
+        ("aten::normal_", profile.OTHER),
+        ("aten::linalg_vector_norm", "optimiser"),
+        ("aten::_foreach_addcdiv_", "optimiser"),
+        ("aten::_softmax_backward_data", "softmax of the maps"),
+        ("aten::copy_", "copies"),
+        ("aten::cat", "copies"),
+        ("aten::scatter_add", profile.OTHER),
+    ],
+)
+def test_operation_is_of_its_kind(operation: str, kind: str):
+    assert profile.kind_of(operation) == kind
+
+
+def test_contender_without_its_package_is_not_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train_step, "find_spec", lambda name: None)
+    monkeypatch.setattr(train_step, "steps_of", lambda names, *_: [{"seconds": 1.0}] * len(names))
+    assert train_step.is_installed("DETEX")
+    found = train_step.compare("DETEX", "Custom Diffusion, diffusers", [], 1)
+    assert found == {"ours": {"name": "DETEX", "seconds": 1.0}}
+
+
+def test_page_shows_ours_where_nothing_was_there_to_compare_with():
+    ours = {"name": "DETEX", "seconds": 1.0, "peak_gb": 2.0, "foretold_gb": 1.9}
+    report = {"pixels": 512, "photos": 4, "rounds": 5}
+    pairs = [{"ours": ours | {"of_possible": 0.5}}]
+    assert "| DETEX | not measured | 1.00 |" in performance._train_step(
+        report | {"pairs": pairs}, "cuda"
+    )
+
+
+@pytest.mark.slow
+def test_whole_run_of_real_size_is_timed_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stages, "PRIOR_STEPS", 1)
+    monkeypatch.setattr(stages, "PICTURE_STEPS", 1)
+    checkpoint = tmp_path / "sd15.safetensors"
+    write_checkpoint(checkpoint, "sd15")
+    options = argparse.Namespace(checkpoint=checkpoint, pixels=64, batch=1, steps=2, priors=1)
+    found = stages.timed_run(options, tmp_path / "dog.safetensors")
+    assert len(found["seconds"]) == 9
+    assert (tmp_path / "dog.safetensors").is_file()
