@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import torch
@@ -85,24 +85,26 @@ def gradient_norms(run: Run) -> dict[str, dict[str, float]]:
         **{f"mapper of [{r}]": [*m.parameters()] for r, m in method.words.attributes.items()},
         "K/V deltas": list(method.deltas.parameters()),
     }
-    sums: dict[tuple[str, str], list[Tensor]] = {}
+    parameters = [p for group in learned.values() for p in group]
+    sums: dict[str, list[Tensor]] = {}  # of each term, as `parameters`
     for _ in range(DRAWS):
         drawn = draw(method, run.denoiser, run.config, run.rng)
         for term, value in step_terms(method, run.denoiser, drawn).items():
-            for name, parameters in learned.items():
-                found = torch.autograd.grad(
-                    method.weights[term] * value / DRAWS,
-                    parameters,
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-                before = sums.get((name, term), [torch.zeros_like(p) for p in parameters])
-                sums[name, term] = [a + b for a, b in zip(before, found, strict=True)]
+            found = torch.autograd.grad(
+                method.weights[term] * value / DRAWS,
+                parameters,
+                retain_graph=True,
+                materialize_grads=True,
+            )
+            before = sums.get(term, [torch.zeros_like(p) for p in parameters])
+            sums[term] = [a + b for a, b in zip(before, found, strict=True)]
     run.rewind()
     norms: dict[str, dict[str, float]] = {name: {} for name in learned}
-    for (name, term), total in sums.items():
-        norms[name][term] = float(torch.cat([g.flatten() for g in total]).norm())
+    for term, total in sums.items():
+        left = iter(total)
+        for name, group in learned.items():
+            gradient = torch.cat([g.flatten() for g in islice(left, len(group))])
+            norms[name][term] = float(gradient.norm())
     return norms
 
 

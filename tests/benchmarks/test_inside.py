@@ -36,5 +36,6 @@ def test_measuring_leaves_the_training_as_it_was(monkeypatch: pytest.MonkeyPatch
     assert start["gradients"]["mapper of [P]"].keys() == {"diffusion", "prior", "attention"}
     assert start["gradients"]["[V]"]["attention"] > 0  # [V] is held to the subject
     assert start["gradients"]["[V]"]["prior"] == 0  # prior prompts have no [V]
+    assert start["gradients"]["K/V deltas"]["prior"] > 0
     assert set(start["concentration"]) == {"V", "P", "B"}
     assert start["norms"]["V"] > 0 and start["norms"]["P apart"] > 0
