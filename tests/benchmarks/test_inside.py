@@ -1,9 +1,12 @@
 """Looking inside a training."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from detex_pack.benchmarks import arms, inside
+from detex_pack.benchmarks import arms, inside, tables
 from detex_pack.benchmarks.cell import learn
 from detex_pack.benchmarks.cells import Cell
 from detex_pack.benchmarks.references import reference_photos, tuning_identities
@@ -14,6 +17,23 @@ def test_attention_that_lies_on_the_subject_alone_is_as_dense_as_the_subject_is_
     subject[:, :2, :2] = True  # a quarter of the picture
     maps = torch.stack([subject[0].float(), torch.ones(4, 4)])
     assert inside.concentration(maps, subject).tolist() == [4.0, 1.0]
+
+
+def test_report_shows_the_means_of_the_subjects_and_dashes_where_an_arm_has_no_such_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def measured(value: float) -> dict:
+        gradients = {"[V]": {"diffusion": value / 1000}}
+        return {"norms": {"V": value}, "concentration": {"V": 2.0}, "gradients": gradients}
+
+    runs = {"a": {"0": measured(1.0), "600": measured(3.0)}}
+    runs["b"] = {"0": measured(2.0), "600": measured(4.0)}
+    report = {"device": "none", "machine": "x", "commit": "c", "arms": {"custom_diffusion": runs}}
+    (tmp_path / "inside.json").write_text(json.dumps(report))
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    page = tables.inside_section()
+    assert "| Custom Diffusion | 0 | 1.50 | - | - | - | - | 2.00 | - | - |" in page
+    assert "| Custom Diffusion | [V] | 1.50 | 3.50 | - | - | - | - |" in page
 
 
 @pytest.mark.slow
