@@ -44,7 +44,7 @@ def shares(setting: Setting, steps: int) -> dict[str, float]:
             for _ in range(steps):
                 step()
     for event in seen.key_averages():
-        if event.device_type is DeviceType.CPU:  # operations; kernels are theirs
+        if event.device_type == DeviceType.CPU:  # operations; kernels are theirs
             own = event.self_device_time_total if on_card else event.self_cpu_time_total
             spent[kind_of(event.key)] += own
     whole = sum(spent.values())
