@@ -1,7 +1,7 @@
 """subgraphs/Train a subject.json: photos in, a concept file out."""
 
 from .workflow_nodes import WIDTH, Group, Node, link, node
-from .workflow_parts import BLUE, GREEN, SIDE, TRAINING, preview
+from .workflow_parts import BLUE, GREEN, PRIORS, SIDE, TRAINING, preview
 from .workflow_subgraph import Blueprint, port
 
 
@@ -62,7 +62,7 @@ def pictures() -> list[list[Node]]:
     priors = node(
         "priors",
         "DETEXClassPriorImages",
-        size=(WIDTH, 230),
+        size=PRIORS,
         class_word=link("word.STRING"),
         resolution=link("side.INT"),
     )

@@ -9,6 +9,7 @@ SIDE = 512
 SAMPLER = {"steps": 50, "cfg": 6.0, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
 PICTURE = (300, 330)
 TRAINING = (400, 800)  # DETEX Train with its live picture and its text
+PRIORS = (WIDTH, 460)  # Class Prior Images with the newest picture and its text
 GREEN, BLUE, PURPLE = "#8aa88a", "#88aacc", "#aa8fcc"  # of group frames and headings
 
 
@@ -33,7 +34,7 @@ def class_priors(
 ) -> Node:
     wires = {"model": model, "clip": clip, "vae": vae, "class_word": class_word}
     inputs = {key: link(value) for key, value in wires.items()}
-    return node(name, "DETEXClassPriorImages", size=(WIDTH, 230), **inputs, **settings)
+    return node(name, "DETEXClassPriorImages", size=PRIORS, **inputs, **settings)
 
 
 def sample(name: str, model: str, positive: str, negative: str, latent: str, **more: Any) -> Node:
