@@ -54,6 +54,17 @@ def pictures(setting: Setting) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
 
 
+def random_subject(photos: Tensor, encode: Callable[[Tensor], Tensor]) -> Subject:
+    """The middle of each of `photos` [N, S, S, 3], with random image features."""
+    count, side = photos.shape[:2]
+    mask = torch.zeros(side, side)
+    mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
+    features = torch.randn(count, 768, generator=torch.Generator().manual_seed(SEED))
+    return make_subject(
+        list(photos), [mask] * count, lambda _: features, encode, "dog", resolution=side
+    )
+
+
 @contextmanager
 def open_run(
     model: ModelPatcher,
@@ -76,15 +87,10 @@ def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str
     """DETEX Train's own step, and what its preflight foretells."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
-    n, side = setting.photos, setting.pixels
-    mask = torch.zeros(side, side)
-    mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
+    n = setting.photos
     photos, priors = pictures(setting).split(n)
     encode = latent_encoder(vae)
-    features = torch.randn(n, 768, generator=torch.Generator().manual_seed(SEED))
-    subject = make_subject(
-        list(photos), [mask] * n, lambda _: features, encode, "dog", resolution=side
-    )
+    subject = random_subject(photos, encode)
     train = TrainConfig(batch_size=n, seed=SEED)
     prior = encode(priors)
     del loaded, vae

@@ -107,7 +107,7 @@ def sweep_figure(
     for axes, measure in zip(panels, measures, strict=True):
         axes.set_title(TITLES[measure], fontsize=8.5)
         axes.set_xticks(at, [f"{setting:g}" for setting in grids])
-        axes.set_xlabel(label)
+        axes.set_xlabel(label.partition(",")[0])
         axes.grid(axis="y")
         for number, name in enumerate(arm_names):
             style = _STYLE.get(name, _OTHERS)

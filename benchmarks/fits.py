@@ -28,7 +28,7 @@ from detex_pack.detex.host.checkpointing import observed
 from detex_pack.detex.host.families import cross_attentions, family_of, kv_shapes
 from detex_pack.detex.host.towers import Tower, towers_of
 from detex_pack.detex.kv import make_deltas
-from detex_pack.detex.memory import Footprint, Line, SavedBytes, make_plan, way
+from detex_pack.detex.memory import Footprint, SavedBytes, bytes_of, make_plan, optimizer_bytes, way
 from devtools.checkpoints import LAYOUTS
 
 from .machine import FOLDER, keep
@@ -84,18 +84,10 @@ def footprint(name: str, pixels: int) -> tuple[int, Footprint]:
         unet.requires_grad_(requires_grad=False)
         text = layout.text(device=CARD, dtype=torch.float32).requires_grad_(requires_grad=False)
         deltas = make_deltas(kv_shapes(model), family_of(model).rank, torch.Generator(), "cuda")
-        weights = sum(map(bytes_of, (unet, text, deltas)))
+        weights = sum(bytes_of(module.parameters()) for module in (unet, text, deltas))
         one, two = (kept(model, text, pixels, photos) for photos in (1, 2))
-        fixed = 3 * bytes_of(deltas)
-        return weights, Footprint(
-            fixed=fixed,
-            plain=Line.through(one.kept, two.kept),
-            checkpointed=Line.through(one.checkpointed, two.checkpointed),
-        )
-
-
-def bytes_of(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
+        fixed = optimizer_bytes(torch.optim.AdamW(deltas.parameters()))
+        return weights, Footprint.through(fixed, one, two)
 
 
 def kept(model: ModelPatcher, text: nn.Module, pixels: int, photos: int) -> SavedBytes:

@@ -8,7 +8,6 @@ words captured; with every map of every layer kept, as attention viewers usually
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from detex_pack.detex.host.families import (
 )
 from detex_pack.detex.host.towers import tower_of
 
-from .machine import default_file, keep, peak, reset_peak, timed
+from .machine import keep, peak, real_size_parser, reset_peak, timed
 
 WORDS = ("sks", "dog", "beach")
 PROMPT = "photo of a sks dog on the beach"
@@ -96,14 +95,9 @@ def variants(checkpoint: Path) -> tuple[dict[str, ModelPatcher], Any, list[Tenso
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--pixels", type=int, default=256)
+    parser = real_size_parser(__doc__, "inference")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=default_file("inference"))
     options = parser.parse_args()
     with torch.inference_mode():
         found = measure(options.checkpoint, options.pixels, options.steps, options.rounds)

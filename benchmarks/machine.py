@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -35,6 +36,17 @@ def default_file(name: str) -> Path:
     """docs/performance/<name>_cpu.json, or _cuda.json."""
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     return FOLDER / f"{name}_{kind}.json"
+
+
+def real_size_parser(description: str | None, name: str) -> argparse.ArgumentParser:
+    """Of a benchmark on a checkpoint of real size, whose file is called `name`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--out", type=Path, default=default_file(name))
+    return parser
 
 
 def keep(report: dict[str, Any], path: Path) -> None:

@@ -5,15 +5,13 @@ python -m benchmarks.profile --checkpoint sd15.safetensors
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
-from pathlib import Path
 
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from .contenders import DETEX, Setting, ours
-from .machine import default_file, device, keep
+from .machine import device, keep, real_size_parser
 
 KINDS = (  # the first whose word is in the operation's name
     ("convolution", ("conv",)),
@@ -55,14 +53,9 @@ def shares(setting: Setting, steps: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--pixels", type=int, default=256)
+    parser = real_size_parser(__doc__, "profile")
     parser.add_argument("--photos", type=int, default=1, help="and as many prior images")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=default_file("profile"))
     options = parser.parse_args()
     setting = Setting(str(options.checkpoint), options.pixels, options.photos)
     found = shares(setting, options.steps)

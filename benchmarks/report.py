@@ -101,11 +101,11 @@ def _hypotheses(grid: Grid, table: Measured) -> str:
 def _further(grid: Grid, seeds: int) -> str:
     """What was not predeclared; over so many seeds where both arms have them, else over one."""
     body = ["| claim | measured | seeds | estimate | 95 % | p |", "|---|---|---|---|---|---|"]
+    table = measured(replace(grid, seeds=seeds).cells())
     for hypothesis in SECONDARY:
-        pair = replace(grid, arms=(hypothesis.arm, hypothesis.other))
         for count in (seeds, 1):
-            whole = replace(pair, seeds=count)
-            found, missing = judge_hypothesis(hypothesis, measured(whole.cells()), whole)
+            whole = replace(grid, seeds=count)
+            found, missing = judge_hypothesis(hypothesis, table, whole)
             if found:
                 break
         told = f"{_interval(found)} | {_p(found.p)}" if found else _lacking(missing, 3)

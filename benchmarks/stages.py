@@ -21,14 +21,12 @@ from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.subject import make_subject
 from detex_pack.detex.trainer import Run, Watcher
 
-from .contenders import DETEX
+from .contenders import DETEX, SEED, Setting, pictures, random_subject
 from .inference import sampled
-from .machine import default_file, keep, peak, reset_peak, synchronize
+from .machine import keep, peak, real_size_parser, reset_peak, synchronize
 
-SEED = 0
 PHOTOS = 4
 PRIOR_STEPS, PICTURE_STEPS = 50, 30
 
@@ -69,15 +67,8 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     loaded: Any = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
     model, clip, vae, _ = loaded
     clock.done("load the checkpoint")
-    generator = torch.Generator().manual_seed(SEED)
-    photos = torch.rand(PHOTOS, side, side, 3, generator=generator)
-    features = torch.randn(PHOTOS, 768, generator=generator)
-    mask = torch.zeros(side, side)
-    mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
-    encode = latent_encoder(vae)
-    subject = make_subject(
-        list(photos), [mask] * PHOTOS, lambda _: features, encode, "dog", resolution=side
-    )
+    photos, encode = pictures(Setting(str(options.checkpoint), side, PHOTOS)), latent_encoder(vae)
+    subject = random_subject(photos[:PHOTOS], encode)
     clock.done(f"{PHOTOS} photos to latents, blanked and scaled copies too")
     nothing = compose(clip, "", {})
     conds = [compose(clip, "photo of a dog", {}), nothing]
@@ -102,15 +93,10 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--pixels", type=int, default=256)
+    parser = real_size_parser(__doc__, "stages")
     parser.add_argument("--batch", type=int, default=1, help="photos a step, with as many priors")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--priors", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=default_file("stages"))
     options = parser.parse_args()
     with torch.inference_mode(), TemporaryDirectory() as folder:
         keep(timed_run(options, Path(folder) / "dog.safetensors"), options.out)

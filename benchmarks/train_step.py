@@ -8,17 +8,15 @@ one of python -m devtools.checkpoints FOLDER sd15, or any of Stable Diffusion 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from .cells import ROOT
-from .machine import default_file, keep
+from .machine import keep, real_size_parser
 
 PAIRS = (  # ours, theirs; two at a time, because they hold a model each
     ("DETEX", "Custom Diffusion, diffusers"),
@@ -105,14 +103,9 @@ def compare(ours: str, theirs: str, arguments: list[str], rounds: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--pixels", type=int, default=256)
+    parser = real_size_parser(__doc__, "train_step")
     parser.add_argument("--photos", type=int, default=1, help="and as many prior images")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=default_file("train_step"))
     options = parser.parse_args()
     arguments = [str(options.checkpoint.resolve()), str(options.pixels), str(options.photos)]
     report: dict[str, Any] = {

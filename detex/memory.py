@@ -1,6 +1,6 @@
 """How much memory a training step takes, and how to make it fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -101,6 +101,15 @@ class Footprint:
     plain: Line
     checkpointed: Line
 
+    @classmethod
+    def through(cls, fixed: int, one: SavedBytes, two: SavedBytes) -> "Footprint":
+        """From a pass of one photo and one of two."""
+        return cls(
+            fixed=fixed,
+            plain=Line.through(one.kept, two.kept),
+            checkpointed=Line.through(one.checkpointed, two.checkpointed),
+        )
+
     def bytes_for(self, photos: int, *, checkpointing: bool) -> float:
         """The most that a step holds, of passes of so many photos."""
         return self.fixed + (self.checkpointed if checkpointing else self.plain).at(photos)
@@ -110,10 +119,10 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     """A gradient and AdamW's two averages of each parameter, less the averages that are there."""
     learned = [p for group in optimizer.param_groups for p in group["params"]]
     there = [t for state in optimizer.state.values() for t in state.values() if t.ndim]
-    return 3 * _bytes_of(learned) - _bytes_of(there)
+    return 3 * bytes_of(learned) - bytes_of(there)
 
 
-def _bytes_of(tensors: Sequence[Tensor]) -> int:
+def bytes_of(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 

@@ -36,6 +36,11 @@ WORKFLOWS = {
 BLUEPRINTS = (train_a_subject,)
 
 
+def read_workflow(name: str) -> dict[str, Any]:
+    """A bundled workflow, as it is in the folder."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def main() -> None:
     with ComfyServer() as server:
         info = server.object_info()

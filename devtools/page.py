@@ -193,12 +193,22 @@ def point_at_widget(page: Page, node_type: str, name: str) -> None:
     page.mouse.move(left, top, steps=3)
 
 
-def screenshot(page: Page, path: Path) -> None:
-    """The page as it looks: the whole workflow with all its text, and no minimap over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def show_all_text(page: Page) -> None:
+    """Text at every zoom, and no minimap over it."""
     settings = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
     for name, value in settings.items():
         page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [name, value])
+
+
+def fit_view(page: Page) -> None:
+    """Bring the selected nodes into view, or the whole workflow where none is."""
     page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(1500)  # the view moves there
+
+
+def screenshot(page: Page, path: Path) -> None:
+    """The page as it looks: the whole workflow with all its text, and no minimap over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    show_all_text(page)
+    fit_view(page)
     page.screenshot(path=str(path))

@@ -5,7 +5,6 @@ are. About five minutes on two free cores.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,19 +13,14 @@ from typing import Any
 from playwright.sync_api import Page
 
 from . import page as browser
-from .make_workflows import FOLDER
+from .make_workflows import read_workflow
 from .pack_host import ROOT
 from .server import ComfyServer
 
 SHOTS = ROOT / "docs" / "screenshots"
 TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"
 WINDOW = {"width": 1700, "height": 1050}
-SETTINGS = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
 EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
-
-
-def read(name: str) -> dict[str, Any]:
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def save(page: Page, name: str) -> None:
@@ -38,8 +32,7 @@ def save(page: Page, name: str) -> None:
 def whole(page: Page) -> None:
     """The whole workflow in view, nothing selected."""
     nothing_selected(page)
-    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(2000)
+    browser.fit_view(page)
 
 
 def nothing_selected(page: Page) -> None:
@@ -49,7 +42,7 @@ def nothing_selected(page: Page) -> None:
 
 
 def open_workflow(page: Page, name: str) -> None:
-    missing = browser.load_workflow(page, read(name))
+    missing = browser.load_workflow(page, read_workflow(name))
     if missing:
         raise RuntimeError(f"The page has no {', '.join(missing)}, which {name} asks for.")
 
@@ -86,7 +79,6 @@ def help_page(page: Page) -> None:
     page.locator(".node-help-content").wait_for()
     page.wait_for_timeout(1500)
     save(page, "help")
-    page.get_by_test_id("info-button").first.click()
 
 
 def blueprint(page: Page) -> None:
@@ -98,8 +90,6 @@ def blueprint(page: Page) -> None:
     toy |= {"steps": 300, "learning_rate": 2.5e-4}
     browser.wire_demo_model(page, BLUEPRINT, toy)
     browser.press_run(page)
-    seen = page.locator("[data-node-id] img").first
-    seen.wait_for(timeout=600_000)
     page.wait_for_function(
         "() => [...document.querySelectorAll('[data-node-id] img')]"
         ".some(i => i.naturalWidth === 512 && i.naturalHeight > 300)",
@@ -138,8 +128,7 @@ def main() -> None:
 def take(name: str, base: Path) -> None:
     """One of PICTURES, on a server of its own: one that has run a node shows nothing more of it."""
     with ComfyServer(base) as server, browser.open_page(server.url, **WINDOW) as page:
-        for key, value in SETTINGS.items():
-            page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [key, value])
+        browser.show_all_text(page)
         PICTURES[name](page)
 
 

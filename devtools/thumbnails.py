@@ -6,7 +6,6 @@ the demo model, with its words and rates.
 
 import argparse
 import io
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image
 
 from .collage import before_and_after, first_of_each, folded, grid, pairs
 from .demo_swap import Prompt, with_demo_model, write_photos
-from .make_workflows import FOLDER, WORKFLOWS
+from .make_workflows import FOLDER, WORKFLOWS, read_workflow
 from .pack_host import register_pack
 from .server import ComfyServer
 from .workflow_nodes import MUTED
@@ -53,7 +52,7 @@ def run_workflow(server: ComfyServer, name: str, titles: Collection[str]) -> Pic
     """Run a bundled workflow as far as these nodes need it; where it has muted nodes, a second
     time with them awake.
     """
-    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    workflow = read_workflow(name)
     info = server.object_info()
     found = shown(server, upstream(suited(to_api_prompt(workflow, info)), titles))
     asleep = [node for node in workflow["nodes"] if node.get("mode") == MUTED]

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..memory import MARGIN, Footprint, Line, SavedBytes, make_plan, optimizer_bytes, way
+from ..memory import MARGIN, Footprint, SavedBytes, make_plan, optimizer_bytes, way
 from ..trainer import Draw, Run, Watcher, draw, step_terms
 from .checkpointing import observed
 from .denoiser import ComfyDenoiser
@@ -45,11 +45,7 @@ def measure(run: Run, denoiser: ComfyDenoiser) -> Footprint:
     """Bytes of a step, from forward passes of one photo and of two. Draws from the generators."""
     drawn = draw(run.method, denoiser, run.config, run.rng)
     one, two = (count(run, denoiser, first(drawn, photos)) for photos in (1, 2))
-    return Footprint(
-        fixed=optimizer_bytes(run.optimizer),
-        plain=Line.through(one.kept, two.kept),
-        checkpointed=Line.through(one.checkpointed, two.checkpointed),
-    )
+    return Footprint.through(optimizer_bytes(run.optimizer), one, two)
 
 
 def first(drawn: Draw, photos: int) -> Draw:

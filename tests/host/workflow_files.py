@@ -1,17 +1,15 @@
 """What the tests of the workflows share: the files, a server with what they ask for, geometry."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from devtools.demo_swap import write_photos
-from devtools.pack_host import ROOT
+from devtools.make_workflows import FOLDER as FOLDER
 from devtools.server import ComfyServer
 
-FOLDER = ROOT / "workflows"
 NAMES = (
     "quickstart",
     "train_detex",
@@ -32,10 +30,6 @@ MODELS = (
 TITLE = 30  # a title bar stands above the node's position
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-def read(name: str) -> dict[str, Any]:
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @contextmanager
