@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
-from workflow_files import NAMES, TITLE, box, overlaps, read, server_with_files
+from workflow_files import NAMES, TITLE, box, overlaps, server_with_files
 
 from devtools import page as browser
+from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 from devtools.workflow_toy import DEMO_TRAINING
@@ -48,7 +49,7 @@ def page(window: Page) -> Iterator[Page]:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_opens_it_whole(page: Page, name: str, modern: bool):
     browser.set_modern(page, modern)
-    workflow = read(name)
+    workflow = read_workflow(name)
     missing = browser.load_workflow(page, workflow)
     browser.screenshot(page, SHOTS / f"{name}{'_nodes2' if modern else ''}.png")
     nodes = browser.canvas_nodes(page)
@@ -74,12 +75,12 @@ def outgrown(nodes: list[dict[str, Any]], workflow: dict[str, Any]) -> list[str]
 
 def test_the_first_view_is_readable(page: Page):
     """Below 57 % the page draws boxes without text."""
-    browser.load_workflow(page, read("quickstart"))
+    browser.load_workflow(page, read_workflow("quickstart"))
     assert page.evaluate("window.app.canvas.ds.scale") >= 0.58
 
 
 def test_advanced_inputs_are_folded_until_asked_for(page: Page):
-    browser.load_workflow(page, read("quickstart"))
+    browser.load_workflow(page, read_workflow("quickstart"))
     train = next(node for node in browser.canvas_nodes(page) if node["type"] == "DETEXTrain")
     assert train["visible"][-1] == "seed"
     menu = """() => {
@@ -95,7 +96,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
 
 
 def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: ComfyServer):
-    workflow = read("quickstart")
+    workflow = read_workflow("quickstart")
     by_type = {node["type"]: node for node in workflow["nodes"]}
     assert by_type["DETEXTrain"]["widgets_values"][1] == DEMO_TRAINING["steps"]
     by_type["DETEXTrain"]["widgets_values"][1] = STEPS
@@ -130,7 +131,7 @@ def shown_text(page: Page, title: str) -> str:
 
 
 def test_the_info_button_shows_the_help_page(page: Page):
-    browser.load_workflow(page, read("quickstart"))
+    browser.load_workflow(page, read_workflow("quickstart"))
     browser.look_at(page, "DETEX Train")
     page.get_by_test_id("info-button").first.click()
     page.get_by_text("Learns your subject from a few photos").wait_for(timeout=10_000)
@@ -160,7 +161,7 @@ def test_the_template_browser_offers_every_workflow(page: Page, server: ComfySer
     assert set(offered) == set(NAMES)
     for name in NAMES:
         folder = f"{server.url}/api/workflow_templates/ComfyUI-DETEX"
-        assert page.request.get(f"{folder}/{name}.json").json() == read(name)
+        assert page.request.get(f"{folder}/{name}.json").json() == read_workflow(name)
         assert page.request.get(f"{folder}/{name}.jpg").body()[:2] == b"\xff\xd8"
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page
-from workflow_files import read
 
 from devtools import page as browser
 from devtools import translations
 from devtools.host_process import PACK_FOLDER
+from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 from devtools.translations import LANGUAGES, Texts
@@ -52,7 +52,7 @@ def texts(language: str, english: Texts) -> Texts:
 @pytest.fixture(scope="module")
 def page(window: Page, language: str) -> Page:
     browser.set_language(window, language)
-    browser.load_workflow(window, read("quickstart"))
+    browser.load_workflow(window, read_workflow("quickstart"))
     return window
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
-from workflow_files import read
 
 from devtools import page as browser
+from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 
@@ -36,7 +36,7 @@ def page(server: ComfyServer) -> Iterator[Page]:
 
 
 def short_quickstart() -> dict[str, Any]:
-    workflow = read("quickstart")
+    workflow = read_workflow("quickstart")
     for node in workflow["nodes"]:
         if node["type"] == "DETEXTrain":
             node["widgets_values"][1] = STEPS

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from PIL import ImageChops
-from workflow_files import FOLDER, NAMES, box, inside, overlaps, read, server_with_files
+from workflow_files import FOLDER, NAMES, box, inside, overlaps, server_with_files
 
 from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
 from devtools.demo_swap import Prompt, with_demo_model
-from devtools.make_workflows import WORKFLOWS
+from devtools.make_workflows import WORKFLOWS, read_workflow
 from devtools.server import ComfyServer, to_api_prompt
 from devtools.thumbnails import shown
 from devtools.workflow_json import build
@@ -42,7 +42,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def workflow(name: str) -> dict[str, Any]:
-    return read(name)
+    return read_workflow(name)
 
 
 def test_every_workflow_has_a_thumbnail_and_is_tested():
@@ -119,11 +119,13 @@ def test_the_canvas_says_what_to_do(workflow):
 def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
     """train_detex and train_folder save what use_concept and attention_preview then load."""
     for name in ("train_detex", "train_folder"):
-        server.run(small(with_demo_model(to_api_prompt(read(name), object_info))), timeout=300)
+        server.run(
+            small(with_demo_model(to_api_prompt(read_workflow(name), object_info))), timeout=300
+        )
     saved = server.base / "models" / "detex" / "my_subject_3.safetensors"  # 1 is the empty file
     assert saved.stat().st_size > 0
     for name in ("use_concept", "attention_preview"):
-        prompt = small(with_demo_model(to_api_prompt(read(name), object_info)))
+        prompt = small(with_demo_model(to_api_prompt(read_workflow(name), object_info)))
         for entry in of_type(prompt, "DETEXLoadEmbeddings"):
             entry["inputs"]["file"] = saved.name
         outputs = server.run(prompt, timeout=300)["outputs"]
@@ -132,7 +134,7 @@ def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
 
 @pytest.mark.parametrize("name", ["pose_and_background", "several_concepts", "prompt_grid"])
 def test_the_demo_workflows_run(server, object_info, name):
-    prompt = small(to_api_prompt(read(name), object_info))
+    prompt = small(to_api_prompt(read_workflow(name), object_info))
     outputs = server.run(prompt, timeout=300)["outputs"]
     for number, entry in prompt.items():
         if entry["class_type"] in ("PreviewImage", "SaveImage", "DETEXLabelledGrid"):
@@ -140,7 +142,7 @@ def test_the_demo_workflows_run(server, object_info, name):
 
 
 def test_the_exported_files_paint_the_same_picture_without_the_pack(server, object_info):
-    workflow = read("export_concept")
+    workflow = read_workflow("export_concept")
     server.run(small(to_api_prompt(workflow, object_info)), timeout=300)
     for node in workflow["nodes"]:
         node["mode"] = 0
