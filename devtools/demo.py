@@ -22,6 +22,7 @@ import torch
 
 from .figures import save_sheet, to_tensor
 from .graphs import Branch, attention_graph, render_graph
+from .host_process import exit_on_terminate
 from .pack_host import ROOT, enter_host
 from .server import ComfyServer
 
@@ -268,6 +269,7 @@ def demo(out: Path, steps: int | None) -> dict[str, Any]:
 
 
 def main() -> None:
+    exit_on_terminate()
     parser = argparse.ArgumentParser(prog="python dev.py demo", description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=ROOT / "demo_out", help="folder for the results"

@@ -77,6 +77,11 @@ def host_command(
     return [*command, "--cpu"] if on_cpu else command
 
 
+def exit_on_terminate() -> None:
+    """Make SIGTERM end this program as Ctrl-C does: its `with` blocks close what they opened."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def own_group() -> dict[str, Any]:
     """Arguments for Popen that let end_process_tree reach the children too."""
     if sys.platform == "win32":

@@ -13,6 +13,7 @@ from typing import Any
 from playwright.sync_api import Page
 
 from . import page as browser
+from .host_process import exit_on_terminate
 from .make_workflows import read_workflow
 from .pack_host import ROOT
 from .server import ComfyServer
@@ -111,6 +112,7 @@ PICTURES: dict[str, Callable[[Page], None]] = {
 
 
 def main() -> None:
+    exit_on_terminate()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from .collage import before_and_after, first_of_each, folded, grid, pairs
 from .demo_swap import Prompt, with_demo_model, write_photos
+from .host_process import exit_on_terminate
 from .make_workflows import FOLDER, WORKFLOWS, read_workflow
 from .pack_host import register_pack
 from .server import ComfyServer
@@ -102,6 +103,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
 
 
 def main() -> None:
+    exit_on_terminate()
     parser = argparse.ArgumentParser(prog="devtools.thumbnails", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(WORKFLOWS), help="workflows; all of them")
     parser.add_argument("--base", type=Path, help="server folder that keeps what is learned")

@@ -1,12 +1,18 @@
 """The client: a real server, a stock graph, and the page's workflow format."""
 
 import io
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import psutil
 import pytest
 
+from devtools.pack_host import ROOT
 from devtools.page import browser_path, load_workflow, open_page, page_prompt, page_workflow
 from devtools.server import ComfyServer, PromptError, to_api_prompt
 
@@ -171,6 +177,30 @@ def test_a_server_that_cannot_start_shows_its_log() -> None:
     with pytest.raises(RuntimeError, match="unrecognized arguments"):
         broken.__enter__()
     assert not broken.base.exists()
+
+
+SERVES_UNTIL_TERM = """
+import time
+from devtools.host_process import exit_on_terminate
+from devtools.server import ComfyServer
+exit_on_terminate()
+with ComfyServer(cpu=True) as server:
+    print(server.pid, server.base, flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_program_that_is_told_to_end_takes_its_server_with_it() -> None:
+    command = [sys.executable, "-c", SERVES_UNTIL_TERM]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        pid, base = program.stdout.readline().split(maxsplit=1)
+        assert psutil.pid_exists(int(pid)) and Path(base.strip()).is_dir()
+        program.terminate()
+        assert program.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not psutil.pid_exists(int(pid))
+    assert not Path(base.strip()).exists()
 
 
 @pytest.mark.page
