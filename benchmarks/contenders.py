@@ -83,8 +83,8 @@ def open_run(
 
 
 @contextmanager
-def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str, Any]]]:
-    """DETEX Train's own step, and what its preflight foretells."""
+def our_run(setting: Setting, config: DetexConfig) -> Iterator[tuple[Run, ComfyDenoiser]]:
+    """DETEX Train's run on random photos."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
     n = setting.photos
@@ -95,11 +95,18 @@ def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str
     prior = encode(priors)
     del loaded, vae
     model_management.unload_all_models()
-    with open_run(model, clip, subject, prior, config, train) as (run, denoiser):
+    with open_run(model, clip, subject, prior, config, train) as opened:
+        yield opened
+
+
+@contextmanager
+def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str, Any]]]:
+    """DETEX Train's own step, and what its preflight foretells."""
+    with our_run(setting, config) as (run, denoiser):
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()
-        whole = footprint.bytes_for(n, checkpointing=False)
+        whole = footprint.bytes_for(setting.photos, checkpointing=False)
         yield run.take_step, {"foretold": resident + whole}
 
 

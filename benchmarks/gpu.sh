@@ -6,7 +6,7 @@
 #   benchmarks/gpu.sh [FOLDER [STAGE...]]
 #
 # FOLDER: where the figures go, docs/performance by default. STAGE: tests, train_step, profile,
-# inference, growth, stages; all by default. Needs 5 GB of disk; a ComfyUI in .host or at
+# choices, inference, growth, stages; all by default. Needs 5 GB of disk; a ComfyUI in .host or at
 # COMFYUI_PATH, whose server and page are not used; and a Python (PYTHON, or python3) with pytest 9,
 # torch for CUDA and what ComfyUI's `comfy` package imports. diffusers, and Train LoRA, which wants
 # av, are compared with where they are installed. Then `python -m benchmarks.performance` writes the
@@ -37,14 +37,16 @@ stage() { # NAME LIMIT_SECONDS COMMAND...
 "$python" -m devtools.checkpoints "$work" sd15 >/dev/null || exit 1
 real=(--checkpoint "$work/random_sd15.safetensors" --pixels 512)
 stage tests 80 "$python" -m pytest -q -p no:cacheprovider tests/cuda
-stage train_step 150 "$python" -m benchmarks.train_step "${real[@]}" \
+stage train_step 140 "$python" -m benchmarks.train_step "${real[@]}" \
     --photos 4 --rounds 5 --out "$folder/train_step_cuda.json"
 stage profile 40 "$python" -m benchmarks.profile "${real[@]}" \
     --photos 4 --out "$folder/profile_cuda.json"
+stage choices 60 "$python" -m benchmarks.choices "${real[@]}" \
+    --photos 4 --out "$folder/choices_cuda.json"
 stage inference 50 "$python" -m benchmarks.inference "${real[@]}" \
     --steps 20 --rounds 3 --out "$folder/inference_cuda.json"
 stage growth 30 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
-stage stages 180 "$python" -m benchmarks.stages "${real[@]}" \
+stage stages 170 "$python" -m benchmarks.stages "${real[@]}" \
     --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"
 if ((${#failed[@]})); then
     echo "failed or too slow: ${failed[*]}. Run one again: benchmarks/gpu.sh $folder ${failed[0]}"

@@ -6,7 +6,8 @@ python -m benchmarks.growth
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,8 +18,10 @@ import torch
 from detex_pack.detex.config import TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
+from detex_pack.detex.host.denoiser import ComfyDenoiser
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.subject import make_subject
+from detex_pack.detex.trainer import Run
 from detex_pack.detex.world.subjects import demo_subject
 
 from .contenders import DETEX, open_run
@@ -40,8 +43,11 @@ def median_seconds(run: Callable[[], object], count: int) -> float:
     return median(timed(run)[0] for _ in range(count))
 
 
-def step_seconds(demo: DemoModel, count: int, *, photos: int, batch: int, pixels: int) -> float:
-    """One training step, prior images included."""
+@contextmanager
+def demo_run(
+    demo: DemoModel, *, photos: int, batch: int, pixels: int
+) -> Iterator[tuple[Run, ComfyDenoiser]]:
+    """DETEX Train's run on a toy, with prior images."""
     toy = demo_subject(0, photos, 0)
     see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
     subject = make_subject(
@@ -49,8 +55,8 @@ def step_seconds(demo: DemoModel, count: int, *, photos: int, batch: int, pixels
     )
     train = TrainConfig(batch_size=batch)
     prior = subject.latents[:, 0]
-    with open_run(demo.model, demo.clip, subject, prior, DETEX, train) as (run, _):
-        return median_seconds(run.take_step, count)
+    with open_run(demo.model, demo.clip, subject, prior, DETEX, train) as opened:
+        yield opened
 
 
 def sampling_seconds(demo: DemoModel, count: int, concepts: int) -> float:
@@ -83,7 +89,8 @@ def main() -> None:
             if name == "concepts":
                 seconds = sampling_seconds(demo, options.count, value)
             else:
-                seconds = step_seconds(demo, options.count, **(USUAL | {name: value}))
+                with demo_run(demo, **(USUAL | {name: value})) as (run, _):
+                    seconds = median_seconds(run.take_step, options.count)
             found[name][value] = round(seconds, 4)
             print(f"{name} {value}: {seconds:.4f} s", flush=True)
     report: dict[str, Any] = {

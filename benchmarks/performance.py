@@ -1,12 +1,12 @@
 """Writes docs/performance.md from the files in docs/performance: python -m benchmarks.performance
 
-The files are of benchmarks.train_step, .fits, .profile, .inference, .growth and .stages.
+The files are of benchmarks.train_step, .fits, .profile, .choices, .inference, .growth and .stages.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from matplotlib import pyplot as plt
@@ -50,6 +50,11 @@ def main() -> None:
         "## Where the time of a step goes",
         "DETEX on the same checkpoint: each kind of operation's share, after a first step.",
         *(_section(kind, "profile", _profile) for kind in KINDS),
+        "## What each choice about a step does",
+        "The same run, its steps in turn as they are and with one thing changed; medians. What\n"
+        "was foretold stands in the program, written before the first measurement. *first*: the\n"
+        "first step after the change, with all that it sets up.",
+        *(_section(kind, "choices", _choices) for kind in KINDS),
         "## Sampling",
         "KSampler on the same checkpoint, each MODEL in turn, after a first step that puts its\n"
         "weights in place.",
@@ -62,9 +67,10 @@ def main() -> None:
         "of an image encoder's.",
         *(_section(kind, "stages", _stages) for kind in KINDS),
         "## How this was made",
-        "`python -m benchmarks.train_step --checkpoint FILE`, and so `profile`, `inference` and\n"
-        "`stages`; `python -m benchmarks.growth`; each writes a file into docs/performance, on an\n"
-        "otherwise idle machine. `benchmarks/gpu.sh` does all of it on a graphics card.",
+        "`python -m benchmarks.train_step --checkpoint FILE`, and so `profile`, `choices`,\n"
+        "`inference` and `stages`; `python -m benchmarks.growth`; each writes a file into\n"
+        "docs/performance, on an otherwise idle machine. `benchmarks/gpu.sh` does all of it on a\n"
+        "graphics card.",
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
@@ -136,43 +142,56 @@ def _fits() -> str:
     return "\n".join(rows)
 
 
+def _table(told: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join([told, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
 def _profile(report: dict[str, Any], kind: str) -> str:
-    rows = [
+    told = (
         f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
-        f"{report['steps']} steps.",
-        "",
-        "| operations | share |",
-        "|---|---|",
-    ]
-    rows += [f"| {name} | {share:.1%} |" for name, share in report["shares"].items()]
-    return "\n".join(rows)
+        f"{report['steps']} steps."
+    )
+    rows = ((name, f"{share:.1%}") for name, share in report["shares"].items())
+    return _table(told, ("operations", "share"), rows)
+
+
+def _choices(report: dict[str, Any], kind: str) -> str:
+    told = (
+        f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
+        f"median of {report['rounds']} steps."
+    )
+    rows = (
+        (
+            name,
+            f"{choice['foretold']}{choice['why'] and ': '}{choice['why']}",
+            f"{choice['seconds']:.2f}",
+            f"**{choice['ratio']:.2f}**",
+            f"{choice['first_seconds']:.1f}",
+            f"{choice['peak_gb']:.1f} GB",
+        )
+        for name, choice in report["choices"].items()
+    )
+    return _table(told, ("a step", "ratio, foretold", "s", "ratio", "s, first", "peak"), rows)
 
 
 def _stages(report: dict[str, Any], kind: str) -> str:
-    rows = [
+    told = (
         f"{report['pixels']} pixels, {report['batch']} + {report['batch']} pictures a step, "
-        f"{report['steps']} steps; highest memory of the training {report['peak_gb']:.1f} GB.",
-        "",
-        "| stage | s |",
-        "|---|---|",
-    ]
-    rows += [f"| {stage} | {seconds:.1f} |" for stage, seconds in report["seconds"].items()]
-    rows.append(f"| **together** | **{sum(report['seconds'].values()):.1f}** |")
-    return "\n".join(rows)
+        f"{report['steps']} steps; highest memory of the training {report['peak_gb']:.1f} GB."
+    )
+    rows = [(stage, f"{seconds:.1f}") for stage, seconds in report["seconds"].items()]
+    rows.append(("**together**", f"**{sum(report['seconds'].values()):.1f}**"))
+    return _table(told, ("stage", "s"), rows)
 
 
 def _inference(report: dict[str, Any], kind: str) -> str:
-    rows = [
-        f"{report['pixels']} pixels, {report['steps']} steps, median of {report['rounds']} runs.",
-        "",
-        "| MODEL | s | ratio | peak |",
-        "|---|---|---|---|",
-    ]
-    for name, run in report["runs"].items():
-        rows.append(
-            f"| {name} | {run['seconds']:.2f} | **{run['ratio']:.3f}** | {run['peak_gb']:.1f} GB |"
-        )
-    return "\n".join(rows)
+    told = f"{report['pixels']} pixels, {report['steps']} steps, median of {report['rounds']} runs."
+    rows = (
+        (name, f"{run['seconds']:.2f}", f"**{run['ratio']:.3f}**", f"{run['peak_gb']:.1f} GB")
+        for name, run in report["runs"].items()
+    )
+    return _table(told, ("MODEL", "s", "ratio", "peak"), rows)
 
 
 def _growth(report: dict[str, Any], kind: str) -> str:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.benchmarks import performance, profile, stages, train_step
+from detex_pack.benchmarks import growth, performance, profile, stages, train_step
+from detex_pack.benchmarks.choices import CHOICES
+from detex_pack.detex.host.demo_model import load_demo_model
+from detex_pack.detex.trainer import gradients
 from devtools.checkpoints import write_checkpoint
 
 
@@ -48,6 +51,24 @@ def test_page_shows_ours_where_nothing_was_there_to_compare_with():
     assert "| DETEX | not measured | 1.00 |" in performance._train_step(
         report | {"pairs": pairs}, "cuda"
     )
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES if "compile" not in name])
+def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
+    with growth.demo_run(load_demo_model(), photos=2, batch=2, pixels=64) as (run, denoiser):
+
+        def losses() -> dict[str, float]:
+            terms = gradients(run)
+            run.rewind()
+            return {term: value.item() for term, value in terms.items()}
+
+        plain = losses()
+        with CHOICES[name].change(run, denoiser):
+            changed = losses()
+            run.take_step()
+        assert changed == pytest.approx(plain, rel=1e-4)
+        run.take_step()
+        assert run.step == 2
 
 
 @pytest.mark.slow
