@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from detex_pack.detex.files import replace_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
 from detex_pack.training.judge import WEIGHTS
 
@@ -82,10 +83,8 @@ def store(cell: Cell, result: dict[str, Any]) -> Path:
     body = json.loads(json.dumps(body))
     path = _path(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
     text = json.dumps(body | {"sha256": _digest(body)}, indent=1)
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    replace_file(path, f"{text}\n".encode())
     return path
 
 

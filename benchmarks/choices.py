@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -48,12 +48,18 @@ def channels_last(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
 
 
 @contextmanager
-def fused(run: Run, _denoiser: ComfyDenoiser) -> Iterator[None]:
-    for group in run.optimizer.param_groups:
-        group["fused"] = True
+def fused(run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
+    fuse(run.optimizer, denoiser.device, fused=True)
     yield
-    for group in run.optimizer.param_groups:
-        group["fused"] = None
+    fuse(run.optimizer, "cpu", fused=None)
+
+
+def fuse(optimizer: torch.optim.Optimizer, counters: str, *, fused: bool | None) -> None:
+    """Let AdamW be fused or not. counters: the device where its step counters must then lie."""
+    for group in optimizer.param_groups:
+        group["fused"] = fused
+    for state in optimizer.state.values():
+        state["step"] = state["step"].to(counters)
 
 
 @contextmanager
@@ -84,7 +90,8 @@ def two_passes(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
 
 
 def part_of(cond: Condition, rows: slice) -> Condition:
-    return replace(cond, context=cond.context[rows], pooled=cond.pooled[rows])
+    sizes = None if cond.sizes is None else cond.sizes[rows]
+    return Condition(cond.context[rows], cond.pooled[rows], sizes)
 
 
 @contextmanager
@@ -98,8 +105,9 @@ def compiled(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
         block._compiled_call_impl = None
 
 
+PLAIN = "as it is"
 CHOICES = {
-    "as it is": Choice("1.00", "", as_it_is),
+    PLAIN: Choice("1.00", "", as_it_is),
     "channels last": Choice(
         "0.90 to 0.95",
         "convolutions are half of a step and need no reordering then",
@@ -118,33 +126,43 @@ CHOICES = {
 }
 
 
-def measure(setting: Setting, rounds: int, names: list[str]) -> dict[str, Any]:
-    """Each choice's first step, its further steps' median, and peak."""
-    found: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "peak": []} for name in names}
+@dataclass
+class Seen:
+    """What a choice cost: seconds of its very first step, of later ones, and their peaks."""
+
+    first: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+
+    def steps(self, run: Run) -> None:
+        """One step that sets up, and one that counts."""
+        setting_up = timed(run.take_step)[0]
+        self.first = self.first or setting_up
+        reset_peak()
+        self.seconds.append(timed(run.take_step)[0])
+        self.peaks.append(peak())
+
+
+def measure(setting: Setting, rounds: int, names: list[str]) -> Iterator[dict[str, Any]]:
+    """All choices' figures, after each round."""
+    found = {name: Seen() for name in names}
     with our_run(setting, DETEX) as (run, denoiser):
         run.take_step()
         for _ in range(rounds):
-            for name in names:
+            for name, seen in found.items():
                 with CHOICES[name].change(run, denoiser):
-                    first = timed(run.take_step)[0]
-                    reset_peak()
-                    found[name]["seconds"].append(timed(run.take_step)[0])
-                    found[name]["peak"].append(peak())
-                    found[name].setdefault("first", [first])
-    return {name: summary(name, seen, found["as it is"]) for name, seen in found.items()}
+                    seen.steps(run)
+            yield {name: summary(name, seen, found[PLAIN]) for name, seen in found.items()}
 
 
-def summary(
-    name: str, seen: dict[str, list[float]], plain: dict[str, list[float]]
-) -> dict[str, Any]:
-    seconds, usual = median(seen["seconds"]), median(plain["seconds"])
+def summary(name: str, seen: Seen, plain: Seen) -> dict[str, Any]:
     return {
         "foretold": CHOICES[name].ratio,
         "why": CHOICES[name].why,
-        "seconds": round(seconds, 3),
-        "ratio": round(seconds / usual, 3),
-        "peak_gb": round(max(seen["peak"]) / 2**30, 2),
-        "first_seconds": round(seen["first"][0], 1),
+        "seconds": round(median(seen.seconds), 3),
+        "ratio": round(median(seen.seconds) / median(plain.seconds), 3),
+        "peak_gb": round(max(seen.peaks) / 2**30, 2),
+        "first_seconds": round(seen.first, 1),
     }
 
 
@@ -155,9 +173,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(CHOICES), choices=CHOICES)
     options = parser.parse_args()
     setting = Setting(str(options.checkpoint), options.pixels, options.photos)
-    names = ["as it is", *(name for name in options.only if name != "as it is")]
-    facts = {"pixels": options.pixels, "photos": options.photos, "rounds": options.rounds}
-    keep(facts | {"choices": measure(setting, options.rounds, names)}, options.out)
+    names = [PLAIN, *(name for name in options.only if name != PLAIN)]
+    facts = {"pixels": options.pixels, "photos": options.photos}
+    for done, found in enumerate(measure(setting, options.rounds, names), start=1):
+        keep(facts | {"rounds": done, "choices": found}, options.out)  # a stop loses little
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ stage train_step 140 "$python" -m benchmarks.train_step "${real[@]}" \
     --photos 4 --rounds 5 --out "$folder/train_step_cuda.json"
 stage profile 40 "$python" -m benchmarks.profile "${real[@]}" \
     --photos 4 --out "$folder/profile_cuda.json"
-stage choices 60 "$python" -m benchmarks.choices "${real[@]}" \
-    --photos 4 --out "$folder/choices_cuda.json"
+stage choices 70 "$python" -m benchmarks.choices "${real[@]}" \
+    --photos 4 --rounds 3 --out "$folder/choices_cuda.json"
 stage inference 50 "$python" -m benchmarks.inference "${real[@]}" \
     --steps 20 --rounds 3 --out "$folder/inference_cuda.json"
 stage growth 30 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
-stage stages 170 "$python" -m benchmarks.stages "${real[@]}" \
+stage stages 160 "$python" -m benchmarks.stages "${real[@]}" \
     --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"
 if ((${#failed[@]})); then
     echo "failed or too slow: ${failed[*]}. Run one again: benchmarks/gpu.sh $folder ${failed[0]}"

@@ -52,7 +52,7 @@ class Probe(Watcher):
         words = ("V", *method.words.attributes)
         shares: dict[str, list[Tensor]] = {word: [] for word in words}
         for maps, inside in photo_maps(method, run.denoiser, words):
-            self.maps = maps
+            self.maps = {word: seen.cpu() for word, seen in maps.items()}
             for word, seen in maps.items():
                 shares[word].append(concentration(seen, inside))
         means = {word: float(torch.cat(values).mean()) for word, values in shares.items()}
@@ -153,9 +153,9 @@ def main() -> None:
         if identity == identities[0]:
             shown[name] = probe.maps
             first = photos.images
-    maps_figure(first, shown)
     text = json.dumps(facts() | {"arms": found}, indent=1)
     (FOLDER / "inside.json").write_text(text + "\n", encoding="utf-8")
+    maps_figure(first, shown)
 
 
 if __name__ == "__main__":

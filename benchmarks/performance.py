@@ -64,7 +64,7 @@ def main() -> None:
         *(_section(kind, "growth", _growth) for kind in KINDS),
         "## A whole run",
         "From the checkpoint to a picture, stage by stage; four photos, random features in place\n"
-        "of an image encoder's.",
+        "of an image encoder's, no live picture.",
         *(_section(kind, "stages", _stages) for kind in KINDS),
         "## How this was made",
         "`python -m benchmarks.train_step --checkpoint FILE`, and so `profile`, `choices`,\n"

@@ -1,4 +1,4 @@
-"""Wall time of each stage from a checkpoint to a picture, at real size.
+"""Wall time of each stage from a checkpoint to a picture, at real size; without the live picture.
 
 python -m benchmarks.stages --checkpoint sd15.safetensors
 """
@@ -13,12 +13,14 @@ from typing import Any
 
 import comfy.model_management as model_management
 import comfy.sd
+import folder_paths
 import torch
 
 from detex_pack.detex.concept import concept_bytes, load_concept
 from detex_pack.detex.config import TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import latent_encoder
+from detex_pack.detex.host.runs import Keeper
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.trainer import Run, Watcher
@@ -29,6 +31,7 @@ from .machine import keep, peak, real_size_parser, reset_peak, synchronize
 
 PHOTOS = 4
 PRIOR_STEPS, PICTURE_STEPS = 50, 30
+SNAPSHOT_EVERY = 50  # steps, as in the node
 
 
 class Clock:
@@ -52,13 +55,13 @@ class Stages(Watcher):
         self.clock = clock
 
     def on_start(self, run: Run) -> None:
-        self.clock.done("copies of MODEL and CLIP, first maps of the words")
+        self.clock.done("copies of MODEL and CLIP, their hash, first maps of the words")
 
     def on_step(self, run: Run) -> None:
         if run.step == 1:
             self.clock.done("memory plan and first step")
         elif run.step == run.config.steps:
-            self.clock.done(f"the other {run.step - 1} steps")
+            self.clock.done(f"the other {run.step - 1} steps, with snapshots")
 
 
 def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
@@ -78,8 +81,10 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     model_management.unload_all_models()
     reset_peak()
     train = TrainConfig(steps=options.steps, batch_size=batch, seed=SEED)
-    concept, _ = train_concept(model, clip, subject, prior, DETEX, train, [Stages(clock)])
-    clock.done("last maps of the words, and the copies put away")
+    folder_paths.set_user_directory(str(file.parent))  # where the run is kept
+    keeper = Keeper(SNAPSHOT_EVERY)
+    concept, _ = train_concept(model, clip, subject, prior, DETEX, train, [Stages(clock)], keeper)
+    clock.done("last maps of the words, the run's own file, and the copies put away")
     highest = peak()
     file.write_bytes(concept_bytes(concept))
     clock.done(f"write the concept, {file.stat().st_size / 1e6:.0f} MB")

@@ -128,6 +128,13 @@ def sorted_header(content: bytes) -> bytes:
     return len(padded).to_bytes(8, "little") + padded + content[start:]
 
 
+def all_tensors(file: Any) -> dict[str, Tensor]:
+    """Copies of all tensors of an open .safetensors. The tensors themselves would hold the file, so
+    that Windows could not replace or delete it.
+    """
+    return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+
+
 def load_concept(path: Path) -> Concept:
     """Read a concept file. Raises ValueError with the remedy for anything else."""
     if not path.is_file():
@@ -138,7 +145,7 @@ def load_concept(path: Path) -> Concept:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             check_format(path.name, metadata)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = all_tensors(file)
         return _parsed(json.loads(metadata["concept"]), tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(

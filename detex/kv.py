@@ -35,7 +35,9 @@ def as_matrix(delta: Delta) -> Tensor:
 
 
 def times(delta: Delta, cond: Tensor) -> Tensor:
-    """delta [out, in] on each token: cond [B, T, in] -> [B, T, out], in the delta's precision."""
+    """delta [out, in] on each token: cond [B, T, in] -> [B, T, out], in the delta's precision, or
+    autocast's.
+    """
     if isinstance(delta, LowRank):
         return delta.scale * linear(linear(cond.to(delta.down.dtype), delta.down), delta.up)
     return linear(cond.to(delta.dtype), delta)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .pictures import as_picture
 from .preview import GAP, INK
+from .units import duration
 
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28
@@ -56,14 +57,6 @@ def status(progress: Progress) -> str:
     if progress.seconds_per_step:
         parts += [f"{progress.seconds_per_step:.2g} s/step", f"{duration(left)} left"]
     return "   ".join([*parts, progress.memory, progress.note]).strip()
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would use: 40 s, 3 min, 1 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:

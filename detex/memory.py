@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .units import gigabytes
+
 MARGIN = 1.1  # what is estimated, times this, must be free
 NO_BACKWARD = "A pass whose memory is counted has no backward pass."
 
@@ -142,10 +144,10 @@ class Plan:
 
     def __str__(self) -> str:
         how = way(self.parts, checkpointing=self.checkpointing)
-        needs, free = _gigabytes(self.needs), _gigabytes(self.free)
+        needs, free = gigabytes(self.needs), gigabytes(self.free)
         told = f"Memory: about {needs} for each step in {how}; {free} are free."
         if self.needs < self.whole:
-            whole = _gigabytes(self.whole)
+            whole = gigabytes(self.whole)
             told += f" One pass without gradient checkpointing would take {whole}."
         if not self.fits:
             told += (
@@ -182,7 +184,3 @@ def way(parts: int, *, checkpointing: bool) -> str:
     """How a step is computed, in words."""
     how = "one pass" if parts == 1 else f"{parts} passes"
     return how + (" with gradient checkpointing" if checkpointing else "")
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 2**30:.1f} GB"

@@ -24,16 +24,9 @@ class PromptTokens:
     ids: tuple[tuple[int, ...], ...]
     slots: tuple[tuple[int, str], ...]
 
-    def position(self, word: str) -> int:
-        """Where `word` ("V", "P", "B2") stands. Raises KeyError where it does not."""
-        for position, name in self.slots:
-            if name == word:
-                return position
-        raise KeyError(word)
-
-    @property
-    def words(self) -> frozenset[str]:
-        return frozenset(name for _, name in self.slots)
+    def position(self, word: str) -> int | None:
+        """Where `word` ("V", "P", "B2") stands first; None where it does not."""
+        return next((position for position, name in self.slots if name == word), None)
 
 
 def attribute_word(class_word: str) -> str:

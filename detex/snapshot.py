@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .concept import all_tensors
 from .trainer import Run
 
 FORMAT = "detex-run-1"
@@ -97,7 +98,7 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = all_tensors(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}).") from error
     if metadata.get("format") != FORMAT:

@@ -130,8 +130,17 @@ def blank_colours(blank: str, copies: int, generator: torch.Generator) -> Tensor
 
 
 def latent_grid(plane: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[B, S, S] pixels -> [B, h, w] cells; area mean, so thin subjects survive."""
+    """[B, S, S] pixels -> [B, h, w] cells: the mean of each cell's area."""
     return F.interpolate(plane[:, None], size=grid, mode="area")[:, 0]
+
+
+def subject_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks [B, S, S] -> [B, h, w] bool: the cells of which the subject covers more than half; of a
+    subject so thin or small that there are none, those it covers most.
+    """
+    covered = latent_grid(masks, grid)
+    most = covered.amax((-2, -1), keepdim=True)
+    return torch.where(most > 0.5, covered > 0.5, covered == most)
 
 
 def make_subject(

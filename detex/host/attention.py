@@ -1,11 +1,12 @@
 """The one file that replaces ComfyUI's cross-attention: taps for training, capture for viewing."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.patcher_extension
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, set_model_options_patch_replace
 from torch import Tensor
 
 from ..attention import AttentionMaps, AttentionTap, attend, attention_probs
@@ -58,24 +59,27 @@ def capture_attention(
     positions: the token positions of each of `maps.words`. The sampled image does not change by a
     bit: the attention itself is whatever it was, another pack's patch included. Layers of more
     than 32x32 positions are left alone, unless they are on the model's coarsest grid, which in a
-    large picture of SDXL has more. Each sampling run starts with empty maps.
+    large picture of SDXL has more. Each sampling run starts with empty maps; only then are the
+    layers replaced, in the run's own options, around whatever other nodes have put there, before
+    this one or behind it.
     """
     patched = model.clone()
-    taken = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     columns = [list(p) for p in positions]
     layers = cross_attentions(patched)
     deepest = max((layer.level for layer in layers), default=0)
-    for layer in layers:
-        inner = taken.get(layer.key) or taken.get(layer.key[:2])
-        capturing = _capturing(inner, maps, columns, coarsest=layer.level == deepest)
-        patched.set_model_attn2_replace(capturing, *layer.key)
 
-    def fresh(executor: Callable, *args, **kwargs):
+    def watched(executor: Any, *args, **kwargs):
         maps.reset()
+        options = executor.class_obj.model_options  # the guider's: a copy for this run
+        taken = options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+        for layer in layers:
+            inner = taken.get(layer.key) or taken.get(layer.key[:2])
+            capturing = _capturing(inner, maps, columns, coarsest=layer.level == deepest)
+            set_model_options_patch_replace(options, capturing, "attn2", *layer.key)
         return executor(*args, **kwargs)
 
     patched.add_wrapper_with_key(
-        comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, CAPTURE_KEY, fresh
+        comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, CAPTURE_KEY, watched
     )
     return patched
 

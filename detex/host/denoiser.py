@@ -22,6 +22,7 @@ from .families import (
     check_text_to_image,
     cross_attentions,
     family_of,
+    fingerprint,
     is_v_prediction,
     kv_shapes,
 )
@@ -65,8 +66,9 @@ def training_session(
             for copy in copies:
                 copy.model.requires_grad_(requires_grad=False).eval()
             encoder.cond_stage_model.float()
-            hold_weights(unet.model.diffusion_model, training_dtype(unet.load_device))
-            yield ComfyDenoiser(unet, [encoder.patcher]), ComfyTextEncoder(encoder)
+            denoiser = ComfyDenoiser(unet, [encoder.patcher])
+            hold_weights(denoiser.unet, denoiser.dtype)
+            yield denoiser, ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
             for copy in copies:
@@ -137,6 +139,12 @@ def hold_weights(unet: nn.Module, dtype: torch.dtype) -> None:
             module.to(dtype)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the card is full."""
+    known: Any = getattr(model_management, "is_oom", None)  # not in ComfyUI 0.16
+    return known(error) if known else isinstance(error, torch.cuda.OutOfMemoryError)
+
+
 class ComfyDenoiser:
     """The UNet of a private MODEL copy, called directly, without other packs' patches."""
 
@@ -151,6 +159,7 @@ class ComfyDenoiser:
         self.family = family_of(model)
         self.rank = self.family.rank
         self.kv_shapes = kv_shapes(model)
+        self.fingerprint = fingerprint(model)  # now, before its weights are rounded
         self.layers = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
         self.gradient_checkpointing = False
@@ -186,8 +195,7 @@ class ComfyDenoiser:
         return torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        known: Any = getattr(model_management, "is_oom", None)  # not in ComfyUI 0.16
-        return known(error) if known else isinstance(error, torch.cuda.OutOfMemoryError)
+        return is_out_of_memory(error)
 
     def free_memory(self) -> None:
         model_management.soft_empty_cache()

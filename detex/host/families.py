@@ -162,9 +162,9 @@ def unet_layout(model: ModelPatcher) -> dict:
 
 def fingerprint(model: ModelPatcher) -> str:
     """A hash of the base K and V matrices, the same for half- and full-precision copies."""
-    digest = hashlib.sha256()
+    digest, weights = hashlib.sha256(), base_weights(model)
     for name in kv_shapes(model):
-        weight = base_weight(model, f"diffusion_model.{name}.weight")
+        weight = weights[f"diffusion_model.{name}.weight"]
         digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -179,8 +179,7 @@ def hash_tensor(digest, tensor: Tensor | None) -> None:
     digest.update(plain.view(torch.uint8).numpy())
 
 
-def base_weight(model: ModelPatcher, key: str) -> Tensor:
-    """A weight as the checkpoint has it, whether or not ComfyUI has patched it by now."""
-    if key in model.backup:
-        return model.backup[key].weight
-    return model.model_state_dict(key)[key]
+def base_weights(model: ModelPatcher) -> dict[str, Tensor]:
+    """All weights as the checkpoint has them, whether or not ComfyUI has patched them by now."""
+    unpatched = {key: entry.weight for key, entry in model.backup.items()}
+    return {**model.model_state_dict(), **unpatched}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..files import beside_of, write_synced
+
 FOLDER = "detex"
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file on Windows may have these names
 
@@ -58,12 +60,9 @@ def write_new(path: Path, content: bytes) -> None:
     replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = beside_of(path)
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(beside, content)
         move_new(beside, path)
         sync_folder(path.parent)
     except FileExistsError as error:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..pictures import as_image, as_picture
 from . import paths
-from .families import base_weight, check_text_to_image, fingerprint, hash_tensor
+from .families import base_weights, check_text_to_image, fingerprint, hash_tensor
 
 log = logging.getLogger("detex")
 FOLDER = "detex_prior"  # below ComfyUI's output folder
@@ -53,10 +53,10 @@ def prior_folder(
 
 def _add_weights(digest: Any, patcher: ModelPatcher) -> None:
     """Norms, biases and patches: enough to tell models and the LoRAs on them apart, and quick."""
-    for name, weight in sorted(patcher.model_state_dict().items()):
+    for name, weight in sorted(base_weights(patcher).items()):
         if weight.ndim == 1 and weight.is_floating_point():
             digest.update(name.encode())
-            hash_tensor(digest, base_weight(patcher, name).to(torch.float16))
+            hash_tensor(digest, weight.to(torch.float16))
     for name in sorted(patcher.patches):
         digest.update(name.encode())
         _add_patch(digest, patcher.patches[name])

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ VERSION = 2  # raise it when the same photos and settings come to train differen
 SNAPSHOTS = 2  # kept of a run
 RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
 RUNS = 20
+SNAPSHOT_NAME = re.compile(r"step_(\d+)\.safetensors")
 
 Losses = dict[str, list[float]]
 
@@ -82,9 +84,12 @@ class RunFolder:
         self.path = runs_folder() / key
 
     def open(self, *, empty: bool) -> None:
-        """Make it the latest of all, free of half-written files; `empty`: of all files."""
-        if empty:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Make it the latest of all, free of half-written files; `empty`: of all files.
+
+        Raises OSError where a file cannot be deleted, such as one that Windows holds open.
+        """
+        if empty and self.path.exists():
+            shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         for half in self.path.glob(".*.part"):
             half.unlink(missing_ok=True)
@@ -92,7 +97,8 @@ class RunFolder:
 
     def snapshots(self) -> dict[int, Path]:
         """Step -> file, the latest first."""
-        files = {int(p.stem.removeprefix("step_")): p for p in self.path.glob("step_*.safetensors")}
+        named = ((SNAPSHOT_NAME.fullmatch(path.name), path) for path in self.path.glob("step_*"))
+        files = {int(match[1]): path for match, path in named if match}
         return dict(sorted(files.items(), reverse=True))
 
     def save_snapshot(self, run: Run) -> None:
@@ -123,7 +129,8 @@ class RunFolder:
         """Delete all but the latest snapshots up to `step`; those of a longer run stay."""
         reached = [path for number, path in self.snapshots().items() if number <= step]
         for old in reached[keep:]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows holds it open; the next run tries again
+                old.unlink()
 
     def _finished_files(self, steps: int) -> tuple[Path, Path]:
         stem = f"finished_{steps:06d}"
@@ -163,6 +170,8 @@ class Keeper(Watcher):
         self.folder = RunFolder(run_key(method, denoiser, text))
         self.trying(lambda: self.folder.open(empty=self.start_over))
         self.trying(prune_runs)
+        if self.start_over:  # whatever is left of the folder
+            return None
         found = self.folder.finished(method.train_config.steps)
         if found:
             self.note = (
@@ -174,7 +183,7 @@ class Keeper(Watcher):
     def on_start(self, run: Run) -> None:
         """Put the latest usable snapshot back that is not beyond the wanted number of steps."""
         for step, path in self.folder.snapshots().items():
-            if step > run.config.steps:
+            if step > run.config.steps or self.start_over:
                 continue
             try:
                 read_snapshot(path).apply(run)

@@ -12,6 +12,7 @@ from latent_preview import Latent2RGBPreviewer
 from torch import Tensor
 
 from ..condition import Condition, joined
+from ..units import gigabytes
 from .denoiser import ComfyDenoiser
 
 STEPS, CFG = 10, 5.0
@@ -67,6 +68,6 @@ def memory_in_use(device: str) -> str:
     """ "5.1 of 24 GB" of graphics memory at the peak, or "2.1 GB" of RAM on a CPU."""
     kind = torch.device(device)
     if kind.type != "cuda":
-        return f"{psutil.Process().memory_info().rss / 2**30:.1f} GB"
+        return gigabytes(psutil.Process().memory_info().rss)
     peak, (_, total) = torch.cuda.max_memory_reserved(kind), torch.cuda.mem_get_info(kind)
     return f"{peak / 2**30:.1f} of {total / 2**30:.0f} GB"

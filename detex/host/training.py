@@ -13,8 +13,8 @@ from ..config import DetexConfig, TrainConfig, as_json
 from ..methods.detex import Detex, attention_overlap
 from ..subject import Subject
 from ..trainer import Watcher, train
-from .denoiser import ComfyDenoiser, training_session
-from .families import check_latent_scale, family_of, fingerprint, is_v_prediction, unet_layout
+from .denoiser import ComfyDenoiser, is_out_of_memory, training_session
+from .families import check_latent_scale, unet_layout
 from .preflight import Preflight
 from .runs import Keeper, Losses
 from .text import ComfyTextEncoder
@@ -58,7 +58,9 @@ def train_concept(
                 found = learn(method, denoiser, text, [keeper, *watchers])
                 keeper.finish(*found)
             return found
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise torch.cuda.OutOfMemoryError(
             f"Out of graphics memory, one photo at a time and {subject.resolution} pixels. Lower "
             "the resolution in Subject Images, or set lambda_pr to 0: without prior images a pass "
@@ -83,13 +85,13 @@ def learn(
     before = attention_overlap(method, denoiser)
     history = train(method, denoiser, method.train_config, [*watchers, Preflight(denoiser)])
     overlap = {"before": before, "after": attention_overlap(method, denoiser)}
-    concept = make_concept(method, denoiser.patcher, text.clip)
+    concept = make_concept(method, denoiser, text.clip)
     report = {"losses": first_and_last(history), "overlap": overlap}
     return replace(concept, report=report), history
 
 
-def make_concept(method: Detex, model: ModelPatcher, clip: comfy.sd.CLIP) -> Concept:
-    """What the method has learned on the private copies `model` and `clip`."""
+def make_concept(method: Detex, denoiser: ComfyDenoiser, clip: comfy.sd.CLIP) -> Concept:
+    """What the method has learned on the private copies."""
     subject, words = method.subject, method.words.export()
     return Concept(
         words={name: split_word(clip, name, vector) for name, vector in words.items()},
@@ -98,11 +100,11 @@ def make_concept(method: Detex, model: ModelPatcher, clip: comfy.sd.CLIP) -> Con
         attribute=subject.attribute,
         method=method.config.method,
         base=BaseModel(
-            family=family_of(model).name,
-            fingerprint=fingerprint(model),
+            family=denoiser.family.name,
+            fingerprint=denoiser.fingerprint,
             tower=tower_of(clip),
-            v_prediction=is_v_prediction(model),
-            unet=unet_layout(model),
+            v_prediction=denoiser.v_prediction,
+            unet=unet_layout(denoiser.patcher),
         ),
         config=as_json(method.train_config, method.config),
         photo_hashes=subject.photo_hashes,

@@ -20,7 +20,7 @@ from ..losses import attention_loss, diffusion_loss, map_loss
 from ..metrics import half_maximum_iou
 from ..noise import add_noise
 from ..prompt import PromptTokens, training_prompt
-from ..subject import Subject, latent_grid
+from ..subject import Subject, latent_grid, subject_cells
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Detex:
         return terms
 
     def _attention_term(self, batch: Batch, tap: AttentionTap) -> Tensor:
-        subject = (latent_grid(batch.masks, tap.grid) > 0.5).float()
+        subject = subject_cells(batch.masks, tap.grid).float()
         valid = (latent_grid(batch.valid[: batch.count], tap.grid) > 0.999).float()
         how, norm = self.config.attention_map, self.config.attention_norm
         pose = map_loss(token_maps(tap, batch.prompts, "P"), subject, valid, how, norm)
@@ -230,8 +230,7 @@ class Detex:
 
 def token_maps(tap: AttentionTap, prompts: Sequence[PromptTokens], word: str) -> Tensor:
     """The map [B, h, w] of `word` in each prompt; of the start token where a prompt lacks it."""
-    positions = [dict((name, at) for at, name in p.slots).get(word, 0) for p in prompts]
-    return tap.token_map(torch.tensor(positions))
+    return tap.token_map(torch.tensor([p.position(word) or 0 for p in prompts]))
 
 
 @torch.no_grad()
@@ -256,23 +255,27 @@ def photo_maps(
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Each word's maps [N, h, w] of all photos, and where their subjects are, [N, h, w] bool.
 
-    Unblanked, at a quarter and a half of the schedule, with noise of seed 0. words: of those in the
-    training prompt. The deltas count as far as the caller has put them on (`with_deltas`).
+    Unblanked, at a quarter and a half of the schedule, with noise of seed 0; a photo at a time,
+    whatever memory a step has. words: of those in the training prompt. The deltas count as far as
+    the caller has put them on (`with_deltas`).
     """
     subject = method.subject
-    photos = torch.arange(subject.count)
-    latents, masks = subject.latents[:, 0].to(method.device), subject.masks[:, 0]
+    latents = subject.latents[:, 0]
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     grid = (latents.shape[-2] // 2, latents.shape[-1] // 2)
-    inside = (latent_grid(masks, grid) > 0.5).to(method.device)
-    prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
-    cond = method.text.encode(prompts, method.words.of_photos(photos.to(method.device)))
-    cond = replace(cond, sizes=subject.sizes[:, 0].to(method.device))
+    inside = subject_cells(subject.masks[:, 0], grid).to(method.device)
     for part in (0.25, 0.5):
         step = int(part * len(denoiser.sigmas))
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-        sigmas = denoiser.sigmas[step].to(latents).expand(len(latents))
-        tap = AttentionTap(grid=grid, rows=len(latents))
-        noisy = add_noise(latents, noise.to(latents), sigmas)
-        timesteps = torch.full((len(latents),), float(step), device=latents.device)
-        denoiser.predict(noisy, timesteps, cond, tap)
-        yield {word: token_maps(tap, prompts, word) for word in words}, inside
+        sigma, time = denoiser.sigmas[step], torch.tensor([float(step)], device=method.device)
+        maps: dict[str, list[Tensor]] = {word: [] for word in words}
+        for photo in torch.arange(subject.count).split(1):
+            clean = latents[photo].to(method.device)
+            noisy = add_noise(clean, noise[photo].to(clean), sigma.to(clean).view(1))
+            prompts = [method.prompt(subject.prefixes[int(photo)][0], blanked=False)]
+            cond = method.text.encode(prompts, method.words.of_photos(photo.to(method.device)))
+            cond = replace(cond, sizes=subject.sizes[photo, 0].to(method.device))
+            tap = AttentionTap(grid=grid, rows=1)
+            denoiser.predict(noisy, time, cond, tap)
+            for word, seen in maps.items():
+                seen.append(token_maps(tap, prompts, word))
+        yield {word: torch.cat(seen) for word, seen in maps.items()}, inside

@@ -56,7 +56,7 @@ class _Graph:
         self.links: dict[int, tuple[str, int, str]] = {}  # id -> origin node, origin slot, type
         for link in workflow.get("links") or []:
             if isinstance(link, dict):
-                link = [link[k] for k in ("id", "origin_id", "origin_slot", 0, 0, "type") if k]
+                link = [link[k] for k in ("id", "origin_id", "origin_slot", "type")]
             self.links[link[0]] = (str(link[1]), link[2], str(link[-1]))
 
     def source(self, link: int) -> Any:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from ..units import duration
 from .batch import Batch, Count
 
 BAR = 24  # cells
@@ -70,11 +71,3 @@ class Meter:
             return []
         each = (self.clock() - self._begin) / fresh
         return [f"{each:.1f} s a job", f"{duration(each * count.open)} left"]
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "1 h 07 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from .files import hold, read_json, write_json, write_synced
+from ..files import hold, read_json, write_json, write_synced
 
 RECORD = "record.json"
 

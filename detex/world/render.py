@@ -29,11 +29,6 @@ def render(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor]:
     return image.clamp(0, 1), mask
 
 
-def subject_masks(scenes: Scenes) -> torch.Tensor:
-    """The soft masks [B,64,64] alone."""
-    return cover(_subject_distance(scenes, *_local(scenes, *_pixel_centres())))
-
-
 def colour_shares(scenes: Scenes) -> torch.Tensor:
     """How much of each pixel is the subject's main and second colour, [B,2,64,64]."""
     u, v = _local(scenes, *_pixel_centres())

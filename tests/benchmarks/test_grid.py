@@ -55,7 +55,14 @@ def test_a_worker_that_dies_loses_its_cell_alone(count: int):
 def test_stopping_early_ends_the_workers():
     runs = run_cells(SEEDS, 2, [sys.executable, "-c", FRAGILE])
     next(runs)
+    assert workers_left()
     runs.close()
+    assert not workers_left()
+
+
+def workers_left() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if FRAGILE in child.cmdline()]
 
 
 def test_no_cells_are_no_work():

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import folder_paths
 import pytest
 
 from detex_pack.benchmarks import growth, performance, profile, stages, train_step
@@ -75,6 +76,7 @@ def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
 def test_whole_run_of_real_size_is_timed_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(folder_paths, "user_directory", folder_paths.user_directory)  # put back
     monkeypatch.setattr(stages, "PRIOR_STEPS", 1)
     monkeypatch.setattr(stages, "PICTURE_STEPS", 1)
     checkpoint = tmp_path / "sd15.safetensors"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detex_pack.detex.live import LINES, Progress, duration, live_picture, smooth, status
+from detex_pack.detex.live import LINES, Progress, live_picture, smooth, status
 
 LOSSES = {"diffusion": [1.0, 0.5, 0.25, 0.2], "prior": [0.3, 0.3, 0.3, 0.3]}
 
@@ -12,13 +12,6 @@ LOSSES = {"diffusion": [1.0, 0.5, 0.25, 0.2], "prior": [0.3, 0.3, 0.3, 0.3]}
 def progress(**changes) -> Progress:
     settings = {"step": 4, "steps": 10, "seconds_per_step": 0.5, "memory": "2.0 GB"}
     return Progress(**({**settings, "losses": LOSSES} | changes))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (200, "3 min"), (4800, "1 h 20 min")]
-)
-def test_time_left_is_told_as_a_person_would(seconds: float, text: str):
-    assert duration(seconds) == text
 
 
 def test_status_names_step_speed_time_left_and_memory():

@@ -82,6 +82,5 @@ def test_position_of_a_word_is_that_of_its_slot():
     assert PromptTokens((1, 2, 3), ((1, "V"), (2, "P"))).position("P") == 2
 
 
-def test_position_of_a_missing_word_is_an_error():
-    with pytest.raises(KeyError, match="B"):
-        PromptTokens((1, 2, 3), ((1, "V"),)).position("B")
+def test_missing_word_has_no_position():
+    assert PromptTokens((1, 2, 3), ((1, "V"),)).position("B") is None

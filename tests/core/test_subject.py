@@ -21,6 +21,7 @@ from detex_pack.detex.subject import (
     place,
     sample_framing,
     square_crop,
+    subject_cells,
 )
 
 SIZE = 16
@@ -207,6 +208,24 @@ def test_thin_subject_survives_in_latent_cells():
     thin = torch.zeros(1, 8, 8)
     thin[0, :, 3] = 1  # one of four columns of the cell
     assert latent_grid(thin, (2, 2)).tolist() == [[[0.25, 0], [0.25, 0]]]
+
+
+def test_cell_is_the_subject_s_where_it_covers_more_than_half():
+    masks = torch.zeros(1, 4, 4)
+    masks[0, :, :3] = 1
+    masks[0, 0, 2] = 0
+    assert latent_grid(masks, (2, 2)).tolist() == [[[1, 0.25], [1, 0.5]]]
+    assert subject_cells(masks, (2, 2)).tolist() == [[[True, False], [True, False]]]
+
+
+def test_subject_too_thin_for_any_cell_keeps_those_it_covers_most():
+    masks = torch.zeros(2, 4, 4)
+    masks[0, :, 0] = 1  # half of two cells
+    masks[1, 0, 0] = masks[1, 3, 2:] = 1
+    assert subject_cells(masks, (2, 2)).tolist() == [
+        [[True, False], [True, False]],
+        [[False, False], [False, True]],
+    ]
 
 
 def test_photo_hash_is_the_same_for_the_same_picture():

@@ -97,6 +97,19 @@ def test_gradient_checkpointing_finds_the_same_gradient(
     assert (plain - again).norm() < 1e-3 * plain.norm()  # CUDA adds up in any order
 
 
+def test_room_is_made_by_putting_away_what_the_training_does_not_use(
+    demo: DemoModel, subject: Subject
+):
+    photos = scaled_subject(subject, demo.model.model.process_latent_in)
+    with open_run(demo.model, demo.clip, photos, photos.latents[:, 0], CONFIG, TRAIN) as opened:
+        denoiser = opened[1]
+        model_management.load_models_gpu([demo.vae.patcher])
+        denoiser.room_for(float(model_management.get_total_memory(denoiser.patcher.load_device)))
+        left = [loaded.model for loaded in model_management.current_loaded_models]
+        assert all(any(kept is model for model in left) for kept in denoiser.in_use)
+        assert not any(demo.vae.patcher is model for model in left)
+
+
 def learn(
     demo: DemoModel, subject: Subject, *watchers: Watcher, train: TrainConfig = TRAIN
 ) -> tuple[Concept, dict]:

@@ -177,6 +177,22 @@ def test_another_packs_patch_is_called_and_kept(
     assert maps.heat_maps().isfinite().all()
 
 
+@pytest.mark.parametrize("key", [("input", 1), ("input", 1, 0)])
+def test_patch_of_a_node_behind_the_capture_counts_too(
+    model: ModelPatcher, clip: comfy.sd.CLIP, key: tuple
+):
+    calls: list = []
+    alone = model.clone()
+    alone.set_model_attn2_replace(counting_patch(calls), *key)
+    expected = sample(alone, clip)
+    patched, maps = captured(model, clip)
+    behind = patched.clone()
+    behind.set_model_attn2_replace(counting_patch(calls), *key)
+    assert torch.equal(sample(behind, clip), expected)
+    assert maps.heat_maps().isfinite().all()
+    assert "patches_replace" not in patched.model_options["transformer_options"]
+
+
 def test_two_captures_stack(model: ModelPatcher, clip: comfy.sd.CLIP):
     first_model, first = captured(model, clip, ("red ball",))
     both_model, second = captured(first_model, clip, ("grass",))

@@ -11,6 +11,7 @@ from torch import Tensor
 from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host import denoiser
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
+from detex_pack.detex.host.families import fingerprint
 from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.host.text import ComfyTextEncoder
 from detex_pack.detex.host.training import scaled_subject
@@ -112,6 +113,17 @@ def test_autocast_keeps_no_second_copy_of_the_weights_and_finds_the_same_gradien
     assert kept < 0.1 * dtype.itemsize * weights
     if stored is not dtype:
         assert kept_then > 0.8 * dtype.itemsize * weights
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_training_copy_names_its_checkpoint_alike_in_every_precision(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+):
+    monkeypatch.setattr(denoiser, "training_dtype", lambda device: dtype)
+    model, clip = built("1.x", torch.float16)
+    with training_session(model, clip, (4, 4, 8, 8)) as (copy, _):
+        weight = copy.unet.get_submodule(next(iter(copy.kv_shapes))).weight
+        assert weight.dtype is dtype and copy.fingerprint == fingerprint(model)
 
 
 def autocast_step(stored: torch.dtype, subject: Subject, prior: Tensor) -> tuple[Gradients, float]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_cancel_inside_a_step_keeps_the_state_before_it(
 
     def cancelled_at_the_fifth(self, *args):
         calls.append(1)
-        if len(calls) == 2 + 2 + 5:  # before the training, two score the maps and two the memory
+        if len(calls) == 6 + 2 + 5:  # before it, six score three photos' maps and two the memory
             raise Cancel
         return predict(self, *args)
 
@@ -164,6 +165,38 @@ def test_start_over_forgets_what_is_on_disk(train: Train):
     _, steps, keeper = resumed(train, start_over=True)
     assert steps == [1, 2, 3, 4, 5, 6] and keeper.note == ""
     assert resumed(train, start_over=True)[1] == steps  # a finished one too
+
+
+def test_start_over_trains_anew_where_the_old_files_cannot_be_deleted(
+    train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    resumed(train)
+
+    def refuse(*_args, **_more) -> None:
+        raise PermissionError("the file is open in another program")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with caplog.at_level(logging.WARNING, "detex"):
+        _, steps, keeper = resumed(train, start_over=True)
+    assert steps == [1, 2, 3, 4, 5, 6] and keeper.note == ""
+    assert "The training cannot be kept in" in caplog.text
+
+
+def test_other_files_among_the_snapshots_do_no_harm(train: Train):
+    stopped(train, 3)
+    snapshot = next(runs_folder().rglob("step_000003.safetensors"))
+    shutil.copy(snapshot, snapshot.with_name("step_000003 - Copy.safetensors"))
+    _, steps, keeper = resumed(train)
+    assert steps == [4, 5, 6] and keeper.note == "Continued after step 3."
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux shows which files are held")
+def test_what_was_read_holds_no_file(train: Train):
+    stopped(train, 3)
+    resumed(train)  # from a snapshot
+    concept = resumed(train)[0]  # from the finished concept
+    assert concept.deltas
+    assert str(runs_folder()) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_fewer_steps_use_what_was_learned_by_then(train: Train):

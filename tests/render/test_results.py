@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from detex_pack.detex.files import replace_file
 from detex_pack.detex.render.batch import Batch
-from detex_pack.detex.render.files import replace_file
 from detex_pack.detex.render.job import Job
-from detex_pack.detex.render.meter import Meter, duration
+from detex_pack.detex.render.meter import Meter
 from detex_pack.detex.render.store import JobStore, Record
 from detex_pack.detex.render.view import View
 
@@ -326,10 +326,3 @@ def test_a_log_gets_notes_at_once_and_a_line_now_and_then(out, store):
         "Row 1 failed on A: node 3 (KSampler): no memory",
         "[########################] 1/1, 1 failed, 1 server, 31.0 s a job, 0 s left",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(45, "45 s"), (720, "12 min"), (4020, "1 h 07 min"), (7199, "2 h 00 min")]
-)
-def test_durations_are_words(seconds, text):
-    assert duration(seconds) == text

@@ -17,11 +17,16 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def beside_of(path: Path) -> Path:
+    """Where to write what is moved to `path` in one step: a name that no other process has."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write beside, then move: who reads `path` sees the old content or the new, even after the
     machine has lost its power.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    beside = beside_of(path)
     try:
         write_synced(beside, content)
         os.replace(beside, path)

@@ -1,0 +1,24 @@
+"""Amounts as a person would say them."""
+
+import pytest
+
+from detex_pack.detex.units import duration, gigabytes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (89, "89 s"),
+        (720, "12 min"),
+        (4020, "1 h 07 min"),
+        (4800, "1 h 20 min"),
+        (7199, "2 h 00 min"),
+    ],
+)
+def test_durations_are_words(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_bytes_are_gigabytes_of_1024_cubed():
+    assert gigabytes(6.1 * 2**30) == "6.1 GB"
