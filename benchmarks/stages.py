@@ -22,6 +22,7 @@ from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.runs import Keeper
 from detex_pack.detex.host.text import compose
+from detex_pack.detex.host.towers import tower_of
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.trainer import Run, Watcher
 
@@ -90,7 +91,7 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     clock.done(f"write the concept, {file.stat().st_size / 1e6:.0f} MB")
     again = load_concept(file)
     learned = apply_concept(model, again, 1.0)
-    conds = [compose(clip, "photo of a [V] dog", again.vectors("l")), nothing]
+    conds = [compose(clip, "photo of a [V] dog", again.vectors(tower_of(clip))), nothing]
     vae.decode(sampled(learned, conds, side, PICTURE_STEPS))
     clock.done(f"load it and draw a picture, {PICTURE_STEPS} steps")
     settings = {"pixels": side, "batch": batch, "steps": options.steps}
