@@ -79,7 +79,7 @@ def two_passes(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     ) -> Tensor:
         halves = [slice(None, len(noisy) // 2), slice(len(noisy) // 2, None)]
         answers = [
-            whole(noisy[rows], timesteps[rows], part_of(cond, rows), seen)
+            whole(noisy[rows], timesteps[rows], cond.rows(rows), seen)
             for rows, seen in zip(halves, (tap, None), strict=True)
         ]
         return torch.cat(answers)
@@ -87,11 +87,6 @@ def two_passes(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     denoiser.predict = apart
     yield
     del denoiser.predict
-
-
-def part_of(cond: Condition, rows: slice) -> Condition:
-    sizes = None if cond.sizes is None else cond.sizes[rows]
-    return Condition(cond.context[rows], cond.pooled[rows], sizes)
 
 
 @contextmanager

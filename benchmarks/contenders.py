@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,9 @@ def open_run(
             yield Run(method, denoiser, train), denoiser
 
 
-@contextmanager
-def our_run(setting: Setting, config: DetexConfig) -> Iterator[tuple[Run, ComfyDenoiser]]:
+def our_run(
+    setting: Setting, config: DetexConfig
+) -> AbstractContextManager[tuple[Run, ComfyDenoiser]]:
     """DETEX Train's run on random photos."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
@@ -95,8 +96,7 @@ def our_run(setting: Setting, config: DetexConfig) -> Iterator[tuple[Run, ComfyD
     prior = encode(priors)
     del loaded, vae
     model_management.unload_all_models()
-    with open_run(model, clip, subject, prior, config, train) as opened:
-        yield opened
+    return open_run(model, clip, subject, prior, config, train)
 
 
 @contextmanager

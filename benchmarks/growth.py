@@ -6,8 +6,8 @@ python -m benchmarks.growth
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,10 +43,9 @@ def median_seconds(run: Callable[[], object], count: int) -> float:
     return median(timed(run)[0] for _ in range(count))
 
 
-@contextmanager
 def demo_run(
     demo: DemoModel, *, photos: int, batch: int, pixels: int
-) -> Iterator[tuple[Run, ComfyDenoiser]]:
+) -> AbstractContextManager[tuple[Run, ComfyDenoiser]]:
     """DETEX Train's run on a toy, with prior images."""
     toy = demo_subject(0, photos, 0)
     see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
@@ -55,8 +54,7 @@ def demo_run(
     )
     train = TrainConfig(batch_size=batch)
     prior = subject.latents[:, 0]
-    with open_run(demo.model, demo.clip, subject, prior, DETEX, train) as opened:
-        yield opened
+    return open_run(demo.model, demo.clip, subject, prior, DETEX, train)
 
 
 def sampling_seconds(demo: DemoModel, count: int, concepts: int) -> float:

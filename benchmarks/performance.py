@@ -87,36 +87,36 @@ def _section(kind: str, name: str, section: Section) -> str:
 
 
 def _train_step(report: dict[str, Any], kind: str) -> str:
-    head = f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
-    rows = [
-        f"{head}{report['rounds']} steps each.",
-        "",
-        "| ours | theirs | s, ours | s, theirs | ratio | peak, ours | peak, theirs | ratio | "
-        "of the possible, ours | theirs |",
-        "|---" * 10 + "|",
-    ]
-    for pair in report["pairs"]:
-        ours = pair["ours"]
-        if "theirs" not in pair:  # its packages were not there
-            rows.append(
-                f"| {ours['name']} | not measured | {ours['seconds']:.2f} | - | - | "
-                f"{ours['peak_gb']:.1f} GB | - | - | {ours['of_possible']:.0%} | - |"
-            )
-            continue
-        theirs, ratio = pair["theirs"], pair["ratio"]
-        rows.append(
-            f"| {ours['name']} | {theirs['name']} | {ours['seconds']:.2f} | "
-            f"{theirs['seconds']:.2f} | **{ratio['seconds']:.2f}** | {ours['peak_gb']:.1f} GB | "
-            f"{theirs['peak_gb']:.1f} GB | **{ratio['peak_gb']:.2f}** | "
-            f"{ours['of_possible']:.0%} | {theirs['of_possible']:.0%} |"
-        )
+    told = f"{_step(report['pixels'], report['photos'])}, {report['rounds']} steps each."
+    head = ("ours", "theirs", "s, ours", "s, theirs", "ratio", "peak, ours", "peak, theirs")
+    head += ("ratio", "of the possible, ours", "theirs")
     first = report["pairs"][0]["ours"]
-    rows += [
-        "",
+    return (
+        f"{_table(told, head, map(_pair, report['pairs']))}\n\n"
         f"The preflight foretold {first['foretold_gb']:.1f} GB for the first row; the peak was "
-        f"{first['peak_gb']:.1f} GB ({first['foretold_gb'] / first['peak_gb'] - 1:+.0%}).",
-    ]
-    return "\n".join(rows)
+        f"{first['peak_gb']:.1f} GB ({first['foretold_gb'] / first['peak_gb'] - 1:+.0%})."
+    )
+
+
+def _pair(pair: dict[str, Any]) -> tuple[str, ...]:
+    ours = pair["ours"]
+    name, seconds = ours["name"], f"{ours['seconds']:.2f}"
+    peak, share = f"{ours['peak_gb']:.1f} GB", f"{ours['of_possible']:.0%}"
+    if "theirs" not in pair:  # its packages were not there
+        return (name, "not measured", seconds, "-", "-", peak, "-", "-", share, "-")
+    theirs, ratio = pair["theirs"], pair["ratio"]
+    return (
+        name,
+        theirs["name"],
+        seconds,
+        f"{theirs['seconds']:.2f}",
+        f"**{ratio['seconds']:.2f}**",
+        peak,
+        f"{theirs['peak_gb']:.1f} GB",
+        f"**{ratio['peak_gb']:.2f}**",
+        share,
+        f"{theirs['of_possible']:.0%}",
+    )
 
 
 def _fits() -> str:
@@ -126,20 +126,23 @@ def _fits() -> str:
     report = json.loads(path.read_text(encoding="utf-8"))
     models = report["models"]
     cards = list(next(iter(models.values()))["cards"])
-    rows = [
+    told = (
         f"{report['photos']} + {report['photos']} pictures a step; {report['spent_gb']:g} GB of "
-        f"each card are left to CUDA and the screen ({report['date']}, {report['commit']}).",
-        "",
-        f"| model | pixels | {' | '.join(f'{card} GB' for card in cards)} |",
-        "|---" * (2 + len(cards)) + "|",
-    ]
-    for name, model in models.items():
-        told = [
-            f"{plan['way']} ({plan['gb']:.1f} GB)" if plan["fits"] else "does not fit"
-            for plan in model["cards"].values()
-        ]
-        rows.append(f"| {MODELS[name]} | {model['pixels']} | {' | '.join(told)} |")
-    return "\n".join(rows)
+        f"each card are left to CUDA and the screen ({report['date']}, {report['commit']})."
+    )
+    rows = (
+        (MODELS[name], str(model["pixels"]), *map(_plan, model["cards"].values()))
+        for name, model in models.items()
+    )
+    return _table(told, ("model", "pixels", *(f"{card} GB" for card in cards)), rows)
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    return f"{plan['way']} ({plan['gb']:.1f} GB)" if plan["fits"] else "does not fit"
+
+
+def _step(pixels: int, photos: int) -> str:
+    return f"{pixels} pixels, {photos} + {photos} pictures a step"
 
 
 def _table(told: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -148,19 +151,13 @@ def _table(told: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) ->
 
 
 def _profile(report: dict[str, Any], kind: str) -> str:
-    told = (
-        f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
-        f"{report['steps']} steps."
-    )
+    told = f"{_step(report['pixels'], report['photos'])}, {report['steps']} steps."
     rows = ((name, f"{share:.1%}") for name, share in report["shares"].items())
     return _table(told, ("operations", "share"), rows)
 
 
 def _choices(report: dict[str, Any], kind: str) -> str:
-    told = (
-        f"{report['pixels']} pixels, {report['photos']} + {report['photos']} pictures a step, "
-        f"median of {report['rounds']} steps."
-    )
+    told = f"{_step(report['pixels'], report['photos'])}, median of {report['rounds']} steps."
     rows = (
         (
             name,
@@ -177,8 +174,8 @@ def _choices(report: dict[str, Any], kind: str) -> str:
 
 def _stages(report: dict[str, Any], kind: str) -> str:
     told = (
-        f"{report['pixels']} pixels, {report['batch']} + {report['batch']} pictures a step, "
-        f"{report['steps']} steps; highest memory of the training {report['peak_gb']:.1f} GB."
+        f"{_step(report['pixels'], report['batch'])}, {report['steps']} steps; "
+        f"highest memory of the training {report['peak_gb']:.1f} GB."
     )
     rows = [(stage, f"{seconds:.1f}") for stage, seconds in report["seconds"].items()]
     rows.append(("**together**", f"**{sum(report['seconds'].values()):.1f}**"))
@@ -207,12 +204,12 @@ def _growth(report: dict[str, Any], kind: str) -> str:
         axes.grid(axis="y")
     panels[0].set_ylabel("seconds")
     save(figure, FOLDER / f"growth_{kind}.png")
-    rows = [f"![Seconds by setting](performance/growth_{kind}.png)", "", "| setting | seconds |"]
-    rows.append("|---|---|")
-    for name, values in report["seconds"].items():
-        told = ", ".join(f"{value}: {seconds:.3f}" for value, seconds in values.items())
-        rows.append(f"| {LABELS[name]} | {told} |")
-    return "\n".join(rows)
+    rows = (
+        (LABELS[name], ", ".join(f"{value}: {seconds:.3f}" for value, seconds in values.items()))
+        for name, values in report["seconds"].items()
+    )
+    picture = f"![Seconds by setting](performance/growth_{kind}.png)"
+    return _table(picture, ("setting", "seconds"), rows)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ class Condition:
     def __len__(self) -> int:
         return len(self.context)
 
+    def rows(self, index: slice) -> "Condition":
+        """Those of some of the pictures."""
+        sizes = None if self.sizes is None else self.sizes[index]
+        return Condition(self.context[index], self.pooled[index], sizes)
+
     def expand(self, count: int) -> "Condition":
         """One prompt for `count` pictures."""
         return Condition(self.context.expand(count, -1, -1), self.pooled.expand(count, -1))

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .host_process import exit_on_terminate
 from .pack_host import ROOT
 from .server import ComfyServer
 from .subgraph_train import train_a_subject
@@ -42,6 +43,7 @@ def read_workflow(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    exit_on_terminate()
     with ComfyServer() as server:
         info = server.object_info()
     for name, describe in WORKFLOWS.items():

@@ -32,7 +32,7 @@ from .families import hash_tensor
 from .paths import write_new
 from .text import ComfyTextEncoder
 
-VERSION = 2  # raise it when the same photos and settings come to train differently
+VERSION = 3  # raise it when the same photos and settings come to train differently
 SNAPSHOTS = 2  # kept of a run
 RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
 RUNS = 20
@@ -182,8 +182,10 @@ class Keeper(Watcher):
 
     def on_start(self, run: Run) -> None:
         """Put the latest usable snapshot back that is not beyond the wanted number of steps."""
+        if self.start_over:
+            return
         for step, path in self.folder.snapshots().items():
-            if step > run.config.steps or self.start_over:
+            if step > run.config.steps:
                 continue
             try:
                 read_snapshot(path).apply(run)

@@ -260,22 +260,22 @@ def photo_maps(
     the caller has put them on (`with_deltas`).
     """
     subject = method.subject
-    latents = subject.latents[:, 0]
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    latents = subject.latents[:, 0].to(method.device)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
     grid = (latents.shape[-2] // 2, latents.shape[-1] // 2)
     inside = subject_cells(subject.masks[:, 0], grid).to(method.device)
+    prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
+    photos = torch.arange(subject.count, device=method.device)
+    cond = method.text.encode(prompts, method.words.of_photos(photos))
+    cond = replace(cond, sizes=subject.sizes[:, 0].to(method.device))
     for part in (0.25, 0.5):
         step = int(part * len(denoiser.sigmas))
-        sigma, time = denoiser.sigmas[step], torch.tensor([float(step)], device=method.device)
+        sigma = denoiser.sigmas[step].to(latents).view(1)
+        time = torch.tensor([float(step)], device=method.device)
         maps: dict[str, list[Tensor]] = {word: [] for word in words}
-        for photo in torch.arange(subject.count).split(1):
-            clean = latents[photo].to(method.device)
-            noisy = add_noise(clean, noise[photo].to(clean), sigma.to(clean).view(1))
-            prompts = [method.prompt(subject.prefixes[int(photo)][0], blanked=False)]
-            cond = method.text.encode(prompts, method.words.of_photos(photo.to(method.device)))
-            cond = replace(cond, sizes=subject.sizes[photo, 0].to(method.device))
-            tap = AttentionTap(grid=grid, rows=1)
-            denoiser.predict(noisy, time, cond, tap)
+        for i in range(subject.count):
+            one, tap = slice(i, i + 1), AttentionTap(grid=grid, rows=1)
+            denoiser.predict(add_noise(latents[one], noise[one], sigma), time, cond.rows(one), tap)
             for word, seen in maps.items():
-                seen.append(token_maps(tap, prompts, word))
+                seen.append(token_maps(tap, prompts[one], word))
         yield {word: torch.cat(seen) for word, seen in maps.items()}, inside

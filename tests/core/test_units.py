@@ -9,7 +9,9 @@ from detex_pack.detex.units import duration, gigabytes
     ("seconds", "text"),
     [
         (0, "0 s"),
+        (45, "45 s"),
         (89, "89 s"),
+        (200, "3 min"),
         (720, "12 min"),
         (4020, "1 h 07 min"),
         (4800, "1 h 20 min"),

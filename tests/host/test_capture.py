@@ -161,35 +161,30 @@ def counting_patch(calls: list) -> Callable:
     return patch
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["before the capture", "behind it"])
 @pytest.mark.parametrize("key", [("input", 1), ("input", 1, 0), ("middle", 0, 0)])
 def test_another_packs_patch_is_called_and_kept(
-    model: ModelPatcher, clip: comfy.sd.CLIP, key: tuple
+    model: ModelPatcher, clip: comfy.sd.CLIP, key: tuple, behind: bool
 ):
     calls: list = []
-    foreign = model.clone()
-    foreign.set_model_attn2_replace(counting_patch(calls), *key)
-    expected = sample(foreign, clip)
+
+    def foreign(inner: ModelPatcher) -> ModelPatcher:
+        patched = inner.clone()
+        patched.set_model_attn2_replace(counting_patch(calls), *key)
+        return patched
+
+    expected = sample(foreign(model), clip)
     before = len(calls)
-    patched, maps = captured(foreign, clip)
-    assert torch.equal(sample(patched, clip), expected)
+    watched, maps = captured(model if behind else foreign(model), clip)
+    assert torch.equal(sample(foreign(watched) if behind else watched, clip), expected)
     assert len(calls) == 2 * before > 0
     assert not torch.equal(expected, sample(model, clip))
     assert maps.heat_maps().isfinite().all()
 
 
-@pytest.mark.parametrize("key", [("input", 1), ("input", 1, 0)])
-def test_patch_of_a_node_behind_the_capture_counts_too(
-    model: ModelPatcher, clip: comfy.sd.CLIP, key: tuple
-):
-    calls: list = []
-    alone = model.clone()
-    alone.set_model_attn2_replace(counting_patch(calls), *key)
-    expected = sample(alone, clip)
-    patched, maps = captured(model, clip)
-    behind = patched.clone()
-    behind.set_model_attn2_replace(counting_patch(calls), *key)
-    assert torch.equal(sample(behind, clip), expected)
-    assert maps.heat_maps().isfinite().all()
+def test_sampling_leaves_no_patch_on_the_captured_model(model: ModelPatcher, clip: comfy.sd.CLIP):
+    patched, _ = captured(model, clip)
+    sample(patched, clip)
     assert "patches_replace" not in patched.model_options["transformer_options"]
 
 

@@ -171,6 +171,10 @@ def test_card_too_full_to_measure_takes_the_least_from_the_start(
     assert "too little to measure it; each step is computed in 2 passes with grad" in caplog.text
 
 
+def test_room_is_what_the_device_has_free(run: Run):
+    assert run.denoiser.room_for(1.0) > 2**20
+
+
 def test_measuring_keeps_nothing(run: Run):
     drawn = draw(run.method, run.denoiser, run.config, run.rng)
     with pytest.raises(RuntimeError, match="has no backward pass"):

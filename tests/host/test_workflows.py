@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from PIL import ImageChops
-from workflow_files import FOLDER, NAMES, box, inside, overlaps, server_with_files
+from workflow_files import NAMES, box, inside, overlaps, server_with_files
 
 from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
 from devtools.demo_swap import Prompt, with_demo_model
-from devtools.make_workflows import WORKFLOWS, read_workflow
+from devtools.make_workflows import FOLDER, WORKFLOWS, read_workflow
 from devtools.server import ComfyServer, to_api_prompt
 from devtools.thumbnails import shown
 from devtools.workflow_json import build

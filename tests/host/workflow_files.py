@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from devtools.demo_swap import write_photos
-from devtools.make_workflows import FOLDER as FOLDER
 from devtools.server import ComfyServer
 
 NAMES = (
