@@ -39,8 +39,9 @@ def main() -> None:
         "does not. **Train LoRA**: ComfyUI's own node, rank 16, checkpointing off; a step is half\n"
         "of what a run of three takes longer than a run of one, measured once. *of the\n"
         "possible*: the operations that torch counts, over the rate of a large matrix product.\n"
-        "On a CPU *peak* is the process' resident memory; ours includes the MODEL and CLIP of the\n"
-        "graph beside the copies that are trained, which a graphics card does not hold at once.",
+        "On a CPU *peak* is the process' resident memory while a step runs. Ours includes MODEL,\n"
+        "CLIP and VAE of the graph. Training reads the MODEL's own weights; the CLIP it computes\n"
+        "with is a copy in float32.",
         *(_section(kind, "train_step", _train_step) for kind in KINDS),
         "## What fits on which card",
         "By the preflight's own account, which no card has confirmed yet: bfloat16, prior images,\n"

@@ -16,6 +16,7 @@ from ..condition import Condition, whole_picture
 from ..kv import Deltas
 from .attention import training_options
 from .checkpointing import checkpointed
+from .copies import check_copyable, check_loaded, private_copy
 from .deltas import live_deltas
 from .families import (
     check_schedule,
@@ -41,9 +42,9 @@ def training_session(
     """Copies of MODEL and CLIP that autograd can use, on the training device, with room to train
     on `latent_shape` [B, 4, h, w].
 
-    ComfyUI runs graphs in torch.inference_mode (execution.py) and shares weights between clones,
-    so both are loaded again from disk outside of it. The user's own are never touched; whatever
-    happens, ComfyUI's training flag is put back and the copies are let go.
+    ComfyUI runs graphs in torch.inference_mode (execution.py), where autograd can use neither its
+    tensors nor its modules. The user's own are never touched; whatever happens, ComfyUI's training
+    flag is put back and the copies are let go.
     Raises ValueError for models of unknown families or loaders, or that do not belong together.
     """
     check_text_to_image(model)
@@ -82,45 +83,6 @@ def check_text_width(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
         raise ValueError(
             f"The CLIP wired here makes text features of {made} numbers, this {family_of(model)} "
             f"MODEL reads {read}. Wire CLIP and MODEL of one checkpoint."
-        )
-
-
-def check_copyable(patcher: ModelPatcher, socket: str) -> None:
-    """Raise ValueError for quantised weights and for loaders that cannot load twice."""
-    if any(
-        type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
-        for p in patcher.model.parameters()
-    ):
-        raise ValueError(
-            f"The {socket} is quantised (fp8, GGUF or the like); training needs real weights. Load "
-            "the fp16, bf16 or fp32 checkpoint with Load Checkpoint."
-        )
-    if patcher.cached_patcher_init is None:
-        raise ValueError(
-            f"The node that loaded this {socket} does not let it be loaded a second time, which "
-            "training needs so as to leave yours alone. Use ComfyUI's own Load Checkpoint."
-        )
-
-
-def private_copy(patcher: ModelPatcher) -> ModelPatcher:
-    """Load the model again, as a ModelPatcher whose weights stay where they are."""
-    source: Any = patcher.cached_patcher_init  # which check_copyable has seen
-    load, arguments, *index = source
-    fresh = load(*arguments, disable_dynamic=True)
-    fresh = fresh[index[0]] if index else fresh
-    copy = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
-    copy.set_attachments("detex_loaded", fresh)  # else ComfyUI logs a leak
-    return copy
-
-
-def check_loaded(copies: Sequence[ModelPatcher]) -> None:
-    """Raise ValueError where part of a model stays in RAM: ComfyUI then lends its weights one after
-    another from a shared buffer, and a backward pass would read the wrong ones.
-    """
-    if any(copy.model.model_lowvram for copy in copies):
-        raise ValueError(
-            "ComfyUI keeps part of the model in RAM; training needs all of it on the graphics "
-            "card. Start ComfyUI without --novram."
         )
 
 

@@ -14,8 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.detex.concept import Concept
+from detex_pack.detex.host.copies import private_copy
 from detex_pack.detex.host.deltas import apply_concept, live_deltas
-from detex_pack.detex.host.denoiser import private_copy
 from detex_pack.detex.kv import KVDeltas, LowRank, as_matrix
 
 KEY = "diffusion_model.{}.weight"

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from detex_pack.detex.host.copies import loaded_again
 from detex_pack.detex.host.demo_model import (
     DEMO_MODEL_PATH,
     FORMAT,
@@ -15,7 +16,6 @@ from detex_pack.detex.host.demo_model import (
     grow_token_table,
     load_demo_model,
 )
-from detex_pack.detex.host.denoiser import private_copy
 from detex_pack.detex.world.render import render
 from detex_pack.detex.world.scene import sample_scenes
 
@@ -87,7 +87,7 @@ def test_image_embeddings_tell_pictures_apart(demo):
 
 def test_reloaded_copies_are_equal_and_share_nothing(demo):
     for patcher in (demo.model, demo.clip.patcher):
-        copy = private_copy(patcher)
+        copy = loaded_again(patcher)
         assert copy.model is not patcher.model
         assert not copy.is_dynamic()
         old, new = weights(patcher), weights(copy)

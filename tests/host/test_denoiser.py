@@ -16,13 +16,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.detex.attention import AttentionTap
-from detex_pack.detex.host.denoiser import (
-    ComfyDenoiser,
-    check_copyable,
-    check_loaded,
-    private_copy,
-    training_session,
-)
+from detex_pack.detex.host.copies import check_copyable, check_loaded, loaded_again, private_copy
+from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.kv import KVDeltas
 from detex_pack.detex.losses import map_loss
 from detex_pack.detex.noise import add_noise, training_target
@@ -231,8 +226,54 @@ def test_deltas_leave_with_their_context_even_after_an_error(denoiser: ComfyDeno
         assert torch.equal(predict(denoiser, inputs()[3], None), plain)
 
 
-def test_copy_shares_no_weight_with_the_users_model(model: ModelPatcher):
+def test_copy_on_a_cpu_has_modules_of_its_own_on_the_users_weights(model: ModelPatcher):
     copy = private_copy(model)
+    assert set(model.model.modules()).isdisjoint(copy.model.modules())
+    theirs = {name: p.data_ptr() for name, p in model.model.named_parameters()}
+    assert {name: p.data_ptr() for name, p in copy.model.named_parameters()} == theirs
+    copy.model.requires_grad_(requires_grad=True).half()
+    assert {p.dtype for p in model.model.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in model.model.parameters())
+    assert {name: p.data_ptr() for name, p in model.model.named_parameters()} == theirs
+
+
+def test_copy_on_a_cpu_can_be_trained_through_though_made_of_inference_tensors():
+    with torch.inference_mode():
+        model = tiny.tiny_model()
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        unet = private_copy(model).model.diffusion_model
+        noisy, _, times, cond = inputs()
+        noisy.requires_grad_()
+        unet(noisy, times.float(), context=cond).square().sum().backward()
+    assert noisy.grad is not None and noisy.grad.abs().sum() > 0
+
+
+def test_copy_on_a_cpu_has_the_weights_of_the_checkpoint_where_a_clone_has_patched_them():
+    model = tiny.tiny_model()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    before = model.model.state_dict()[key].clone()
+    patched = model.clone()
+    patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
+    comfy.model_management.load_models_gpu([patched], force_full_load=True)
+    assert not torch.equal(model.model.state_dict()[key], before)
+    assert torch.equal(private_copy(model).model.state_dict()[key], before)
+
+
+def test_loras_of_a_copy_on_a_cpu_are_not_written_into_the_users_weights():
+    model = tiny.tiny_model()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    before = model.model.state_dict()[key].clone()
+    patched = model.clone()
+    patched.weight_inplace_update = True
+    patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
+    copy = private_copy(patched)
+    comfy.model_management.load_models_gpu([copy], force_full_load=True)
+    assert torch.equal(copy.model.state_dict()[key], before + 1)
+    assert torch.equal(model.model.state_dict()[key], before)
+
+
+def test_copy_that_is_loaded_again_shares_no_weight_with_the_users_model(model: ModelPatcher):
+    copy = loaded_again(model)
     theirs = {p.data_ptr() for p in model.model.parameters()}
     assert theirs.isdisjoint(p.data_ptr() for p in copy.model.parameters())
 
@@ -271,15 +312,17 @@ def test_checkpoint_loader_that_gives_several_models_is_loaded_again_too():
     model = tiny.tiny_model()
     both = (tiny.tiny_clip().patcher, tiny.tiny_model())
     model.cached_patcher_init = (lambda disable_dynamic=False: both, (), 1)
-    assert private_copy(model).model is both[1].model
+    assert loaded_again(model).model is both[1].model
 
 
 @pytest.mark.parametrize("socket", ["MODEL", "CLIP"])
-def test_model_that_cannot_be_loaded_twice_is_refused(
+def test_model_that_a_card_needs_twice_and_that_cannot_be_loaded_again_is_refused(
     model: ModelPatcher, clip: comfy.sd.CLIP, socket: str
 ):
     patcher = (model if socket == "MODEL" else clip.patcher).clone()
     patcher.cached_patcher_init = None
+    check_copyable(patcher, socket)  # on a CPU the copy reads the user's own weights
+    patcher.load_device = torch.device("cuda")
     with pytest.raises(ValueError, match=f"loaded this {socket} does not let .* Load Checkpoint"):
         check_copyable(patcher, socket)
 

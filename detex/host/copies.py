@@ -1,0 +1,95 @@
+"""Private copies of the user's MODEL and CLIP, which autograd can use."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management as model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+
+def check_copyable(patcher: ModelPatcher, socket: str) -> None:
+    """Raise ValueError for quantised weights and for loaders that cannot load twice."""
+    if any(
+        type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
+        for p in patcher.model.parameters()
+    ):
+        raise ValueError(
+            f"The {socket} is quantised (fp8, GGUF or the like); training needs real weights. Load "
+            "the fp16, bf16 or fp32 checkpoint with Load Checkpoint."
+        )
+    if patcher.cached_patcher_init is None and not shares_weights(patcher):
+        raise ValueError(
+            f"The node that loaded this {socket} does not let it be loaded a second time, which "
+            "training needs so as to leave yours alone. Use ComfyUI's own Load Checkpoint."
+        )
+
+
+def shares_weights(patcher: ModelPatcher) -> bool:
+    """Whether a copy computes where the user's weights are: it may read them."""
+    return patcher.load_device.type == "cpu" and not patcher.is_dynamic()
+
+
+def private_copy(patcher: ModelPatcher) -> ModelPatcher:
+    """A ModelPatcher with a model of its own and the same patches, whose weights stay where they
+    are. Call it outside of torch.inference_mode.
+
+    On a graphics card the copy has its own weights, from disk. On a CPU it has the user's, which
+    training only reads: a second set would cost gigabytes of the same memory.
+    """
+    if shares_weights(patcher):
+        model_management.unload_all_models()  # else the user's has the patches of a clone by now
+        return with_model(patcher, twin(patcher.model))
+    return loaded_again(patcher)
+
+
+def loaded_again(patcher: ModelPatcher) -> ModelPatcher:
+    """The copy whose model comes from disk once more."""
+    source: Any = patcher.cached_patcher_init  # which check_copyable has seen
+    load, arguments, *index = source
+    fresh = load(*arguments, disable_dynamic=True)
+    fresh = fresh[index[0]] if index else fresh
+    again = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+    again.set_attachments("detex_loaded", fresh)  # else ComfyUI logs a leak
+    return again
+
+
+def with_model(patcher: ModelPatcher, model: nn.Module) -> ModelPatcher:
+    """The copy whose model is `model`."""
+    fresh = ModelPatcher(model, patcher.load_device, patcher.offload_device)
+    made = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+    made.weight_inplace_update = False  # LoRAs must not be written into weights that are shared
+    return made
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Other modules on the same weights."""
+    known: dict[int, Any] = {
+        id(weight): nn.Parameter(view(weight), requires_grad=False) for weight in model.parameters()
+    }
+    for name in ("model_config", "current_patcher"):  # ComfyUI's, which cannot be copied
+        kept: Any = getattr(model, name, None)
+        known[id(kept)] = kept
+    return copy.deepcopy(model, known)
+
+
+def view(weight: Tensor) -> Tensor:
+    """The same memory as a tensor that autograd can use, even where `weight` was made in
+    torch.inference_mode.
+    """
+    plain = torch.empty(0, dtype=weight.dtype, device=weight.device)
+    storage = weight.untyped_storage()
+    return plain.set_(storage, weight.storage_offset(), weight.shape, weight.stride())
+
+
+def check_loaded(copies: Sequence[ModelPatcher]) -> None:
+    """Raise ValueError where part of a model stays in RAM: ComfyUI then lends its weights one after
+    another from a shared buffer, and a backward pass would read the wrong ones.
+    """
+    if any(copy.model.model_lowvram for copy in copies):
+        raise ValueError(
+            "ComfyUI keeps part of the model in RAM; training needs all of it on the graphics "
+            "card. Start ComfyUI without --novram."
+        )
