@@ -1,7 +1,7 @@
 """Private copies of the user's MODEL and CLIP, which autograd can use."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import comfy.model_management as model_management
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 
 def check_copyable(patcher: ModelPatcher, socket: str) -> None:
-    """Raise ValueError for quantised weights and for loaders that cannot load twice."""
+    """Raise ValueError for quantised weights; where the copy needs weights of its own, for loaders
+    that cannot load twice.
+    """
     if any(
         type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
         for p in patcher.model.parameters()
@@ -28,20 +30,31 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
 
 
 def shares_weights(patcher: ModelPatcher) -> bool:
-    """Whether a copy computes where the user's weights are: it may read them."""
-    return patcher.load_device.type == "cpu" and not patcher.is_dynamic()
+    """Whether a copy may read the user's weights: all is computed where they are, and no hook
+    writes into them.
+    """
+    on_cpu = model_management.get_torch_device().type == patcher.load_device.type == "cpu"
+    return on_cpu and not patcher.is_dynamic() and patcher.forced_hooks is None
+
+
+def put_away(patchers: Iterable[ModelPatcher]) -> None:
+    """Have ComfyUI take its patches off weights that are going to be shared. It writes in place, so
+    call it in the torch.inference_mode that the weights were made in.
+    """
+    if any(shares_weights(patcher) for patcher in patchers):
+        model_management.unload_all_models()
 
 
 def private_copy(patcher: ModelPatcher) -> ModelPatcher:
     """A ModelPatcher with a model of its own and the same patches, whose weights stay where they
-    are. Call it outside of torch.inference_mode.
+    are. Call it outside of torch.inference_mode, after `put_away`.
 
     On a graphics card the copy has its own weights, from disk. On a CPU it has the user's, which
     training only reads: a second set would cost gigabytes of the same memory.
     """
     if shares_weights(patcher):
-        model_management.unload_all_models()  # else the user's has the patches of a clone by now
-        return with_model(patcher, twin(patcher.model))
+        fresh = ModelPatcher(twin(patcher.model), patcher.load_device, patcher.offload_device)
+        return copy_on(patcher, fresh)
     return loaded_again(patcher)
 
 
@@ -51,25 +64,29 @@ def loaded_again(patcher: ModelPatcher) -> ModelPatcher:
     load, arguments, *index = source
     fresh = load(*arguments, disable_dynamic=True)
     fresh = fresh[index[0]] if index else fresh
-    again = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+    again = copy_on(patcher, fresh)
     again.set_attachments("detex_loaded", fresh)  # else ComfyUI logs a leak
     return again
 
 
-def with_model(patcher: ModelPatcher, model: nn.Module) -> ModelPatcher:
-    """The copy whose model is `model`."""
-    fresh = ModelPatcher(model, patcher.load_device, patcher.offload_device)
+def copy_on(patcher: ModelPatcher, fresh: ModelPatcher) -> ModelPatcher:
+    """`patcher` with its patches, on the model of `fresh`."""
     made = patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+    made.hook_backup = {}  # a clone has that of the user's model, whose weights are others
     made.weight_inplace_update = False  # LoRAs must not be written into weights that are shared
     return made
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """Other modules on the same weights."""
+    """Other modules on the same weights.
+
+    What other packs have hung on the modules is copied with them. ComfyUI's configuration cannot be
+    copied; its current patcher would bring the user's along.
+    """
     known: dict[int, Any] = {
         id(weight): nn.Parameter(view(weight), requires_grad=False) for weight in model.parameters()
     }
-    for name in ("model_config", "current_patcher"):  # ComfyUI's, which cannot be copied
+    for name in ("model_config", "current_patcher"):
         kept: Any = getattr(model, name, None)
         known[id(kept)] = kept
     return copy.deepcopy(model, known)

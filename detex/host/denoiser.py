@@ -16,7 +16,7 @@ from ..condition import Condition, whole_picture
 from ..kv import Deltas
 from .attention import training_options
 from .checkpointing import checkpointed
-from .copies import check_copyable, check_loaded, private_copy
+from .copies import check_copyable, check_loaded, private_copy, put_away
 from .deltas import live_deltas
 from .families import (
     check_schedule,
@@ -52,6 +52,7 @@ def training_session(
     check_text_width(model, clip)
     check_copyable(model, "MODEL")
     check_copyable(clip.patcher, "CLIP")
+    put_away((model, clip.patcher))
     with torch.inference_mode(mode=False), torch.enable_grad():
         unet = private_copy(model)
         encoder = clip.clone()

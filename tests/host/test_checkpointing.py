@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 
+import comfy.model_management
 import comfy.sd
 import pytest
 import torch
@@ -171,8 +172,16 @@ def test_card_too_full_to_measure_takes_the_least_from_the_start(
     assert "too little to measure it; each step is computed in 2 passes with grad" in caplog.text
 
 
-def test_room_is_what_the_device_has_free(run: Run):
-    assert run.denoiser.room_for(1.0) > 2**20
+def test_room_is_what_the_device_has_free(run: Run, monkeypatch: pytest.MonkeyPatch):
+    asked: list[torch.device] = []
+
+    def free(device: torch.device) -> int:
+        asked.append(device)
+        return 12345
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
+    assert run.denoiser.room_for(1.0) == 12345
+    assert asked == [run.denoiser.patcher.load_device]
 
 
 def test_measuring_keeps_nothing(run: Run):

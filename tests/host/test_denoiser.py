@@ -2,7 +2,9 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 
+import comfy.hooks
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
@@ -16,12 +18,19 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.detex.attention import AttentionTap
-from detex_pack.detex.host.copies import check_copyable, check_loaded, loaded_again, private_copy
+from detex_pack.detex.host.copies import (
+    check_copyable,
+    check_loaded,
+    loaded_again,
+    private_copy,
+    shares_weights,
+)
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.kv import KVDeltas
 from detex_pack.detex.losses import map_loss
 from detex_pack.detex.noise import add_noise, training_target
 
+KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 GRID = (4, 6)  # half of latents of 8 x 12
 
 
@@ -248,28 +257,65 @@ def test_copy_on_a_cpu_can_be_trained_through_though_made_of_inference_tensors()
     assert noisy.grad is not None and noisy.grad.abs().sum() > 0
 
 
-def test_copy_on_a_cpu_has_the_weights_of_the_checkpoint_where_a_clone_has_patched_them():
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_users_models_keep_every_bit_with_loras_that_a_clone_has_put_on_them(stored: torch.dtype):
+    """All of it in inference mode, as ComfyUI runs graphs."""
+    with torch.inference_mode():
+        model, clip = tiny.tiny_model(), tiny.tiny_clip(stored=stored)
+        kept = {key: value.clone() for key, value in model.model.state_dict().items()}
+        told = {key: value.clone() for key, value in clip.patcher.model.state_dict().items()}
+        patched, spoken = model.clone(), clip.clone()
+        patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
+        text = next(key for key in told if key.endswith("mlp.fc1.weight"))
+        spoken.patcher.add_patches({text: ("diff", (torch.ones_like(told[text]),))})
+        comfy.model_management.load_models_gpu([patched, spoken.patcher], force_full_load=True)
+        assert not torch.equal(model.model.state_dict()[KEY], kept[KEY])
+        with training_session(model, clip, (2, 4, 8, 8)) as (plain, _):
+            assert torch.equal(plain.patcher.model.state_dict()[KEY], kept[KEY])
+        with training_session(patched, spoken, (2, 4, 8, 8)) as (learned, _):
+            assert torch.equal(learned.patcher.model.state_dict()[KEY], kept[KEY] + 1)
+        for patcher, before in ((model, kept), (clip.patcher, told)):
+            now = patcher.model.state_dict()
+            assert all(torch.equal(now[key], value) for key, value in before.items())
+        assert (list(patched.patches), list(spoken.patcher.patches)) == ([KEY], [text])
+
+
+@pytest.mark.parametrize("why", ["hooks", "dynamic", "card"])
+def test_copy_has_weights_of_its_own_where_the_users_may_be_written_to(
+    model: ModelPatcher, monkeypatch: pytest.MonkeyPatch, why: str
+):
+    other = model.clone()
+    assert shares_weights(other)
+    if why == "hooks":
+        other.forced_hooks = comfy.hooks.HookGroup()
+    elif why == "dynamic":
+        monkeypatch.setattr(other, "is_dynamic", lambda: True)
+    else:  # only this model is on the CPU
+        device = torch.device("cuda")
+        monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: device)
+    assert not shares_weights(other)
+
+
+@pytest.mark.parametrize("make", [private_copy, loaded_again])
+def test_copy_has_no_hooked_weights_of_the_users_model(
+    make: Callable[[ModelPatcher], ModelPatcher],
+):
     model = tiny.tiny_model()
-    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    before = model.model.state_dict()[key].clone()
-    patched = model.clone()
-    patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
-    comfy.model_management.load_models_gpu([patched], force_full_load=True)
-    assert not torch.equal(model.model.state_dict()[key], before)
-    assert torch.equal(private_copy(model).model.state_dict()[key], before)
+    model.hook_backup[KEY] = (torch.zeros(1), torch.device("cpu"))
+    make(model).unpatch_hooks()
+    assert list(model.hook_backup) == [KEY]
 
 
 def test_loras_of_a_copy_on_a_cpu_are_not_written_into_the_users_weights():
     model = tiny.tiny_model()
-    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    before = model.model.state_dict()[key].clone()
+    before = model.model.state_dict()[KEY].clone()
     patched = model.clone()
     patched.weight_inplace_update = True
-    patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
+    patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
     copy = private_copy(patched)
     comfy.model_management.load_models_gpu([copy], force_full_load=True)
-    assert torch.equal(copy.model.state_dict()[key], before + 1)
-    assert torch.equal(model.model.state_dict()[key], before)
+    assert torch.equal(copy.model.state_dict()[KEY], before + 1)
+    assert torch.equal(model.model.state_dict()[KEY], before)
 
 
 def test_copy_that_is_loaded_again_shares_no_weight_with_the_users_model(model: ModelPatcher):
@@ -303,9 +349,8 @@ def test_copy_of_a_dynamic_model_is_not_dynamic(clip: comfy.sd.CLIP):
 
 def test_copy_keeps_the_users_loras(model: ModelPatcher):
     patched = model.clone()
-    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    patched.add_patches({key: ("diff", (torch.ones(32, tiny.WIDTH),))})
-    assert list(private_copy(patched).patches) == [key]
+    patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
+    assert list(private_copy(patched).patches) == [KEY]
 
 
 def test_checkpoint_loader_that_gives_several_models_is_loaded_again_too():
@@ -372,5 +417,5 @@ def test_failure_while_loading_lets_the_copies_go(
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", full)
     with pytest.raises(torch.cuda.OutOfMemoryError), training_session(model, clip, (2, 4, 8, 8)):
         pass
-    assert comfy.model_management.current_loaded_models == before
+    assert all(m in before for m in comfy.model_management.current_loaded_models)
     assert comfy.model_management.in_training is flag
