@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from queue import SimpleQueue
+from threading import Lock
 from typing import IO, Any
 
 from .cells import ROOT, STRIPS, Cell
@@ -25,6 +26,8 @@ class Worker:
         self.command = command
         self.log = STRIPS / f"worker_{number}.log"
         self.process: subprocess.Popen | None = None
+        self._lock = Lock()  # one thread runs the cells, another stops
+        self._stopped = False
 
     def run(self, line: str) -> Answer:
         """Sends one cell and waits for its answer."""
@@ -48,25 +51,33 @@ class Worker:
         return process.stdin, process.stdout
 
     def stop(self) -> None:
-        """Ends the process, mid-cell if need be."""
-        if self.process is not None and self.process.poll() is None:
-            with self.process:
-                self.process.terminate()
+        """Ends the process, mid-cell if need be; another is not started."""
+        with self._lock:
+            self._stopped = True
+            if self.process is not None and self.process.poll() is None:
+                with self.process:
+                    self.process.terminate()
 
     def _started(self) -> subprocess.Popen:
-        if self.process is None or self.process.poll() is not None:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("a", encoding="utf-8") as log:
-                self.process = subprocess.Popen(
-                    self.command,
-                    cwd=ROOT,
-                    env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                )
-        return self.process
+        with self._lock:
+            if self._stopped:
+                raise RuntimeError("This worker was stopped.")
+            if self.process is None or self.process.poll() is not None:
+                self.process = self._new()
+            return self.process
+
+    def _new(self) -> subprocess.Popen:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
 
 
 def run_cells(
