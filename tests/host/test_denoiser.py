@@ -238,12 +238,13 @@ def test_deltas_leave_with_their_context_even_after_an_error(denoiser: ComfyDeno
 def test_copy_on_a_cpu_has_modules_of_its_own_on_the_users_weights(model: ModelPatcher):
     copy = private_copy(model)
     assert set(model.model.modules()).isdisjoint(copy.model.modules())
-    theirs = {name: p.data_ptr() for name, p in model.model.named_parameters()}
-    assert {name: p.data_ptr() for name, p in copy.model.named_parameters()} == theirs
-    copy.model.requires_grad_(requires_grad=True).half()
-    assert {p.dtype for p in model.model.parameters()} == {torch.float32}
-    assert not any(p.requires_grad for p in model.model.parameters())
-    assert {name: p.data_ptr() for name, p in model.model.named_parameters()} == theirs
+    theirs = [(p.data_ptr(), p.dtype, p.requires_grad) for p in model.model.parameters()]
+    assert [p.data_ptr() for p in copy.model.parameters()] == [place for place, *_ in theirs]
+    for p in copy.model.parameters():
+        p.requires_grad_(not p.requires_grad)
+    copy.model.half()
+    now = [(p.data_ptr(), p.dtype, p.requires_grad) for p in model.model.parameters()]
+    assert now == theirs
 
 
 def test_copy_on_a_cpu_can_be_trained_through_though_made_of_inference_tensors():
