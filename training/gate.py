@@ -98,9 +98,7 @@ def measure_captions(count: int, cached: int) -> dict[str, Any]:
 
 
 def measure_named(count: int) -> dict[str, Any]:
-    """Both colours' share where a caption names a look that training never drew: no method that
-    has to learn the look can be expected to paint it better.
-    """
+    """Both colours' share where a caption names a look that training never drew."""
     judge, demo, looks = load_judge(), load_demo_model(), {}
     for number in (*RATE_SUBJECTS, *GATE_SUBJECTS):
         shape, main, second, pattern = SUBJECTS[number]

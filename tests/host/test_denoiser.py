@@ -258,6 +258,13 @@ def test_copy_on_a_cpu_can_be_trained_through_though_made_of_inference_tensors()
     assert noisy.grad is not None and noisy.grad.abs().sum() > 0
 
 
+def with_lora(model: ModelPatcher) -> ModelPatcher:
+    """A clone that adds 1 to one weight."""
+    patched = model.clone()
+    patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
+    return patched
+
+
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16])
 def test_users_models_keep_every_bit_with_loras_that_a_clone_has_put_on_them(stored: torch.dtype):
     """All of it in inference mode, as ComfyUI runs graphs."""
@@ -265,8 +272,7 @@ def test_users_models_keep_every_bit_with_loras_that_a_clone_has_put_on_them(sto
         model, clip = tiny.tiny_model(), tiny.tiny_clip(stored=stored)
         kept = {key: value.clone() for key, value in model.model.state_dict().items()}
         told = {key: value.clone() for key, value in clip.patcher.model.state_dict().items()}
-        patched, spoken = model.clone(), clip.clone()
-        patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
+        patched, spoken = with_lora(model), clip.clone()
         text = next(key for key in told if key.endswith("mlp.fc1.weight"))
         spoken.patcher.add_patches({text: ("diff", (torch.ones_like(told[text]),))})
         comfy.model_management.load_models_gpu([patched, spoken.patcher], force_full_load=True)
@@ -310,9 +316,8 @@ def test_copy_has_no_hooked_weights_of_the_users_model(
 def test_loras_of_a_copy_on_a_cpu_are_not_written_into_the_users_weights():
     model = tiny.tiny_model()
     before = model.model.state_dict()[KEY].clone()
-    patched = model.clone()
+    patched = with_lora(model)
     patched.weight_inplace_update = True
-    patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
     copy = private_copy(patched)
     comfy.model_management.load_models_gpu([copy], force_full_load=True)
     assert torch.equal(copy.model.state_dict()[KEY], before + 1)
@@ -349,9 +354,7 @@ def test_copy_of_a_dynamic_model_is_not_dynamic(clip: comfy.sd.CLIP):
 
 
 def test_copy_keeps_the_users_loras(model: ModelPatcher):
-    patched = model.clone()
-    patched.add_patches({KEY: ("diff", (torch.ones(32, tiny.WIDTH),))})
-    assert list(private_copy(patched).patches) == [KEY]
+    assert list(private_copy(with_lora(model)).patches) == [KEY]
 
 
 def test_checkpoint_loader_that_gives_several_models_is_loaded_again_too():
@@ -413,10 +416,11 @@ def test_failure_while_loading_lets_the_copies_go(
     def full(*_args, **_kwargs):
         raise torch.cuda.OutOfMemoryError("no room")
 
+    comfy.model_management.unload_all_models()  # as a session does where it shares weights
     before = list(comfy.model_management.current_loaded_models)
     flag = comfy.model_management.in_training
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", full)
     with pytest.raises(torch.cuda.OutOfMemoryError), training_session(model, clip, (2, 4, 8, 8)):
         pass
-    assert all(m in before for m in comfy.model_management.current_loaded_models)
+    assert comfy.model_management.current_loaded_models == before
     assert comfy.model_management.in_training is flag
