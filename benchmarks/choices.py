@@ -42,9 +42,11 @@ def as_it_is(_run: Run, _denoiser: ComfyDenoiser) -> Iterator[None]:
 
 @contextmanager
 def channels_last(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
+    kept = [(weight, weight.data) for weight in denoiser.unet.parameters()]  # the MODEL's own
     denoiser.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     yield
-    denoiser.unet.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    for weight, data in kept:
+        weight.data = data
 
 
 @contextmanager

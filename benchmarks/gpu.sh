@@ -6,11 +6,12 @@
 #   benchmarks/gpu.sh [FOLDER [STAGE...]]
 #
 # FOLDER: where the figures go, docs/performance by default. STAGE: tests, train_step, profile,
-# choices, inference, growth, stages; all by default. Needs 5 GB of disk; a ComfyUI in .host or at
-# COMFYUI_PATH, whose server and page are not used; and a Python (PYTHON, or python3) with pytest 9,
-# torch for CUDA and what ComfyUI's `comfy` package imports. diffusers, and Train LoRA, which wants
-# av, are compared with where they are installed. Then `python -m benchmarks.performance` writes the
-# page from docs/performance.
+# choices, inference, growth, stages; all by default. Or sdxl, a run of SDXL at 1024 pixels, which
+# starts by its name alone. Needs 5 GB of disk, 12 with sdxl; a ComfyUI in .host or at COMFYUI_PATH,
+# whose server and page are not used; and a Python (PYTHON, or python3) with pytest 9, torch for CUDA
+# and what ComfyUI's `comfy` package imports. diffusers, and Train LoRA, which wants av, are compared
+# with where they are installed. Then `python -m benchmarks.performance` writes the page from
+# docs/performance.
 set -uo pipefail
 folder="${1:-$(dirname "$0")/../docs/performance}"
 mkdir -p "$folder" && folder="$(cd "$folder" && pwd)" || exit 1
@@ -48,6 +49,11 @@ stage inference 50 "$python" -m benchmarks.inference "${real[@]}" \
 stage growth 30 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
 stage stages 160 "$python" -m benchmarks.stages "${real[@]}" \
     --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"
+if [[ $wanted == *" sdxl "* ]]; then
+    "$python" -m devtools.checkpoints "$work" sdxl >/dev/null || exit 1
+    stage sdxl 240 "$python" -m benchmarks.stages --checkpoint "$work/random_sdxl.safetensors" \
+        --pixels 1024 --batch 1 --steps 20 --priors 1 --out "$folder/stages_sdxl_cuda.json"
+fi
 if ((${#failed[@]})); then
     echo "failed or too slow: ${failed[*]}. Run one again: benchmarks/gpu.sh $folder ${failed[0]}"
     exit 1

@@ -18,6 +18,7 @@ PAGE = FOLDER.parent / "performance.md"
 KINDS = {"cpu": "On a CPU", "cuda": "On a graphics card"}
 NOT_MEASURED = "Not measured yet."
 MODELS = {"sd15": "Stable Diffusion 1.5", "sd21": "Stable Diffusion 2.1", "sdxl": "SDXL"}
+WHOLE_RUNS = {"stages": "Stable Diffusion 1.5", "stages_sdxl": "SDXL at its full size"}
 Section = Callable[[dict[str, Any], str], str]  # (report, "cpu" or "cuda") -> Markdown
 LABELS = {
     "photos": "photos",
@@ -66,12 +67,12 @@ def main() -> None:
         "## A whole run",
         "From the checkpoint to a picture, stage by stage; four photos, random features in place\n"
         "of an image encoder's, no live picture.",
-        *(_section(kind, "stages", _stages) for kind in KINDS),
+        *(part for name, model in WHOLE_RUNS.items() for part in _whole_runs(name, model)),
         "## How this was made",
         "`python -m benchmarks.train_step --checkpoint FILE`, and so `profile`, `choices`,\n"
-        "`inference` and `stages`; `python -m benchmarks.growth`; each writes a file into\n"
-        "docs/performance, on an otherwise idle machine. `benchmarks/gpu.sh` does all of it on a\n"
-        "graphics card.",
+        "`inference` and `stages` (SDXL's with `--out docs/performance/stages_sdxl_cpu.json`; it\n"
+        "needs 20 GB); `python -m benchmarks.growth`; each writes a file into docs/performance,\n"
+        "on an otherwise idle machine. `benchmarks/gpu.sh` does all of it on a graphics card.",
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
@@ -171,6 +172,10 @@ def _choices(report: dict[str, Any], kind: str) -> str:
         for name, choice in report["choices"].items()
     )
     return _table(told, ("a step", "ratio, foretold", "s", "ratio", "s, first", "peak"), rows)
+
+
+def _whole_runs(name: str, model: str) -> list[str]:
+    return [f"### {model}", *(_section(kind, name, _stages) for kind in KINDS)]
 
 
 def _stages(report: dict[str, Any], kind: str) -> str:

@@ -64,12 +64,14 @@ def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
             return {term: value.item() for term, value in terms.items()}
 
         plain = losses()
+        weights = [weight.data_ptr() for weight in denoiser.unet.parameters()]
         with CHOICES[name].change(run, denoiser):
             changed = losses()
             run.take_step()
         assert changed == pytest.approx(plain, rel=1e-4)
         run.take_step()
         assert run.step == 2
+        assert [weight.data_ptr() for weight in denoiser.unet.parameters()] == weights
 
 
 @pytest.mark.slow
