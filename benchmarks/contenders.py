@@ -100,13 +100,16 @@ def our_run(
 
 
 @contextmanager
-def ours(setting: Setting, config: DetexConfig) -> Iterator[tuple[Step, dict[str, Any]]]:
+def ours(
+    setting: Setting, config: DetexConfig, *, checkpointing: bool = False
+) -> Iterator[tuple[Step, dict[str, Any]]]:
     """DETEX Train's own step, and what its preflight foretells."""
     with our_run(setting, config) as (run, denoiser):
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()
-        whole = footprint.bytes_for(setting.photos, checkpointing=False)
+        denoiser.gradient_checkpointing = checkpointing
+        whole = footprint.bytes_for(setting.photos, checkpointing=checkpointing)
         yield run.take_step, {"foretold": resident + whole}
 
 
@@ -265,6 +268,7 @@ def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
     """By name: a context of (step, facts)."""
     return {
         "DETEX": lambda: ours(setting, DETEX),
+        "DETEX, gradient checkpointing": lambda: ours(setting, DETEX, checkpointing=True),
         "Custom Diffusion, ours": lambda: ours(setting, DetexConfig.custom_diffusion()),
         "Custom Diffusion, diffusers": lambda: diffusers(setting, cached_latents=False),
         "diffusers, latents kept": lambda: diffusers(setting, cached_latents=True),

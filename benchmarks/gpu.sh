@@ -39,7 +39,7 @@ stage() { # NAME LIMIT_SECONDS COMMAND...
 real=(--checkpoint "$work/random_sd15.safetensors" --pixels 512)
 stage tests 80 "$python" -m pytest -q -p no:cacheprovider tests/cuda
 stage train_step 140 "$python" -m benchmarks.train_step "${real[@]}" \
-    --photos 4 --rounds 5 --out "$folder/train_step_cuda.json"
+    --photos 4 --rounds 4 --out "$folder/train_step_cuda.json"
 stage profile 40 "$python" -m benchmarks.profile "${real[@]}" \
     --photos 4 --out "$folder/profile_cuda.json"
 stage choices 70 "$python" -m benchmarks.choices "${real[@]}" \

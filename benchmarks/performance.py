@@ -42,7 +42,8 @@ def main() -> None:
         "possible*: the operations that torch counts, over the rate of a large matrix product.\n"
         "On a CPU *peak* is the process' resident memory while a step runs. Ours includes MODEL,\n"
         "CLIP and VAE of the graph. Training reads the MODEL's own weights; the CLIP it computes\n"
-        "with is a copy in float32.",
+        "with is a copy in float32. *gradient checkpointing* is ours alone: what the preflight\n"
+        "chooses where memory is short.",
         *(_section(kind, "train_step", _train_step) for kind in KINDS),
         "## What fits on which card",
         "By the preflight's own account, which no card has confirmed yet: bfloat16, prior images,\n"

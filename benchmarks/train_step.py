@@ -20,6 +20,7 @@ from .machine import keep, real_size_parser
 
 PAIRS = (  # ours, theirs; two at a time, because they hold a model each
     ("DETEX", "Custom Diffusion, diffusers"),
+    ("DETEX, gradient checkpointing", "Custom Diffusion, diffusers"),
     ("Custom Diffusion, ours", "diffusers, latents kept"),
     ("DETEX", "Train LoRA, no checkpointing"),
 )

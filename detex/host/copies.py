@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 
 def check_copyable(patcher: ModelPatcher, socket: str) -> None:
-    """Raise ValueError for quantised weights; where the copy needs weights of its own, for loaders
-    that cannot load twice.
+    """Raise ValueError for quantised weights; for injections, which replace parts of the user's own
+    modules while a copy runs; where the copy needs weights of its own, for loaders that cannot load
+    twice.
     """
     if any(
         type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
@@ -21,6 +22,12 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
         raise ValueError(
             f"The {socket} is quantised (fp8, GGUF or the like); training needs real weights. Load "
             "the fp16, bf16 or fp32 checkpoint with Load Checkpoint."
+        )
+    if patcher.injections:
+        raise ValueError(
+            f"The {socket} carries {', '.join(patcher.injections)}, which would change your own "
+            f"{socket} while the copy is trained. Wire the {socket} from before the node that adds "
+            "it; of a bypass LoRA, take ComfyUI's own Load LoRA instead."
         )
     if patcher.cached_patcher_init is None and not shares_weights(patcher):
         raise ValueError(

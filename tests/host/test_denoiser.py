@@ -15,6 +15,7 @@ import tiny
 import torch
 from comfy.ldm.modules import attention as host_attention
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection
 from torch import Tensor
 
 from detex_pack.detex.attention import AttentionTap
@@ -382,6 +383,22 @@ def test_model_that_stays_partly_in_ram_is_refused():
     model.model.model_lowvram = True  # as ComfyUI sets it under --novram
     with pytest.raises(ValueError, match="Start ComfyUI without --novram"):
         check_loaded([model])
+
+
+@pytest.mark.parametrize("socket", ["MODEL", "CLIP"])
+def test_injections_into_the_users_modules_are_refused_before_they_run(
+    model: ModelPatcher, clip: comfy.sd.CLIP, socket: str
+):
+    ran = []
+    one, other = model.clone(), clip.clone()
+    injected = one if socket == "MODEL" else other.patcher
+    injected.set_injections("bypass_lora", [PatcherInjection(ran.append, ran.append)])
+    with (
+        pytest.raises(ValueError, match=f"The {socket} carries bypass_lora.*Load LoRA"),
+        training_session(one, other, (2, 4, 8, 12)),
+    ):
+        pass
+    assert not ran
 
 
 def test_quantised_model_is_refused():
