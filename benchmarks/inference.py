@@ -3,12 +3,13 @@
     python -m benchmarks.inference --checkpoint sd15.safetensors
 
 Four MODELs of one checkpoint sample in turn: as it is; with a concept; with a concept and three
-words captured; with every map of every layer kept, as attention viewers usually do.
+words captured; with every map of every layer kept, as attention viewers usually do. A ratio is the
+Hodges-Lehmann estimate over the rounds, each against the plain run of its own round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from detex_pack.detex.attention import AttentionMaps, attend, attention_probs
 from detex_pack.detex.concept import BaseModel, Concept
@@ -34,6 +36,7 @@ from detex_pack.detex.host.families import (
 from detex_pack.detex.host.towers import tower_of
 
 from .machine import keep, peak, real_size_parser, reset_peak, timed
+from .statistics import compare
 
 WORDS = ("sks", "dog", "beach")
 PROMPT = "photo of a sks dog on the beach"
@@ -120,29 +123,40 @@ def sampled(
     return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
 
 
-def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str, dict[str, float]]:
+def operations(run: Callable[[], Any]) -> int:
+    """The floating-point operations that torch counts in a call."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Seconds of a run after a first step has put each MODEL's weights in place."""
     models, clip, kept = variants(checkpoint)
     conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, "")]
     seconds: dict[str, list[float]] = {name: [] for name in models}
+    counted: dict[str, int] = {}
     peaks: dict[str, int] = {}
     for _ in range(rounds):
         for name, model in models.items():
-            sampled(model, conds, pixels, 1)
+            counted[name] = operations(partial(sampled, model, conds, pixels, 1))
             kept.clear()
             reset_peak()
             seconds[name].append(timed(partial(sampled, model, conds, pixels, steps))[0])
             peaks[name] = max(peaks.get(name, 0), peak())
             kept.clear()
-    plain = median(seconds[PLAIN])
-    return {
-        name: {
+    found = {}
+    for name, values in seconds.items():
+        by_round = [own / plain for own, plain in zip(values, seconds[PLAIN], strict=True)]
+        ratio = compare(by_round)
+        found[name] = {
             "seconds": round(median(values), 3),
-            "ratio": round(median(values) / plain, 3),
+            "ratio": round(ratio.estimate, 4),
+            "interval": [round(ratio.low, 4), round(ratio.high, 4)],
+            "operations": counted[name],
             "peak_gb": round(peaks[name] / 2**30, 2),
         }
-        for name, values in seconds.items()
-    }
+    return found
 
 
 if __name__ == "__main__":

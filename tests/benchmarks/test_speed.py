@@ -1,13 +1,17 @@
 """The measurements of speed: what they measure, and that they run to their end."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import folder_paths
 import pytest
+import torch
 
 from detex_pack.benchmarks import growth, performance, profile, stages, train_step
 from detex_pack.benchmarks.choices import CHOICES
+from detex_pack.benchmarks.inference import operations, random_concept, sampled
+from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import load_demo_model
 from detex_pack.detex.trainer import gradients
 from devtools.checkpoints import write_checkpoint
@@ -72,6 +76,17 @@ def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
         run.take_step()
         assert run.step == 2
         assert [weight.data_ptr() for weight in denoiser.unet.parameters()] == weights
+
+
+@torch.inference_mode()
+def test_applied_concept_adds_no_operation_to_sampling():
+    demo = load_demo_model()
+    applied = apply_concept(demo.model, random_concept(demo.model, demo.clip), 1.0)
+    conds = [demo.clip.encode_from_tokens_scheduled(demo.clip.tokenize(t)) for t in ("a ball", "")]
+    alone, learned = (
+        operations(partial(sampled, model, conds, 128, 2)) for model in (demo.model, applied)
+    )
+    assert alone == learned > 0
 
 
 @pytest.mark.slow
