@@ -133,10 +133,17 @@ def sha256_of(path: Path) -> str:
 
 @cache
 def commit() -> str:
-    """The commit of this checkout; empty where there is no git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    """The commit of this checkout, with a + where its code was changed since; empty without git."""
+    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        head = _git("rev-parse", "--short", "HEAD")
+        return f"{head}+" if head and _git(*changes) else head
     except FileNotFoundError:
         return ""
-    return done.stdout.strip()
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()

@@ -44,16 +44,20 @@ def as_it_is(_run: Run, _denoiser: ComfyDenoiser) -> Iterator[None]:
 def channels_last(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     kept = [(weight, weight.data) for weight in denoiser.unet.parameters()]  # the MODEL's own
     denoiser.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    yield
-    for weight, data in kept:
-        weight.data = data
+    try:
+        yield
+    finally:
+        for weight, data in kept:
+            weight.data = data
 
 
 @contextmanager
 def fused(run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     fuse(run.optimizer, denoiser.device, fused=True)
-    yield
-    fuse(run.optimizer, "cpu", fused=None)
+    try:
+        yield
+    finally:
+        fuse(run.optimizer, "cpu", fused=None)
 
 
 def fuse(optimizer: torch.optim.Optimizer, counters: str, *, fused: bool | None) -> None:
@@ -67,8 +71,10 @@ def fuse(optimizer: torch.optim.Optimizer, counters: str, *, fused: bool | None)
 @contextmanager
 def checkpointing(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     denoiser.gradient_checkpointing = True
-    yield
-    denoiser.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        denoiser.gradient_checkpointing = False
 
 
 @contextmanager
@@ -87,8 +93,10 @@ def two_passes(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
         return torch.cat(answers)
 
     denoiser.predict = apart
-    yield
-    del denoiser.predict
+    try:
+        yield
+    finally:
+        del denoiser.predict
 
 
 @contextmanager
@@ -97,9 +105,11 @@ def compiled(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     blocks = [m for m in denoiser.unet.modules() if isinstance(m, BasicTransformerBlock)]
     for block in blocks:
         block.compile()
-    yield
-    for block in blocks:
-        block._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None
 
 
 PLAIN = "as it is"

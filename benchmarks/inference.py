@@ -17,6 +17,7 @@ from typing import Any
 
 import comfy.sample
 import comfy.sd
+import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -36,7 +37,7 @@ from detex_pack.detex.host.families import (
 from detex_pack.detex.host.towers import tower_of
 
 from .machine import keep, peak, real_size_parser, reset_peak, timed
-from .statistics import compare
+from .statistics import bootstrap_interval, hodges_lehmann
 
 WORDS = ("sks", "dog", "beach")
 PROMPT = "photo of a sks dog on the beach"
@@ -100,7 +101,7 @@ def variants(checkpoint: Path) -> tuple[dict[str, ModelPatcher], Any, list[Tenso
 def main() -> None:
     parser = real_size_parser(__doc__, "inference")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
     with torch.inference_mode():
         found = measure(options.checkpoint, options.pixels, options.steps, options.rounds)
@@ -137,8 +138,11 @@ def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str,
     seconds: dict[str, list[float]] = {name: [] for name in models}
     counted: dict[str, int] = {}
     peaks: dict[str, int] = {}
-    for _ in range(rounds):
-        for name, model in models.items():
+    for number in range(rounds):
+        names = list(models)
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):  # each in every place of a round
+            model = models[name]
             counted[name] = operations(partial(sampled, model, conds, pixels, 1))
             kept.clear()
             reset_peak()
@@ -147,12 +151,11 @@ def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str,
             kept.clear()
     found = {}
     for name, values in seconds.items():
-        by_round = [own / plain for own, plain in zip(values, seconds[PLAIN], strict=True)]
-        ratio = compare(by_round)
+        by_round = np.array(values) / np.array(seconds[PLAIN])
         found[name] = {
             "seconds": round(median(values), 3),
-            "ratio": round(ratio.estimate, 4),
-            "interval": [round(ratio.low, 4), round(ratio.high, 4)],
+            "ratio": round(float(hodges_lehmann(by_round)), 4),
+            "interval": [round(bound, 4) for bound in bootstrap_interval(by_round)],
             "operations": counted[name],
             "peak_gb": round(peaks[name] / 2**30, 2),
         }

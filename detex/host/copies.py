@@ -23,9 +23,9 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
             f"The {socket} is quantised (fp8, GGUF or the like); training needs real weights. Load "
             "the fp16, bf16 or fp32 checkpoint with Load Checkpoint."
         )
-    if patcher.injections:
+    if injected := [name for name, found in patcher.injections.items() if found]:
         raise ValueError(
-            f"The {socket} carries {', '.join(patcher.injections)}, which would change your own "
+            f"The {socket} carries {', '.join(injected)}, which would change your own "
             f"{socket} while the copy is trained. Wire the {socket} from before the node that adds "
             "it; of a bypass LoRA, take ComfyUI's own Load LoRA instead."
         )

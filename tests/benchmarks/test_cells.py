@@ -1,6 +1,7 @@
 """Cells on disk: named by what decides them, checked, and never trusted when damaged."""
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,23 @@ def test_no_two_arms_are_the_same_run():
 def test_an_unknown_arm_is_refused_with_the_names():
     with pytest.raises(ValueError, match=r"There is no arm 'detox'.*custom_diffusion, detex"):
         arms.arm_named("detox")
+
+
+def test_the_commit_tells_whether_the_code_was_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cells, "ROOT", tmp_path)
+    assert cells.commit.__wrapped__() == ""  # no checkout
+    code, page = tmp_path / "code.py", tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    for path in (code, page):
+        path.touch()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    someone = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *someone, "commit", "-qm", "first"], cwd=tmp_path, check=True)
+    page.write_text("figures")
+    clean = cells.commit.__wrapped__()
+    code.write_text("changed")
+    assert clean.isalnum()
+    assert cells.commit.__wrapped__() == f"{clean}+"
