@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
@@ -31,7 +30,7 @@ from detex_pack.detex.methods.detex import Detex
 from detex_pack.detex.subject import Subject, make_subject
 from detex_pack.detex.trainer import Run
 
-from .machine import device, matrix_rate, memory_now, peak, reset_peak, timed
+from .machine import device, matrix_rate, memory_now, operations, peak, reset_peak, timed
 
 Step = Callable[[], float | None]  # its seconds, where it measures itself
 SEED = 0
@@ -290,10 +289,7 @@ def main() -> None:
     out, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr  # others print too
     setting = Setting(options.checkpoint, options.pixels, options.photos)
     with contenders(setting)[options.name]() as (step, facts):
-        counter = FlopCounterMode(display=False)
-        with counter:
-            step()  # warms up, too
-        flops = counter.get_total_flops() / facts.get("steps", 1)
+        flops = operations(step) / facts.get("steps", 1)  # warms up, too
         answer(out, flops=flops, rate=matrix_rate(), **facts)
         for _ in sys.stdin:
             reset_peak()

@@ -44,8 +44,8 @@ stage profile 40 "$python" -m benchmarks.profile "${real[@]}" \
     --photos 4 --out "$folder/profile_cuda.json"
 stage choices 70 "$python" -m benchmarks.choices "${real[@]}" \
     --photos 4 --rounds 3 --out "$folder/choices_cuda.json"
-stage inference 70 "$python" -m benchmarks.inference "${real[@]}" \
-    --steps 20 --rounds 8 --out "$folder/inference_cuda.json"
+stage inference 50 "$python" -m benchmarks.inference "${real[@]}" \
+    --steps 20 --rounds 6 --out "$folder/inference_cuda.json"
 stage growth 30 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
 stage stages 160 "$python" -m benchmarks.stages "${real[@]}" \
     --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"

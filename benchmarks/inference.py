@@ -9,7 +9,7 @@ Hodges-Lehmann estimate over the rounds, each against the plain run of its own r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from detex_pack.detex.attention import AttentionMaps, attend, attention_probs
 from detex_pack.detex.concept import BaseModel, Concept
@@ -36,7 +35,7 @@ from detex_pack.detex.host.families import (
 )
 from detex_pack.detex.host.towers import tower_of
 
-from .machine import keep, peak, real_size_parser, reset_peak, timed
+from .machine import keep, operations, peak, real_size_parser, reset_peak, timed
 from .statistics import bootstrap_interval, hodges_lehmann
 
 WORDS = ("sks", "dog", "beach")
@@ -124,13 +123,6 @@ def sampled(
     return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
 
 
-def operations(run: Callable[[], Any]) -> int:
-    """The floating-point operations that torch counts in a call."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
-
-
 def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Seconds of a run after a first step has put each MODEL's weights in place."""
     models, clip, kept = variants(checkpoint)
@@ -138,8 +130,8 @@ def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str,
     seconds: dict[str, list[float]] = {name: [] for name in models}
     counted: dict[str, int] = {}
     peaks: dict[str, int] = {}
+    names = list(models)
     for number in range(rounds):
-        names = list(models)
         first = number % len(names)
         for name in (*names[first:], *names[:first]):  # each in every place of a round
             model = models[name]

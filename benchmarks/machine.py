@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import comfy.model_management as model_management
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from .cells import ROOT, commit
 
@@ -92,6 +93,13 @@ def timed(run: Callable[[], T]) -> tuple[float, T]:
     answer = run()
     synchronize()
     return time.perf_counter() - start, answer
+
+
+def operations(run: Callable[[], Any]) -> int:
+    """The floating-point operations that torch counts in a call."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 def synchronize() -> None:

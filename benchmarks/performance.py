@@ -77,7 +77,8 @@ def main() -> None:
         "`python -m benchmarks.train_step --checkpoint FILE`, and so `profile`, `choices`,\n"
         "`inference` and `stages` (SDXL's with `--out docs/performance/stages_sdxl_cpu.json`; it\n"
         "needs 20 GB); `python -m benchmarks.growth`; each writes a file into docs/performance,\n"
-        "on an otherwise idle machine. `benchmarks/gpu.sh` does all of it on a graphics card.",
+        "on an otherwise idle machine. `benchmarks/gpu.sh` does all of it on a graphics card,\n"
+        "SDXL's run where it is named.",
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")

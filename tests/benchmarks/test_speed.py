@@ -10,7 +10,8 @@ import torch
 
 from detex_pack.benchmarks import growth, performance, profile, stages, train_step
 from detex_pack.benchmarks.choices import CHOICES
-from detex_pack.benchmarks.inference import operations, random_concept, sampled
+from detex_pack.benchmarks.inference import random_concept, sampled
+from detex_pack.benchmarks.machine import operations
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import load_demo_model
 from detex_pack.detex.trainer import gradients
