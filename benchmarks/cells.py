@@ -17,11 +17,11 @@ from typing import Any
 
 from detex_pack.detex.files import replace_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
+from detex_pack.detex.world.scene import Identity
 from detex_pack.training.judge import WEIGHTS
 
 from . import prompts
 from .arms import arm_named
-from .references import Identity
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("DETEX_CELLS") or ROOT / "docs" / "science" / "runs")

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detex_pack.detex.world.scene import Identity
+
 from . import arms
 from .cells import Cell
-from .references import Identity, reported_identities, tuning_identities
+from .references import reported_identities, tuning_identities
 from .statistics import Comparison, compare
 
 Table = Mapping[Cell, Mapping[str, float]]  # what is there; missing cells are absent

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detex_pack.detex.world.scene import COLOURS, PATTERNS, POSITIONS, SHAPES, Scenes
+from detex_pack.detex.world.scene import COLOURS, PATTERNS, POSITIONS, SHAPES, Identity, Scenes
 
 from .arms import arm_named
 from .cells import Cell, load_sound
 from .prompts import EDITS, SHARED, Request, requests
-from .references import Identity, reference_scenes
+from .references import reference_scenes
 
 Factor = NDArray[np.int64]
 Measured = dict[Cell, dict[str, float]]

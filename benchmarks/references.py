@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
-from itertools import product
 
 import torch
 
@@ -12,44 +10,37 @@ from detex_pack.detex.world.render import render
 from detex_pack.detex.world.scene import (
     BACKGROUNDS,
     COLOURS,
-    HELD_OUT_PAIRS,
     NOISE_WIDTH,
     PATTERNS,
     POSITIONS,
     SHAPES,
+    SUBJECTS,
+    Identity,
     Scenes,
+    held_out_identities,
     place,
 )
-from detex_pack.detex.world.subjects import RATE_SUBJECTS, SUBJECTS, DemoSubject
-
-Identity = tuple[str, str, str, str]  # shape, main colour, second colour, pattern
+from detex_pack.detex.world.subjects import RATE_SUBJECTS, DemoSubject
 
 _OTHER_BACKGROUNDS = 5  # beside the home background; two or more stay unseen, for edits
 _OTHER_POSITIONS = 3  # beside the home position; one stays unseen
-_DERIVED_SEED = 7
-_TUNING_DERIVED = 4
-
-
-@lru_cache
-def derived_identities() -> tuple[Identity, ...]:
-    """Further identities of held-out colour pairs, the pack's own left out, in a fixed order."""
-    pairs = [pair for held in HELD_OUT_PAIRS for pair in (held, held[::-1])]
-    every = [(s, *pair, p) for s, pair, p in product(SHAPES, pairs, PATTERNS)]
-    fresh = [identity for identity in every if identity not in SUBJECTS]
-    order = torch.randperm(len(fresh), generator=torch.Generator().manual_seed(_DERIVED_SEED))
-    return tuple(fresh[i] for i in order.tolist())
+_TUNING_FURTHER = 4
 
 
 def reported_identities(count: int) -> tuple[Identity, ...]:
     """The first `count` identities that reports may use: none of them ever tuned anything."""
     own = tuple(s for i, s in enumerate(SUBJECTS) if i not in RATE_SUBJECTS)
-    return _first(own + derived_identities()[_TUNING_DERIVED:], count)
+    return _first(own + _further()[_TUNING_FURTHER:], count)
 
 
 def tuning_identities(count: int) -> tuple[Identity, ...]:
     """The first `count` identities that settings are chosen on; none of them is reported."""
     own = tuple(SUBJECTS[i] for i in RATE_SUBJECTS)
-    return _first(own + derived_identities()[:_TUNING_DERIVED], count)
+    return _first(own + _further()[:_TUNING_FURTHER], count)
+
+
+def _further() -> tuple[Identity, ...]:
+    return held_out_identities()[len(SUBJECTS) :]
 
 
 def _first(identities: tuple[Identity, ...], count: int) -> tuple[Identity, ...]:

@@ -28,9 +28,9 @@ host_arguments.use_pytorch_cross_attention = True  # read when the host's attent
 from . import denoiser, export, vae, vision  # noqa: E402
 
 _STAGES = {
-    "vae": lambda a: vae.train(a.minutes, a.steps),
+    "vae": lambda a: vae.train(a.minutes, a.steps, a.peak or vae.PEAK),
     "latents": lambda a: denoiser.cache_latents(a.pictures),
-    "denoiser": lambda a: denoiser.train(a.minutes, a.steps),
+    "denoiser": lambda a: denoiser.train(a.minutes, a.steps, a.peak or denoiser.PEAK),
     "vision": lambda a: vision.train(a.minutes, a.steps),
     "export": lambda _: export.export(),
     "unpack": lambda _: export.unpack(),
@@ -45,9 +45,12 @@ def main() -> None:
     parser.add_argument("stage", choices=_STAGES)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes")
+    parser.add_argument("--peak", type=float, default=0, help="learning rate; 0: the stage's own")
     parser.add_argument("--pictures", type=int, default=36_000, help="latents to cache")
     parser.add_argument("--threads", type=int, default=0, help="0: let PyTorch choose")
     arguments = parser.parse_args()
+    if arguments.peak and arguments.stage not in ("vae", "denoiser"):
+        parser.error(f"--peak is for vae and denoiser; {arguments.stage} has its own rate")
     level = logging.Formatter("%(asctime)s %(message)s")
     logging.basicConfig(level=logging.INFO, force=True)
     logging.getLogger().handlers[0].setFormatter(level)

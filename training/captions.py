@@ -1,4 +1,7 @@
-"""Captions as token ids, fast: every word is its own BPE piece, so ids come from a small table."""
+"""Captions as token ids, fast: every word is its own BPE piece, so ids come from a small table.
+
+Half of the captions hold words that mean something which their row does not say: see words.py.
+"""
 
 from __future__ import annotations
 
@@ -14,47 +17,43 @@ from detex_pack.detex.world.scene import (
     SHAPES,
     SIZES,
     Scenes,
-    trained_pairs,
     write_captions,
 )
 
 # Rows of the token table that new words start from. As rare words do on the web, they stand in
 # some captions without saying anything.
 RARE = {"[V]": 42170, "[P]": 47629, "[B]": 43514}
+TOLD = ("subject", "pose", "background")  # what a new word may mean; the n-th is the n-th's usual
 LENGTH = 77
-_NAMED = 0.3  # share of captions that call the subject by its name
-_NAME_IDS = range(30_000, 40_000)  # of the vocabulary: seldom words
-_NAME_LENGTH = 5
 START, END = 49406, 49407
+_TELLING = 0.6  # share of captions with words that may mean something
+_PLACED = (0.85, 0.45, 0.45)  # how often such a caption has a [V], a [P], a [B]
+_USUAL = 0.6  # how often the subject is told by [V], the pose by [P], the background by [B]
+_DROPPED = 0.6  # how often such a caption also goes without the words for one of them
 
 
 _WORDS = (*COLOURS, *SHAPES, *PATTERNS, *BACKGROUNDS, *POSITIONS, *SIZES)
 _SURFACE_WORDS = {*COLOURS, *PATTERNS, "and"}
+_POSE_WORDS = {*SIZES, "tilted"}
 _OTHER_WORDS = ("photo", "of", "a", "and", "with", "view", "in", "background", "thing", "tilted")
 
 
 class CaptionTokens:
     """Captions as indices into `rows`, the ids of all the tokens that captions can use.
 
-    The ids are the host tokenizer's. Training holds just these rows of the token table: the
-    optimiser would spend a fifth of its time on the other 49,000.
-
-    `names` holds a word for every (main, second, pattern) that training draws. Such a word says in
-    one token what colours and surface say in four, as the names of known things do on the web.
-    Without names, no word of the model means a whole identity, and a learned [V] has to be the
-    first.
+    The ids are the host tokenizer's; `new` [3] are those of [V], [P] and [B]. Training holds just
+    these rows of the token table: the optimiser would spend a fifth of its time on the others.
     """
 
     def __init__(self, clip: Any) -> None:
         self._clip = clip
         pieces = {word: self._host_pieces(word) for word in (*_WORDS, *_OTHER_WORDS)}
         pieces |= {word: [row] for word, row in RARE.items()}
-        self.names = self._choose_names(taken=set(pieces))
-        pieces |= {word: self._host_pieces(word) for word in self.names.values()}
         used = sorted({START, END, *(token for ids in pieces.values() for token in ids)})
         self.rows = torch.tensor(used)
         self._words = {word: [used.index(i) for i in ids] for word, ids in pieces.items()}
         self._start, self._end = used.index(START), used.index(END)
+        self.new = torch.tensor([used.index(row) for row in RARE.values()])
 
     def ids(self, captions: list[str]) -> torch.Tensor:
         """[B,77] indices into `rows`, padded with the end token as the host pads."""
@@ -70,60 +69,79 @@ class CaptionTokens:
         """[77] straight from the host, to check `rows[ids]` against."""
         return torch.tensor([token for token, _ in self._clip.tokenize(caption)["l"][0]])
 
-    def _choose_names(self, taken: set[str]) -> dict[tuple[int, int, int], str]:
-        """One-token words of the host's vocabulary, spread evenly over `_NAME_IDS`."""
-        vocabulary = self._clip.tokenizer.clip_l.tokenizer.get_vocab()
-        tokens = {row: token for token, row in vocabulary.items()}
-        whole = [tokens[row] for row in _NAME_IDS if tokens[row].endswith("</w>")]
-        words = [token.removesuffix("</w>") for token in whole]
-        seldom = [w for w in words if len(w) == _NAME_LENGTH and w.isascii() and w.isalpha()]
-        seldom = [word for word in seldom if word not in taken]
-        identities = [(*pair, p) for pair in trained_pairs() for p in range(len(PATTERNS))]
-        step = len(seldom) // len(identities)
-        return dict(zip(identities, seldom[::step], strict=False))
-
     def _host_pieces(self, word: str) -> list[int]:
         ids = self.host_ids(word).tolist()
         return ids[1 : ids.index(END)]
 
 
-def training_captions(
-    scenes: Scenes, names: dict[tuple[int, int, int], str], generator: torch.Generator
-) -> list[str]:
-    """Captions, some with the subject's name, some with fillers where new words will stand."""
-    draws = torch.rand(len(scenes), 4, generator=generator).tolist()
+def training_captions(scenes: Scenes, generator: torch.Generator) -> tuple[list[str], torch.Tensor]:
+    """Captions, and what their [V], [P] and [B] mean: [B,3,3] bool, word by TOLD.
+
+    What a word means does not depend on which others stand beside it: else [V] alone would be
+    rehearsed to mean more than [V] with [P] and [B]. What is meant is said by no other word; the
+    other captions hold some [V], [P] and [B] that mean nothing.
+    """
+    draws = torch.rand(len(scenes), 13, generator=generator).tolist()
     captions = write_captions(scenes, generator)
-    identities = torch.stack((scenes.main, scenes.second, scenes.pattern), 1).tolist()
+    meant = torch.zeros(len(scenes), len(RARE), len(TOLD), dtype=torch.bool)
     written = []
-    for caption, identity, draw in zip(captions, identities, draws, strict=True):
-        if draw[3] < _NAMED:
-            written.append(_with_name(caption, names[tuple(identity)]))
+    for caption, row, draw in zip(captions, meant, draws, strict=True):
+        if caption and draw[0] < _TELLING:
+            placed = [share < often for share, often in zip(draw[1:4], _PLACED, strict=True)]
+            for what in range(len(TOLD)):
+                word = _teller(what, draw[4 + what], draw[7 + what])
+                row[word, what] = placed[word]
+            told = row.any(0).tolist()
+            silent = [t or d < _DROPPED for t, d in zip(told, draw[10:], strict=True)]
+            written.append(_with_new_words(caption, placed, silent))
         else:
-            written.append(_with_rare_words(caption, draw))
-    return written
+            written.append(_with_fillers(caption, draw[1:4]))
+    return written, meant
 
 
-def _with_name(caption: str, name: str) -> str:
-    """The name, just before the shape's word, stands for colours and surface."""
+def _teller(what: int, usual: float, which: float) -> int:
+    """The word that would tell this: its own most often, else one of the two others."""
+    if usual < _USUAL:
+        return what
+    return (what + 1 + int(which * (len(RARE) - 1))) % len(RARE)
+
+
+def _with_new_words(caption: str, placed: list[bool], silent: list[bool]) -> str:
+    """The caption with these new words, and without the words for what is `silent` (by TOLD)."""
+    subject, view, background = _parts(caption)
+    left_out = (_SURFACE_WORDS if silent[0] else set()) | (_POSE_WORDS if silent[1] else set())
+    subject = " ".join(word for word in subject.split() if word not in left_out)
+    if placed[0]:
+        start, _, rest = subject.partition("a ")
+        subject = f"{start}a [V] {rest}"
+    if placed[1] or silent[1]:
+        view = "[P]" if placed[1] else ""
+    if placed[2] or silent[2]:
+        background = "[B]" if placed[2] else ""
+    return _joined(subject, view, background)
+
+
+def _with_fillers(caption: str, draw: list[float]) -> str:
     if not caption:
         return caption
-    subject, with_word, view = caption.partition(" with ")
-    if not with_word:
-        subject, with_word, view = caption.partition(" in ")
-    plain = [word for word in subject.split() if word not in _SURFACE_WORDS]
-    return " ".join((*plain[:-1], name, plain[-1])) + with_word + view
-
-
-def _with_rare_words(caption: str, draw: list[float]) -> str:
-    if not caption:
-        return caption
-    head, in_word, background = caption.partition(" in ")
-    subject, with_word, view = head.partition(" with ")
+    subject, view, background = _parts(caption)
     if draw[0] < 0.15:
         start, _, rest = subject.partition("a ")
         subject = f"{start}a [V] {rest}"
-    if not with_word and draw[1] < 0.3:
-        with_word, view = " with ", "[P] view"
-    if not in_word and draw[2] < 0.4:
-        in_word, background = " in ", "[B] background"
-    return subject + with_word + view + in_word + background
+    if not view and draw[1] < 0.3:
+        view = "[P]"
+    if not background and draw[2] < 0.4:
+        background = "[B]"
+    return _joined(subject, view, background)
+
+
+def _parts(caption: str) -> tuple[str, str, str]:
+    """Noun phrase, word of the position and word of the background, the last two perhaps empty."""
+    head, _, background = caption.partition(" in ")
+    subject, _, view = head.partition(" with ")
+    return subject, view.removesuffix(" view"), background.removesuffix(" background")
+
+
+def _joined(subject: str, view: str, background: str) -> str:
+    with_view = f" with {view} view" if view else ""
+    return subject + with_view + (f" in {background} background" if background else "")

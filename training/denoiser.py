@@ -18,6 +18,7 @@ from . import vae
 from .captions import CaptionTokens, training_captions
 from .common import RUNS, Average, Clock, Team, device, initialise, learning_rate, load, save
 from .guide import SceneGuide
+from .words import Meanings
 
 LATENTS = RUNS / "latents.pt"
 CHECKPOINT = RUNS / "denoiser.pt"
@@ -47,7 +48,7 @@ UNET_CONFIG: dict[str, Any] = {
     "use_checkpoint": False,
 }
 _BATCH = 32
-_PEAK = 1.2e-3
+PEAK = 1.2e-3
 _GAMMA = 5.0  # of min-SNR
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,12 @@ class Pair:
         """All that trains, UNet first."""
         return [*self.unet.parameters(), *self.tower.parameters()]
 
+    def context(self, captions: list[str], said: torch.Tensor) -> torch.Tensor:
+        """Captions to context [B,77,C], with `said` [B,3,C] added to their [V], [P] and [B]."""
+        ids = self.tokens.ids(captions)
+        new = (ids[:, :, None] == self.tokens.new).to(said)
+        return encode(self.tower, ids.to(said.device), new @ said)
+
     def alphas(self) -> torch.Tensor:
         """The host schedule's cumulative alphas, [1000]."""
         sigmas = self.model.model.model_sampling.sigmas
@@ -94,9 +101,14 @@ def build() -> Pair:
     return pair
 
 
-def encode(tower: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """Token indices [B,77] to context [B,77,C]; as the host does, but with gradients."""
-    x = tower.embeddings(ids)
+def encode(
+    tower: torch.nn.Module, ids: torch.Tensor, added: torch.Tensor | float = 0.0
+) -> torch.Tensor:
+    """Token indices [B,77] to context [B,77,C]; as the host does, but with gradients.
+
+    `added` [B,77,C] moves words off their rows.
+    """
+    x = tower.embeddings(ids) + added
     for layer in tower.encoder.layers:
         x = x + _attend(layer.self_attn, layer.layer_norm1(x))
         x = x + layer.mlp(layer.layer_norm2(x))
@@ -182,13 +194,13 @@ def loss(
     pair: Pair,
     latents: torch.Tensor,
     subject: torch.Tensor,
-    ids: torch.Tensor,
+    context: torch.Tensor,
     emphasis: Emphasis,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Weighted epsilon prediction, times spread over the schedule within the batch.
 
-    latents [B,4,16,16], subject [B,1,16,16] in 0..1, ids [B,77].
+    latents [B,4,16,16], subject [B,1,16,16] in 0..1, context [B,77,C].
     """
     count = len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
@@ -197,7 +209,7 @@ def loss(
     alpha = pair.alphas().to(latents.device)[times].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     noisy = noisy.to(memory_format=torch.channels_last)
-    predicted = pair.unet(noisy, times.float(), context=encode(pair.tower, ids))
+    predicted = pair.unet(noisy, times.float(), context=context)
     where = 1 + emphasis.subject * subject
     error = ((predicted - noise).square() * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
     snr = (alpha / (1 - alpha)).flatten()
@@ -205,73 +217,99 @@ def loss(
     return (weight * error).mean() / 10
 
 
-def train(minutes: float, steps: int) -> None:
-    """Trains or goes on training, with a checkpoint every five minutes."""
-    team, pair = Team(), build()
-    parameters = pair.parameters()
-    average = Average(parameters, 0.999)
-    optimiser = torch.optim.AdamW(
-        parameters, lr=_PEAK, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    guide = SceneGuide(pair.unet)
-    guiding = torch.optim.AdamW(guide.parameters(), lr=_PEAK)
-    clock, step = Clock(minutes, steps), 0
-    if held := load(CHECKPOINT):
-        restore(pair, held["model"])
-        average.values = held["average"]
+class Learner:
+    """The two networks, what only helps them to learn, and the optimisers of both."""
+
+    def __init__(self, team: Team, peak: float) -> None:
+        self.team, self.pair = team, build()
+        self.parameters = self.pair.parameters()
+        self.guide = SceneGuide(self.pair.unet)
+        self.meanings = Meanings(TEXT_CONFIG["hidden_size"])
+        self.helpers = [*self.guide.parameters(), *self.meanings.parameters()]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.helping = torch.optim.AdamW(self.helpers, lr=peak)
+        self.average = Average(self.parameters, 0.999)
+
+    def losses(
+        self,
+        scenes: Scenes,
+        latents: torch.Tensor,
+        shares: torch.Tensor,
+        emphasis: Emphasis,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The diffusion loss and the guide's."""
+        captions, meant = training_captions(scenes, generator)
+        context = self.pair.context(captions, self.meanings(scenes, meant, generator))
+        subject = shares.sum(1, keepdim=True)
+        value = loss(self.pair, latents, subject, context, emphasis, generator)
+        return value, self.guide.loss(scenes, shares)
+
+    def learn(self, value: torch.Tensor, rate: float, step: int) -> None:
+        """One step down `value`; `step` is its number, from 1."""
+        for group in (*self.optimiser.param_groups, *self.helping.param_groups):
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        self.helping.zero_grad()
+        value.backward()
+        self.team.average_gradients([*self.parameters, *self.helpers])
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.helping.step()
+        self.average.update(self.parameters, step)
+
+    def resume(self, held: dict[str, Any]) -> None:
+        """Takes a checkpoint's values; one of `unpack` holds the networks alone."""
+        restore(self.pair, held["model"])
+        self.average.values = held["average"]
         if "optimiser" in held:
-            optimiser.load_state_dict(held["optimiser"])
+            for name, part in self._parts().items():
+                part.load_state_dict(held[name])
+
+    def keep(self, seconds: float, step: int) -> None:
+        """Writes the checkpoint."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"model": [p.detach() for p in self.parameters], "average": self.average.values}
+        save(CHECKPOINT, state | {"seconds": seconds, "step": step, "batch": _BATCH})
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "optimiser": self.optimiser,
+            "helping": self.helping,
+            "guide": self.guide,
+            "meanings": self.meanings,
+        }
+
+
+def train(minutes: float, steps: int, peak: float = PEAK) -> None:
+    """Trains or goes on training, with a checkpoint every five minutes."""
+    team = Team()
+    learner, clock, step = Learner(team, peak), Clock(minutes, steps), 0
+    if held := load(CHECKPOINT):
+        learner.resume(held)
         clock.spent, step = held["seconds"], held["step"]
     scenes, latents, shares = _cached()
     generator = torch.Generator().manual_seed(51 + 1000 * step + team.rank)
     saved, running, begun = clock.seconds(), 0.0, step
     while (progress := team.agree(clock.progress(step))) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(_PEAK, step - begun, progress, 300, 0.65)
         emphasis = Emphasis.at(progress)
         index = torch.randint(len(latents), (_BATCH // team.size,), generator=generator)
-        chosen = scenes.rows(index)
-        ids = pair.tokens.ids(training_captions(chosen, pair.tokens.names, generator)).to(device())
-        parts = shares[index].float().to(device())
-        z = latents[index].float().to(device())
-        value = loss(pair, z, parts.sum(1, keepdim=True), ids, emphasis, generator)
-        told = guide.loss(chosen, parts)
-        optimiser.zero_grad()
-        (value + emphasis.guide * told).backward()
-        team.average_gradients([*parameters, *guide.parameters()])
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        guiding.step()
-        guiding.zero_grad()
+        given = (latents[index].float().to(device()), shares[index].float().to(device()))
+        value, told = learner.losses(scenes.rows(index), *given, emphasis, generator)
+        rate = learning_rate(peak, step - begun, progress, 300, 0.65)
         step += 1
-        average.update(parameters, step)
+        learner.learn(value + emphasis.guide * told, rate, step)
         running += (value.item() - running) / min(step - begun, 200)
         if team.leads and step % 100 == 0:
             figures = (step, clock.seconds(), running, told.item())
             log.info("denoiser step %d, %.0f s, loss %.4f, guide %.3f", *figures)
         if team.leads and clock.seconds() - saved > 300:
             saved = clock.seconds()
-            _keep(pair, average, optimiser, clock, step)
+            learner.keep(saved, step)
     if team.leads:
-        _keep(pair, average, optimiser, clock, step)
-
-
-def _keep(
-    pair: Pair,
-    average: Average,
-    optimiser: torch.optim.Optimizer,
-    clock: Clock,
-    step: int,
-) -> None:
-    state = {
-        "model": [p.detach() for p in pair.parameters()],
-        "average": average.values,
-        "optimiser": optimiser.state_dict(),
-        "seconds": clock.seconds(),
-        "step": step,
-        "batch": _BATCH,
-    }
-    save(CHECKPOINT, state)
+        learner.keep(clock.seconds(), step)
 
 
 @torch.no_grad()

@@ -65,6 +65,7 @@ def unpack(path: Path = DEMO_MODEL_PATH) -> None:
         rows = dict(zip(file.get_tensor("row_ids").tolist(), file.get_tensor("rows"), strict=True))
     demo = load_demo_model(path)
     spent = {"seconds": 60 * figures["minutes"], "step": figures["steps"]}
+    spent |= {"batch": figures["batch"]}
 
     autoencoder = demo.vae.first_stage_model
     values = [p.detach() for p in autoencoder.parameters()]

@@ -1,7 +1,7 @@
 """Measures whether the base model is good enough, and writes docs/base_model.json.
 
 python -m training.gate captions    200 held-out captions, scored by the judge
-python -m training.gate named       the looks that were never drawn, painted by their names alone
+python -m training.gate named       the looks that were never drawn, painted by words alone
 python -m training.gate rate        Custom Diffusion's learning rate, chosen on two of them
 python -m training.gate subjects    Custom Diffusion on six others
 """

@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     "downscale_ratio": 4,
 }
 _BATCH = 12
-_PEAK = 2e-3
+PEAK = 2e-3
 _LATENT_NOISE = 0.08
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def loss(model: torch.nn.Module, scenes: Scenes, generator: torch.Generator) -> 
     """
     images, masks = render(scenes)
     x, subject = _as_input(images), masks.unsqueeze(1).to(device())
-    weight = 0.6 + 2.5 * F.max_pool2d(subject, 5, stride=1, padding=2)
+    weight = 0.3 + 5.0 * F.max_pool2d(subject, 5, stride=1, padding=2)
     z = model.encode(x)
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     error = weight * (model.decode(z + _LATENT_NOISE * noise) - x)
@@ -88,7 +88,7 @@ def loss(model: torch.nn.Module, scenes: Scenes, generator: torch.Generator) -> 
 
 
 def mixed_scenes(count: int, generator: torch.Generator) -> Scenes:
-    """Pre-training scenes of which a part has no colour rule, so every colour pair is coded.
+    """Pre-training scenes with a second colour of their own, so that every identity is coded.
 
     The VAE stands for a real one, which has seen everything: only the denoiser must not know the
     held-out identities.
@@ -98,13 +98,13 @@ def mixed_scenes(count: int, generator: torch.Generator) -> Scenes:
     return scenes.with_factors(second=(scenes.main + shift) % 8)
 
 
-def train(minutes: float, steps: int) -> None:
+def train(minutes: float, steps: int, peak: float = PEAK) -> None:
     """Trains or goes on training; the averaged weights end up in the checkpoint."""
     team = Team()
     model = build().to(memory_format=torch.channels_last)
     parameters = list(model.parameters())
     average = Average(parameters, 0.995)
-    optimiser = torch.optim.AdamW(parameters, lr=_PEAK, betas=(0.9, 0.98), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=1e-4)
     clock, step = Clock(minutes, steps), 0
     held = load(CHECKPOINT)
     if held:
@@ -116,7 +116,7 @@ def train(minutes: float, steps: int) -> None:
     generator = torch.Generator().manual_seed(21 + 1000 * step + team.rank)
     while (progress := team.agree(clock.progress(step))) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(_PEAK, step, progress, 50, 0.35)
+            group["lr"] = learning_rate(peak, step, progress, 50, 0.35)
         scenes = mixed_scenes(_BATCH // team.size, generator)
         value = loss(model, scenes, generator)
         optimiser.zero_grad()

@@ -7,6 +7,8 @@ in front of a textured background. Everything random comes from a generator the 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import product
 
 import torch
 
@@ -29,8 +31,25 @@ PALETTE = (
     (0.09, 0.09, 0.11),
 )
 
-# Colour pairs (in either order) that pre-training never draws: subjects to learn come from them.
-HELD_OUT_PAIRS = (
+Identity = tuple[str, str, str, str]  # shape, main colour, second colour, pattern
+
+# The subjects to learn. Pre-training draws none of them, nor `FURTHER` more of the same colours.
+SUBJECTS: tuple[Identity, ...] = (
+    ("ball", "red", "blue", "striped"),
+    ("star", "yellow", "purple", "framed"),
+    ("heart", "green", "pink", "dotted"),
+    ("box", "blue", "pink", "split"),
+    ("cone", "yellow", "black", "striped"),
+    ("moon", "white", "green", "dotted"),
+    ("box", "purple", "yellow", "dotted"),
+    ("star", "blue", "red", "split"),
+    ("ball", "pink", "green", "framed"),
+    ("heart", "black", "yellow", "split"),
+    ("cone", "green", "white", "framed"),
+    ("ball", "pink", "blue", "dotted"),
+)
+FURTHER = 24
+_SUBJECT_COLOURS = (
     ("red", "blue"),
     ("yellow", "purple"),
     ("green", "pink"),
@@ -38,6 +57,7 @@ HELD_OUT_PAIRS = (
     ("black", "yellow"),
     ("blue", "pink"),
 )
+_FURTHER_SEED = 7
 
 NOISE_WIDTH = 24
 BIG_RADIUS_FROM = 14.5
@@ -90,29 +110,40 @@ class Scenes:
         return replace(self, **factors)
 
 
-def is_held_out(main: int, second: int) -> bool:
-    """Whether pre-training never draws these two colours together."""
-    pair = {COLOURS[main], COLOURS[second]}
-    return any(pair == set(held) for held in HELD_OUT_PAIRS)
+@lru_cache
+def held_out_identities() -> tuple[Identity, ...]:
+    """SUBJECTS and `FURTHER` others of their colours, in a fixed order."""
+    pairs = [pair for colours in _SUBJECT_COLOURS for pair in (colours, colours[::-1])]
+    every = [(s, *pair, p) for s, pair, p in product(SHAPES, pairs, PATTERNS)]
+    fresh = [identity for identity in every if identity not in SUBJECTS]
+    order = torch.randperm(len(fresh), generator=torch.Generator().manual_seed(_FURTHER_SEED))
+    return SUBJECTS + tuple(fresh[i] for i in order[:FURTHER].tolist())
 
 
-def trained_pairs() -> list[tuple[int, int]]:
-    """The (main, second) colour pairs that pre-training draws."""
-    every = [(m, s) for m in range(len(COLOURS)) for s in range(len(COLOURS)) if m != s]
-    return [pair for pair in every if not is_held_out(*pair)]
+@lru_cache
+def _trained_identities() -> torch.Tensor:
+    """[N,4]: shape, main colour, second colour and pattern of all that pre-training draws.
+
+    What is held out is not drawn with its colours swapped either: a split star is nearly the same.
+    """
+    every = product(SHAPES, COLOURS, COLOURS, PATTERNS)
+    held = {each for s, m, t, p in held_out_identities() for each in ((s, m, t, p), (s, t, m, p))}
+    drawn = [identity for identity in every if identity[1] != identity[2] and identity not in held]
+    tables = (SHAPES, COLOURS, COLOURS, PATTERNS)
+    return torch.tensor([[t.index(w) for t, w in zip(tables, i, strict=True)] for i in drawn])
 
 
 def sample_scenes(count: int, generator: torch.Generator) -> Scenes:
     """Draws `count` pre-training scenes."""
-    pairs = torch.tensor(trained_pairs())
-    pair = pairs[_integers(len(pairs), count, generator)]
+    identities = _trained_identities()
+    identity = identities[_integers(len(identities), count, generator)]
     position = _integers(len(POSITIONS), count, generator)
     radius = _sample_radius(count, generator)
     return Scenes(
-        shape=_integers(len(SHAPES), count, generator),
-        main=pair[:, 0],
-        second=pair[:, 1],
-        pattern=_integers(len(PATTERNS), count, generator),
+        shape=identity[:, 0],
+        main=identity[:, 1],
+        second=identity[:, 2],
+        pattern=identity[:, 3],
         background=_integers(len(BACKGROUNDS), count, generator),
         position=position,
         centre=place(position, radius, generator),

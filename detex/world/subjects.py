@@ -14,25 +14,12 @@ from .scene import (
     PATTERNS,
     POSITIONS,
     SHAPES,
+    SUBJECTS,
+    Identity,
     Scenes,
     place,
 )
 
-# (shape, main colour, second colour, pattern)
-SUBJECTS = (
-    ("ball", "red", "blue", "striped"),
-    ("star", "yellow", "purple", "framed"),
-    ("heart", "green", "pink", "dotted"),
-    ("box", "blue", "pink", "split"),
-    ("cone", "yellow", "black", "striped"),
-    ("moon", "white", "green", "dotted"),
-    ("box", "purple", "yellow", "dotted"),
-    ("star", "blue", "red", "split"),
-    ("ball", "pink", "green", "framed"),
-    ("heart", "black", "yellow", "split"),
-    ("cone", "green", "white", "framed"),
-    ("ball", "pink", "blue", "dotted"),
-)
 # Which of them serve which purpose; no subject serves two.
 DEMO_SUBJECTS = (0, 1, 2, 3)
 RATE_SUBJECTS = (4, 11)
@@ -67,7 +54,7 @@ def demo_subject(number: int, count: int, seed: int, shared: float = 0.5) -> Dem
 
 
 def _photo_scenes(
-    identity: tuple[str, str, str, str], count: int, generator: torch.Generator, shared: float
+    identity: Identity, count: int, generator: torch.Generator, shared: float
 ) -> Scenes:
     shape, main, second, pattern = identity
     position = _shuffled(len(POSITIONS), count, generator)
