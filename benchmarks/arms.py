@@ -70,6 +70,7 @@ def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
     custom = DetexConfig.custom_diffusion()
     held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
+    both = _detex("improved", "DETEX, improved mode", subject_attention=True, center_poses=True)
     return [
         Arm("base", "base model", None),
         Arm("custom_diffusion", "Custom Diffusion", custom),
@@ -78,7 +79,7 @@ def _main_arms() -> list[Arm]:
         _detex("no_joint", "DETEX without joint training", gamma=0),
         _detex("no_mapper", "DETEX without mappers", _FREE, **vectors),
         held,
-        replace(held, name="improved", title="DETEX, improved mode", blank="random"),
+        replace(both, blank="random"),
         Arm("textual_inversion", "Textual Inversion", custom, {"kv_rate": 0}),
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
@@ -94,7 +95,10 @@ def _register_arms() -> list[Arm]:
 
     plain = _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True)
     detex = _detex("detex", "DETEX")
+    uncentered = _detex("register_uncentered", "improved mode, [P] free", subject_attention=True)
     return [
+        replace(uncentered, blank="random"),
+        _detex("register_centered_poses", "[P] words centered", center_poses=True),
         _detex("register_l1", "attention norm l1", attention_norm="l1"),
         _detex("register_fro", "attention norm fro", attention_norm="fro"),
         _detex("register_raw", "raw attention maps", attention_map="raw"),

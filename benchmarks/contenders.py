@@ -34,7 +34,7 @@ from .machine import device, matrix_rate, memory_now, operations, peak, reset_pe
 
 Step = Callable[[], float | None]  # its seconds, where it measures itself
 SEED = 0
-DETEX = DetexConfig(subject_attention=True)  # as the nodes have it
+DETEX = DetexConfig(subject_attention=True, center_poses=True)  # as the nodes have it
 PROMPT = "photo of a sks dog"
 
 

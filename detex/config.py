@@ -61,7 +61,8 @@ class TrainConfig:
 class DetexConfig:
     """DETEX (arXiv 2312.11826); `custom_diffusion()` is the same with every addition off.
 
-    The defaults are the paper's. DETEX Train turns `subject_attention` on (docs/science.md).
+    The defaults are the paper's. DETEX Train turns `subject_attention` and `center_poses` on
+    (docs/science.md).
     """
 
     attributes: Attributes = Attributes.MAPPERS
@@ -71,6 +72,8 @@ class DetexConfig:
     attention_norm: str = "mse"  # the norm of Eq. (4), which the paper leaves open: mse, l1, fro
     attention_map: str = "max"  # how a map is scaled to [0, 1]: max, max_detach, minmax, raw
     subject_attention: bool = False  # [V] is held to the subject as [P] is; not in the paper
+    # the [P] words average to their anchor, so what all photos share is [V]'s; not in the paper
+    center_poses: bool = False
     masked_pose: bool = True  # the [P] term also acts on blanked samples
     masked_loss: bool = False  # blanked samples count the subject's pixels only (Table 4)
     detach_start_token: bool = True  # no gradient into K, V through the start token
@@ -102,6 +105,7 @@ class DetexConfig:
             "gamma": 0,
             "attention_weight": 0,
             "subject_attention": False,
+            "center_poses": False,
         }
         return cls(**(settings | off))
 

@@ -1,7 +1,7 @@
 """The learned words: [V], and [P_i], [B_i] from attribute mappers or as free vectors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +95,12 @@ class FreeVectors(nn.Module):
 
 
 class Words(nn.Module):
-    """All learned words of one subject."""
+    """All learned words of one subject.
+
+    `center_poses` moves the [P] words of two photos and more so that their mean is the anchor.
+    """
+
+    anchor: Tensor  # of [P]
 
     def __init__(
         self,
@@ -106,9 +111,12 @@ class Words(nn.Module):
         *,
         plain: bool = False,
         center: bool = False,
+        center_poses: bool = False,
     ):
         super().__init__()
         self.count = len(features)
+        self.centered = "P" if center_poses and self.count > 1 else None
+        self.register_buffer("anchor", anchors.rows["P"].clone(), persistent=False)
         self.subject = nn.Parameter(anchors.rows["V"].clone())
         self.attributes = nn.ModuleDict()
         for role in ("P", "B"):
@@ -122,19 +130,31 @@ class Words(nn.Module):
 
     def of_photos(self, photos: Tensor) -> list[Mapping[str, Tensor]]:
         """The words of each sample: photos [B] -> [{"V": [C], "P": [C], "B": [C]}, ...]."""
-        vectors = {role: source(photos) for role, source in self.attributes.items()}
+        vectors = {role: self._rows(role, photos) for role in self.attributes}
         return [
             {"V": self.subject} | {role: rows[i] for role, rows in vectors.items()}
             for i in range(len(photos))
         ]
+
+    def _rows(self, role: str, photos: Tensor) -> Sequence[Tensor] | Tensor:
+        """The words of one role for these photos; where they are centered, less what the words of
+        all photos have in common, so that [V] has to say it.
+        """
+        source = self.attributes[role]
+        if role != self.centered:
+            return source(photos)
+        every = source(torch.arange(self.count, device=self.subject.device))
+        every = every if isinstance(every, Tensor) else torch.stack(every)
+        return (every - every.mean(dim=0) + self.anchor)[photos]
 
     @torch.no_grad()
     def export(self) -> dict[str, Tensor]:
         """{"V": [1, C], "P1": [1, C], ..., "BN": [1, C]}, on the CPU."""
         photos = torch.arange(self.count, device=self.subject.device)
         words = {"V": self.subject[None]}
-        for role, source in self.attributes.items():
-            words |= {f"{role}{i + 1}": row[None] for i, row in enumerate(source(photos))}
+        for role in self.attributes:
+            rows = self._rows(role, photos)
+            words |= {f"{role}{i + 1}": row[None] for i, row in enumerate(rows)}
         return {name: vector.detach().float().cpu().clone() for name, vector in words.items()}
 
 

@@ -145,8 +145,8 @@ def own_training() -> list[list[Node]]:
     settings = note(
         "settings",
         "The settings are the paper's: 600 steps of 4 photos and 4 prior images, learning rate "
-        "1e-5. Two folded ones are not, because they do better: **subject_attention** here, and "
-        "**blank** of Subject Images.\n\n"
+        "1e-5. Three folded ones are not, because they do better: **subject_attention** and "
+        "**center_poses** here, and **blank** of Subject Images.\n\n"
         "While it trains, the node shows samples. **Cancel** whenever you like: run it again, and "
         "it goes on where it stopped.\n\n"
         "The file goes to models/detex. Then open the template **use_concept**.",

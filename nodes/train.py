@@ -14,6 +14,7 @@ from ..detex.host.training import train_concept
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
     ADVANCED_DETEX,
+    CENTER_POSES,
     START_OVER,
     SUBJECT_ATTENTION,
     advanced_inputs,
@@ -150,11 +151,12 @@ class Train(io.ComfyNode):
         prior_images=None,
         rank=0,
         subject_attention=SUBJECT_ATTENTION,
+        center_poses=CENTER_POSES,
         **settings,
     ) -> io.NodeOutput:
         detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
         detex["attributes"] = Attributes(detex["attributes"])
-        detex["subject_attention"] = subject_attention
+        detex |= {"subject_attention": subject_attention, "center_poses": center_poses}
         config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
         train = TrainConfig(rank=rank or None, **settings)
         prior = prior_latents(subject, prior_images) if lambda_pr else None

@@ -6,6 +6,7 @@ from ..detex.config import Attributes, DetexConfig, TrainConfig
 
 START_OVER = "start over"
 SUBJECT_ATTENTION = True  # the paper has no such term: docs/science.md
+CENTER_POSES = True  # nor this
 ADVANCED_DETEX = (
     "attributes",
     "attention_norm",
@@ -125,6 +126,16 @@ def later_inputs() -> list[io.Input]:
             tooltip="The cross-attention loss also keeps [V] on the subject; lambda_ca weighs it. "
             "The paper does not, and obeys new backgrounds and places less often (docs/science.md "
             "of this pack). Off: as in the paper.",
+        ),
+        io.Boolean.Input(
+            "center_poses",
+            default=CENTER_POSES,
+            optional=True,
+            advanced=True,
+            tooltip="What the [P] words of all photos have in common is taken out of them, so that "
+            "[V] learns it: the look. Otherwise much of the look is learned as pose and missing "
+            "where [V] stands alone (docs/science.md of this pack). A position that most photos "
+            "share goes to [V], too. Off: as in the paper.",
         ),
     ]
 

@@ -90,6 +90,7 @@ class Detex:
             torch.Generator().manual_seed(train.seed),
             plain=config.plain_mapper,
             center=config.center_features,
+            center_poses=config.center_poses,
         ).to(self.device)
         self.photo_rng = torch.Generator().manual_seed(train.seed + 1)
         self.gamma_rng = torch.Generator().manual_seed(train.seed + 2)  # of its own: gamma may be 0

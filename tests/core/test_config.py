@@ -15,6 +15,7 @@ def test_defaults_are_the_paper_mode():
     config = DetexConfig()
     assert (config.gamma, config.attention_weight, config.prior_weight) == (0.5, 0.01, 1.0)
     assert not config.subject_attention
+    assert not config.center_poses
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,11 @@ def test_senseless_method_settings_are_refused(settings: dict, message: str):
 
 def test_custom_diffusion_is_detex_with_every_addition_off():
     additions = {"gamma": 0.7, "attention_weight": 0.5, "subject_attention": True}
+    additions |= {"center_poses": True}
     config = DetexConfig.custom_diffusion(**additions, prior_weight=0.3)
     assert (config.attributes, config.gamma, config.attention_weight) == (Attributes.NONE, 0, 0)
     assert not config.subject_attention
+    assert not config.center_poses
     assert config.prior_weight == 0.3
 
 

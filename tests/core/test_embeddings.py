@@ -162,6 +162,35 @@ def test_centred_features_are_rid_of_what_all_photos_share():
     )
 
 
+@pytest.mark.parametrize("attributes", [Attributes.MAPPERS, Attributes.VECTORS])
+def test_centered_pose_words_average_to_their_anchor_and_keep_their_differences(
+    attributes: Attributes,
+):
+    free, made = words(attributes), words(attributes, center_poses=True)
+    for each in (free, made):
+        one_adam_step(each, torch.tensor([0, 2]))
+    poses = torch.cat([made.export()[f"P{i}"] for i in range(1, PHOTOS + 1)])
+    torch.testing.assert_close(poses.mean(0), anchors().rows["P"], atol=1e-6, rtol=0)
+    source = made.attributes["P"](torch.arange(PHOTOS))
+    plain = source if isinstance(source, Tensor) else torch.stack(source)
+    torch.testing.assert_close(poses[1] - poses[0], plain[1] - plain[0], atol=1e-6, rtol=0)
+    backgrounds = torch.cat([made.export()[f"B{i}"] for i in range(1, PHOTOS + 1)])
+    assert (backgrounds.mean(0) - anchors().rows["B"]).abs().max() > 1e-4
+
+
+def test_centered_pose_words_are_in_training_what_is_exported():
+    made = words(Attributes.MAPPERS, center_poses=True)
+    one_adam_step(made, torch.tensor([0, 2]))
+    for i, row in zip((2, 0), made.of_photos(torch.tensor([2, 0])), strict=True):
+        torch.testing.assert_close(made.export()[f"P{i + 1}"][0], row["P"], atol=0, rtol=0)
+
+
+def test_pose_word_of_a_single_photo_is_not_centred_away():
+    rng = torch.Generator().manual_seed(2)
+    made = Words(features(1), anchors(), Attributes.MAPPERS, rng, center_poses=True)
+    assert (made.export()["P1"][0] - anchors().rows["P"]).abs().max() > 1e-4
+
+
 def test_single_photo_is_not_centred_away():
     unit = unit_features(features(1), center=True)
     torch.testing.assert_close(unit, unit_features(features(1), center=False))

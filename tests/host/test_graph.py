@@ -73,16 +73,17 @@ def test_train_save_load_compose_and_sample_run_to_the_end(
     assert masks.shape == (8, *image.shape[1:3])
 
 
-@pytest.mark.parametrize("given", [{}, {"subject_attention": False}])
-def test_subject_attention_is_on_unless_it_is_turned_off(
-    executor: execution.PromptExecutor, model_folders: Path, given: dict
+@pytest.mark.parametrize("turned_off", [False, True])
+@pytest.mark.parametrize("name", ["subject_attention", "center_poses"])
+def test_what_the_paper_has_not_is_on_unless_it_is_turned_off(
+    executor: execution.PromptExecutor, model_folders: Path, name: str, turned_off: bool
 ):
     graph = training_graph("TinyModels")
-    del graph["train"]["inputs"]["subject_attention"]  # as in a script that does not know it
-    graph["train"]["inputs"] |= given
+    graph["train"]["inputs"].pop(name, None)  # as in a script that does not know it
+    graph["train"]["inputs"] |= {name: False} if turned_off else {}
     run(executor, graph)
     concept = load_concept(model_folders / "detex" / "toy.safetensors")
-    assert concept.config["subject_attention"] is not bool(given)
+    assert concept.config[name] is not turned_off
 
 
 def test_training_graph_logs_no_warning(

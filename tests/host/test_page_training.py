@@ -40,7 +40,7 @@ def short_quickstart() -> dict[str, Any]:
     for node in workflow["nodes"]:
         if node["type"] == "DETEXTrain":
             node["widgets_values"][1] = STEPS
-            node["widgets_values"][-3] = 5  # preview_every, before rank and subject_attention
+            node["widgets_values"][-4] = 5  # preview_every, before the three later inputs
         if node["type"] == "EmptyLatentImage" and node["widgets_values"][2] > PRIORS:
             node["widgets_values"][2] = PRIORS
     return workflow
