@@ -160,15 +160,16 @@ def shares(
         judge(pictures[f"in {b}"])["background"] == BACKGROUNDS.index(b) for b in new_backgrounds
     ]
     base = judge(pictures["base"])
-    both = (neutral["main"] == subject.scenes.main[0]) & (
-        neutral["second"] == subject.scenes.second[0]
-    )
+    found = torch.stack((neutral["main"], neutral["second"]), 1)
+    colours = torch.stack((subject.scenes.main[0], subject.scenes.second[0]))
+    either = found.sort(1).values == colours.sort().values  # which is which, stripes hardly tell
     return {
         "neutral_background_is_a_reference": share(torch.isin(neutral["background"], seen)),
         "base_model_background_is_a_reference": share(torch.isin(base["background"], seen)),
         "background_edits_obeyed": share(torch.cat(obeyed)),
         "neutral_shape_right": share(neutral["shape"] == subject.scenes.shape[0]),
-        "neutral_both_colours_right": share(both),
+        "neutral_both_colours_right": share((found == colours).all(1)),
+        "neutral_both_colours_in_either_order": share(either.all(1)),
     }
 
 
