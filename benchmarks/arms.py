@@ -96,8 +96,16 @@ def _register_arms() -> list[Arm]:
     plain = _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True)
     detex = _detex("detex", "DETEX")
     uncentered = _detex("register_uncentered", "improved mode, [P] free", subject_attention=True)
+    faster = _detex(
+        "register_improved_mapper_1",
+        "improved mode, mapper rate as all others",
+        {"mapper_rate": 1.0},
+        subject_attention=True,
+        center_poses=True,
+    )
     return [
         replace(uncentered, blank="random"),
+        replace(faster, blank="random"),
         _detex("register_centered_poses", "[P] words centered", center_poses=True),
         _detex("register_l1", "attention norm l1", attention_norm="l1"),
         _detex("register_fro", "attention norm fro", attention_norm="fro"),
