@@ -66,11 +66,16 @@ def _detex(name: str, title: str, train: dict[str, Any] | None = None, **setting
     return Arm(name, title, DetexConfig(**settings), train or {})
 
 
+def _improved(name: str, title: str, train: dict[str, Any] | None = None, **settings: Any) -> Arm:
+    """What the nodes do by default, but for `settings`."""
+    chosen = {"subject_attention": True, "center_poses": True} | settings
+    return replace(_detex(name, title, train, **chosen), blank="random")
+
+
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
     custom = DetexConfig.custom_diffusion()
     held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
-    both = _detex("improved", "DETEX, improved mode", subject_attention=True, center_poses=True)
     return [
         Arm("base", "base model", None),
         Arm("custom_diffusion", "Custom Diffusion", custom),
@@ -79,7 +84,7 @@ def _main_arms() -> list[Arm]:
         _detex("no_joint", "DETEX without joint training", gamma=0),
         _detex("no_mapper", "DETEX without mappers", _FREE, **vectors),
         held,
-        replace(both, blank="random"),
+        _improved("improved", "DETEX, improved mode"),
         Arm("textual_inversion", "Textual Inversion", custom, {"kv_rate": 0}),
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
@@ -95,17 +100,10 @@ def _register_arms() -> list[Arm]:
 
     plain = _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True)
     detex = _detex("detex", "DETEX")
-    uncentered = _detex("register_uncentered", "improved mode, [P] free", subject_attention=True)
-    faster = _detex(
-        "register_improved_mapper_1",
-        "improved mode, mapper rate as all others",
-        {"mapper_rate": 1.0},
-        subject_attention=True,
-        center_poses=True,
-    )
+    faster, told = {"mapper_rate": 1.0}, "improved mode, mapper rate as all others"
     return [
-        replace(uncentered, blank="random"),
-        replace(faster, blank="random"),
+        _improved("register_uncentered", "improved mode, [P] free", center_poses=False),
+        _improved("register_improved_mapper_1", told, faster),
         _detex("register_centered_poses", "[P] words centered", center_poses=True),
         _detex("register_l1", "attention norm l1", attention_norm="l1"),
         _detex("register_fro", "attention norm fro", attention_norm="fro"),
@@ -117,7 +115,7 @@ def _register_arms() -> list[Arm]:
         _detex("register_masked_pose", "no [P] term where blanked", masked_pose=False),
         _detex("register_rate_half", "learning rate x 0.5", scaled_by(0.5)),
         _detex("register_rate_double", "learning rate x 2", scaled_by(2.0)),
-        _detex("register_mapper_1", "mapper rate as all others", {"mapper_rate": 1.0}),
+        _detex("register_mapper_1", "mapper rate as all others", faster),
         plain,
         _detex("register_centered", "centered features", center_features=True),
         _detex("register_stratified", "stratified timesteps", {"stratified_timesteps": True}),

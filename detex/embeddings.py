@@ -143,8 +143,7 @@ class Words(nn.Module):
         source = self.attributes[role]
         if role != self.centered:
             return source(photos)
-        every = source(torch.arange(self.count, device=self.subject.device))
-        every = every if isinstance(every, Tensor) else torch.stack(every)
+        every = torch.stack([*source(torch.arange(self.count, device=self.subject.device))])
         return (every - every.mean(dim=0) + self.anchor)[photos]
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Captions as token ids, fast: every word is its own BPE piece, so ids come from a small table.
 
-Half of the captions hold words that mean something which their row does not say: see words.py.
+In many captions [V], [P] and [B] mean something that their rows do not say: see words.py.
 """
 
 from __future__ import annotations
@@ -122,17 +122,12 @@ def _with_new_words(caption: str, placed: list[bool], silent: list[bool]) -> str
 
 
 def _with_fillers(caption: str, draw: list[float]) -> str:
+    """The caption with some new words that mean nothing, [P] and [B] only where there is room."""
     if not caption:
         return caption
-    subject, view, background = _parts(caption)
-    if draw[0] < 0.15:
-        start, _, rest = subject.partition("a ")
-        subject = f"{start}a [V] {rest}"
-    if not view and draw[1] < 0.3:
-        view = "[P]"
-    if not background and draw[2] < 0.4:
-        background = "[B]"
-    return _joined(subject, view, background)
+    _, view, background = _parts(caption)
+    placed = [draw[0] < 0.15, not view and draw[1] < 0.3, not background and draw[2] < 0.4]
+    return _with_new_words(caption, placed, [False] * len(TOLD))
 
 
 def _parts(caption: str) -> tuple[str, str, str]:

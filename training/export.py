@@ -64,8 +64,8 @@ def unpack(path: Path = DEMO_MODEL_PATH) -> None:
         figures = json.loads(file.metadata()["configs"])["training"]
         rows = dict(zip(file.get_tensor("row_ids").tolist(), file.get_tensor("rows"), strict=True))
     demo = load_demo_model(path)
-    spent = {"seconds": 60 * figures["minutes"], "step": figures["steps"]}
-    spent |= {"batch": figures["batch"]}
+    seconds = 60 * figures["minutes"]
+    spent = {"seconds": seconds, "step": figures["steps"], "batch": figures["batch"]}
 
     autoencoder = demo.vae.first_stage_model
     values = [p.detach() for p in autoencoder.parameters()]

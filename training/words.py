@@ -1,8 +1,8 @@
 """What a new word may mean while the model is trained: a vector for each factor of the scene.
 
 A rare word of a real CLIP can be bent to mean a dog or a kitchen because the model has met words
-for very many things. This model has met fifty. So in half of the captions [V], [P] and [B] are
-moved off their rows by vectors that are learned with the model: one linear map of the subject's
+for very many things. This model has met fifty. So in many captions [V], [P] and [B] are moved
+off their rows by vectors that are learned with the model: one linear map of the subject's
 colours and surface, one of the pose, one of the background. Any of the words may get any of them.
 They are scaled and blurred at random, so that the model reads a neighbourhood and not a point. The
 maps are thrown away; the rows themselves go on meaning nothing.

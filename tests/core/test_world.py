@@ -119,6 +119,8 @@ def test_every_subject_is_held_out_and_serves_one_purpose():
     held = held_out_identities()
     assert len(set(held)) == len(held) == len(SUBJECTS) + FURTHER
     assert held[: len(SUBJECTS)] == SUBJECTS
+    colours = [{frozenset(identity[1:3]) for identity in some} for some in (SUBJECTS, held)]
+    assert colours[0] == colours[1]
     written = "\n".join(" ".join(identity) for identity in held)
     digest = hashlib.sha256(written.encode()).hexdigest()
     assert digest.startswith("5984f1e1c3bccf03")  # the committed weights never drew just these
