@@ -82,7 +82,7 @@ class AttributeMapper(nn.Module):
 
 class FreeVectors(nn.Module):
     """One vector a photo. Each is a parameter of its own, so that AdamW leaves the vectors of
-    photos outside the batch untouched.
+    photos outside the batch untouched; but for centered poses, which all move with their mean.
     """
 
     def __init__(self, count: int, anchor: Tensor):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,20 @@ def beside_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
 
 
+def move(source: Path, target: Path) -> None:
+    """os.replace, for files and folders. Windows refuses it while a virus scanner or an indexer
+    looks at what was just written: it is tried again for a while.
+    """
+    for seconds in (0.05, 0.1, 0.2, 0.4, 0.8):
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    os.replace(source, target)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write beside, then move: who reads `path` sees the old content or the new, even after the
     machine has lost its power.
@@ -29,7 +44,7 @@ def replace_file(path: Path, content: bytes) -> None:
     beside = beside_of(path)
     try:
         write_synced(beside, content)
-        os.replace(beside, path)
+        move(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -43,6 +43,18 @@ def sample_framing(resolution: int, generator: torch.Generator) -> Framing:
     return Framing(resolution, 0, 0, "")
 
 
+def sample_framing_of(mask: Tensor, generator: torch.Generator) -> Framing:
+    """A framing that keeps at least half of the subject, mask [S, S], in the picture: without it
+    there would be nothing for the words to be about.
+    """
+    side = mask.shape[0]
+    while True:  # the plain photo, which keeps all of it, comes up sooner or later
+        framing = sample_framing(side, generator)
+        kept = place(mask[None], framing, side, torch.zeros(1)).sum()
+        if kept >= 0.5 * mask.sum() * (framing.size / side) ** 2:
+            return framing
+
+
 def place(picture: Tensor, framing: Framing, resolution: int, blank: Tensor) -> Tensor:
     """picture [C, S, S] scaled and placed on a frame of colour blank [C] -> [C, S, S]."""
     size = framing.size

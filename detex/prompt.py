@@ -7,11 +7,22 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-PLACEHOLDER = re.compile(r"\[([A-Za-z]\d*)\]")
+PLACEHOLDER = re.compile(r"\[\s*([A-Za-z]\d*)\s*\]")
 
 LIVING = frozenset(
-    "dog cat puppy kitten person people man woman boy girl child baby animal horse cow sheep goat "
-    "pig rabbit hamster bird parrot duck chicken fish turtle fox wolf bear lion tiger".split()
+    "person people man men woman women boy girl child children baby toddler kid animal pet dog "
+    "puppy hound cat kitten horse pony foal donkey cow bull calf sheep lamb goat pig piglet "
+    "rabbit bunny hare hamster gerbil mouse mice rat squirrel hedgehog ferret chinchilla bird "
+    "parrot parakeet budgie cockatiel canary pigeon crow owl eagle falcon hawk duck duckling "
+    "goose geese swan chicken hen rooster chick turkey peacock penguin flamingo fish goldfish "
+    "koi turtle tortoise lizard gecko iguana chameleon snake frog toad fox wolf wolves bear "
+    "panda koala kangaroo lion tiger leopard cheetah lynx elephant giraffe zebra hippo rhino "
+    "monkey ape gorilla chimpanzee deer reindeer moose camel llama alpaca otter beaver badger "
+    "raccoon skunk dolphin whale shark octopus crab butterfly bee spider affenpinscher akita "
+    "beagle bulldog chihuahua collie corgi dachshund dalmatian doberman greyhound husky "
+    "labrador labradoodle malamute maltese mastiff mutt pekingese pinscher pitbull pomeranian "
+    "poodle pug retriever rottweiler samoyed schnauzer setter sheepdog shepherd spaniel terrier "
+    "vizsla weimaraner whippet calico coon persian ragdoll siamese sphynx tabby".split()
 )
 
 
@@ -32,8 +43,10 @@ class PromptTokens:
 def attribute_word(class_word: str) -> str:
     """ "pose" for living things, else "view" (DETEX section 3.2 and supplement B.1)."""
     words = class_word.lower().split()
-    is_toy = any(word in ("toy", "plush", "plushie", "stuffed") for word in words)
-    return "pose" if words and words[-1] in LIVING and not is_toy else "view"
+    is_toy = any(word in ("toy", "plush", "plushie", "stuffed", "rubber", "hot") for word in words)
+    last = words[-1] if words else ""
+    singular = (last, last.removesuffix("s"), last.removesuffix("es"))
+    return "pose" if any(word in LIVING for word in singular) and not is_toy else "view"
 
 
 def training_prompt(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .framing import Framing, place, sample_framing
+from .framing import Framing, place, sample_framing_of
 from .prompt import attribute_word
 
 BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
@@ -140,7 +140,7 @@ def subject_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     covered = latent_grid(masks, grid)
     most = covered.amax((-2, -1), keepdim=True)
-    return torch.where(most > 0.5, covered > 0.5, covered == most)
+    return torch.where(most > 0.5, covered > 0.5, (covered == most) & (most > 0))
 
 
 def make_subject(
@@ -176,7 +176,7 @@ def make_subject(
     for (photo, mask), original in zip(cropped, masks, strict=True):
         framings = [Framing(resolution, 0, 0, "")] * copies
         if scaled_copies:
-            framings = [sample_framing(resolution, generator) for _ in range(copies)]
+            framings = [sample_framing_of(mask, generator) for _ in range(copies)]
         colours = blank_colours(blank, copies, generator)
         views.append(_views(photo, mask, framings, colours, encode))
         sizes.append(copy_sizes(original, framings, resolution))
@@ -255,7 +255,7 @@ def check_class_word(class_word: str) -> str:
         raise ValueError(
             'The class word is empty. Name what the photos show, such as "dog" or "boot".'
         )
-    if any(sign in word for sign in "[]<>,"):
+    if any(sign in word for sign in "[]<>,():"):
         raise ValueError(
             f'The class word "{class_word}" must be plain words such as "dog" or "rubber duck": '
             "the placeholder [V] is added for you."

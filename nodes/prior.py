@@ -118,6 +118,8 @@ class ClassPriorImages(io.ComfyNode):
             model, clip, vae, config, count, batch_size, progress()
         )
         said = f'"{text}": {count - made} pictures found, {made} made\n{folder}'
+        if made < count:
+            said += "\nDelete this folder to have all of them made anew."
         return io.NodeOutput(images, str(folder), ui=ui.PreviewText(said))
 
 

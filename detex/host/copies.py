@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 def check_copyable(patcher: ModelPatcher, socket: str) -> None:
     """Raise ValueError for quantised weights; for injections, which replace parts of the user's own
-    modules while a copy runs; where the copy needs weights of its own, for loaders that cannot load
-    twice.
+    modules while a copy runs, and compiled UNets, which are those modules; where the copy needs
+    weights of its own, for loaders that cannot load twice.
     """
     if any(
         type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
@@ -21,11 +21,14 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
     ):
         raise ValueError(
             f"The {socket} is quantised (fp8, GGUF or the like); training needs real weights. Load "
-            "the fp16, bf16 or fp32 checkpoint with Load Checkpoint."
+            "the fp16, bf16 or fp32 checkpoint with Load Checkpoint, in a ComfyUI that was started "
+            "without --fp8 options."
         )
-    if injected := [name for name, found in patcher.injections.items() if found]:
+    foreign = [name for name, found in patcher.injections.items() if found]
+    foreign += [name for name in patcher.object_patches if name.startswith("diffusion_model")]
+    if foreign:
         raise ValueError(
-            f"The {socket} carries {', '.join(injected)}, which would change your own "
+            f"The {socket} carries {', '.join(foreign)}, which would change your own "
             f"{socket} while the copy is trained. Wire the {socket} from before the node that adds "
             "it; of a bypass LoRA, take ComfyUI's own Load LoRA instead."
         )

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management as model_management
 import comfy.supported_models
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import EPS, V_PREDICTION
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..condition import Condition
 from .demo_model import DemoSD15
@@ -128,10 +129,19 @@ def is_v_prediction(model: ModelPatcher) -> bool:
     return isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
 
 
+def unet_of(model: ModelPatcher) -> nn.Module:
+    """The checkpoint's own UNet. What another node puts in its place, such as a compiled one with
+    other names, stays there after sampling until ComfyUI unloads it.
+    """
+    if any(name.startswith("diffusion_model") for name in model.object_patches_backup):
+        model_management.unload_all_models()
+    return model.model.diffusion_model
+
+
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
     """Every attn2 of the UNet, in the order of the forward pass."""
     layers, level = [], 0
-    for path, module in model.model.diffusion_model.named_modules():
+    for path, module in unet_of(model).named_modules():
         level += isinstance(module, Downsample) - isinstance(module, Upsample)
         if not path.endswith(".attn2") or not hasattr(module, "to_k"):
             continue
@@ -144,7 +154,7 @@ def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
 
 def kv_shapes(model: ModelPatcher) -> dict[str, tuple[int, int]]:
     """ "….attn2.to_k" and "….attn2.to_v" -> (out, in) of every cross-attention."""
-    unet = model.model.diffusion_model
+    unet = unet_of(model)
     return {
         name: tuple(unet.get_submodule(name).weight.shape)
         for layer in cross_attentions(model)

@@ -28,11 +28,14 @@ def latent_encoder(vae: VAE) -> Callable[[Tensor], Tensor]:
 def latent_decoder(vae: VAE) -> Callable[[Tensor], Tensor | None]:
     """latents [B, 4, h, w] -> pixels [B, H, W, 3] in [0, 1] on the CPU, while a training runs.
 
-    None where the VAE has no room beside the model in training, which must not be unloaded for it.
+    None where the VAE has no room beside the model in training, which must not be unloaded for it;
+    so also under --disable-smart-memory, where ComfyUI unloads all else for each model.
     """
 
     @torch.no_grad()
     def decode(latents: Tensor) -> Tensor | None:
+        if model_management.DISABLE_SMART_MEMORY:
+            return None
         needed = vae.memory_used_decode(latents.shape, vae.vae_dtype) + vae.patcher.model_size()
         reserve = model_management.minimum_inference_memory()
         free: Any = model_management.get_free_memory(vae.device)  # a tuple only where asked for

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import folder_paths
 
-from ..files import beside_of, write_synced
+from ..files import beside_of, move, write_synced
 
 FOLDER = "detex"
+NONE_FOUND = "none in models/detex"
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file on Windows may have these names
 
 
@@ -19,16 +20,28 @@ def register_folder() -> None:
 
 
 def concept_files() -> list[str]:
-    return folder_paths.get_filename_list(FOLDER)
+    """For a list to choose from, which must not be empty."""
+    return folder_paths.get_filename_list(FOLDER) or [NONE_FOUND]
 
 
 def concept_path(name: str) -> Path:
+    """Raises ValueError where there is no concept to choose."""
+    if name == NONE_FOUND:
+        raise ValueError(
+            "There is no concept in models/detex yet. Train one, keep it with Save Decoupled "
+            "Embeddings, then press R and choose its file."
+        )
     return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def plain_name(text: str) -> str:
+    """What is left of a text in a-z 0-9 _ -, which every system can read in a file name."""
+    return re.sub(r"[^a-z0-9_-]+", "_", text.strip().lower()).strip("_-")
 
 
 def safe_name(name: str) -> str:
     """A file name that every system, and ComfyUI's `embedding:` syntax, can read: a-z 0-9 _ -."""
-    plain = re.sub(r"[^a-z0-9_-]+", "_", name.strip().lower()).strip("_-")
+    plain = plain_name(name)
     if RESERVED.fullmatch(plain):
         plain += "_subject"
     if not plain:
@@ -80,7 +93,7 @@ def move_new(source: Path, target: Path) -> None:
     except OSError:  # a file system without links
         if target.exists():
             raise FileExistsError(target) from None
-        os.replace(source, target)
+        move(source, target)
 
 
 def sync_folder(folder: Path) -> None:

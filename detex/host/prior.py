@@ -1,6 +1,7 @@
 """Prior images: what the untrained model makes of the class word, kept on disk."""
 
 import hashlib
+import inspect
 import io
 import json
 import logging
@@ -47,7 +48,10 @@ def prior_folder(
     digest.update(f"{fingerprint(model)} {clip.layer_idx}".encode())
     for patcher in (model, clip.patcher, vae.patcher):
         _add_weights(digest, patcher)
-    name = f"{paths.safe_name(config.prompt)[:40]}_{digest.hexdigest()[:12]}"
+        _add_settings(digest, patcher)
+    sampling: Any = model.get_model_object("model_sampling")
+    hash_tensor(digest, sampling.sigmas)
+    name = f"{paths.plain_name(config.prompt)[:40]}_{digest.hexdigest()[:12]}".lstrip("_")
     return Path(folder_paths.get_output_directory()) / FOLDER / name
 
 
@@ -59,20 +63,39 @@ def _add_weights(digest: Any, patcher: ModelPatcher) -> None:
             hash_tensor(digest, weight.to(torch.float16))
     for name in sorted(patcher.patches):
         digest.update(name.encode())
-        _add_patch(digest, patcher.patches[name])
+        _add_value(digest, patcher.patches[name])
 
 
-def _add_patch(digest: Any, value: Any) -> None:
-    """A weight patch in whatever form ComfyUI keeps it: nested tuples, adapters, tensors."""
+def _add_settings(digest: Any, patcher: ModelPatcher) -> None:
+    """What other nodes have set on the patcher beside weights: sampling, guidance, attention."""
+    for name, replacement in sorted(patcher.object_patches.items()):
+        kinds = [kind.__qualname__ for kind in type(replacement).__mro__]
+        _add_value(digest, [name, kinds])
+    _add_value(digest, patcher.model_options)
+
+
+def _add_value(digest: Any, value: Any) -> None:
+    """Whatever a patcher keeps: nested tuples, adapters, tensors, options; of a function its name
+    and the numbers that it was made with.
+    """
     if torch.is_tensor(value):
         hash_tensor(digest, value)
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            _add_value(digest, (str(key), value[key]))
     elif isinstance(value, (list, tuple)):
         for part in value:
-            _add_patch(digest, part)
+            _add_value(digest, part)
     elif hasattr(value, "weights"):
-        _add_patch(digest, value.weights)
+        _add_value(digest, value.weights)
     elif isinstance(value, (str, int, float)):
         digest.update(repr(value).encode())
+    elif inspect.isfunction(value):
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+        held = inspect.getclosurevars(value).nonlocals
+        _add_value(digest, {k: v for k, v in held.items() if isinstance(v, (str, int, float))})
+    else:
+        digest.update(type(value).__qualname__.encode())
 
 
 def picture_path(folder: Path, number: int) -> Path:

@@ -32,7 +32,7 @@ from .families import hash_tensor
 from .paths import write_new
 from .text import ComfyTextEncoder
 
-VERSION = 3  # raise it when the same photos and settings come to train differently
+VERSION = 4  # raise it when the same photos and settings come to train differently
 SNAPSHOTS = 2  # kept of a run
 RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
 RUNS = 20
@@ -49,7 +49,8 @@ def runs_folder() -> Path:
 
 def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> str:
     """A hash of photos, masks, prior latents, words, settings but for `steps`, the rank that the
-    deltas have, and every weight of the private UNet and text towers, LoRAs and clip skip included.
+    deltas have, and every weight that is read of the private UNet and text towers, LoRAs and clip
+    skip included.
     """
     subject, settings = method.subject, as_json(method.train_config, method.config)
     del settings["steps"]
@@ -66,7 +67,7 @@ def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> s
     tensors = [subject.features, subject.latents, subject.blanked, subject.masks, subject.valid]
     for tensor in (*tensors, subject.sizes, method.prior_latents, denoiser.sigmas):
         hash_tensor(digest, tensor)
-    for module in (denoiser.unet, *(tower.model for tower in text.towers)):
+    for module in (denoiser.unet, *(part for tower in text.towers for part in tower.walked)):
         hash_weights(digest, module)
     return digest.hexdigest()[:24]
 
@@ -169,7 +170,8 @@ class Keeper(Watcher):
         """Open the run's folder -> the concept and its losses where it was trained before."""
         self.folder = RunFolder(run_key(method, denoiser, text))
         self.trying(lambda: self.folder.open(empty=self.start_over))
-        self.trying(prune_runs)
+        with contextlib.suppress(OSError):  # Windows holds a file open; the next run tries again
+            prune_runs()
         if self.start_over:  # whatever is left of the folder
             return None
         found = self.folder.finished(method.train_config.steps)
@@ -214,14 +216,17 @@ class Keeper(Watcher):
                 self.save(run)
         if cancelled:
             where = f"Stopped after step {run.step} of {run.config.steps}."
-            self.say(f"{where} Run again to go on. {self.remedy()}".strip())
+            on = "Run again to go on." if self.last_good else "Nothing of it is kept on disk."
+            self.say(f"{where} {on} {self.remedy()}".strip())
 
     def save(self, run: Run) -> None:
         if self.trying(lambda: self.folder.save_snapshot(run)):
             self.last_good = run.step
 
     def finish(self, concept: Concept, losses: Losses) -> None:
-        self.trying(lambda: self.folder.save_finished(concept, losses))
+        if not self.trying(lambda: self.folder.save_finished(concept, losses)):
+            lost = f"The training cannot be kept in {runs_folder()}: save the concept."
+            self.note = f"{self.note} {lost}".strip()
 
     def trying(self, write: Callable[[], None]) -> bool:
         """Whether `write` went well; a disk that is full or read-only is told of once."""

@@ -119,8 +119,8 @@ def word_positions(clip: comfy.sd.CLIP, text: str, words: Sequence[str]) -> dict
     flat = [entry for chunk in chunks for entry in chunk]
     found: dict[str, list[int]] = {}
     for word in words:
-        if PLACEHOLDER.fullmatch(word):
-            positions = [at for at, name in taken.items() if name == word]
+        if match := PLACEHOLDER.fullmatch(word):
+            positions = [at for at, name in taken.items() if name == f"[{match[1]}]"]
         else:
             positions = _sequence_positions(clip, word, flat, set(taken))
         if not positions:

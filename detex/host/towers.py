@@ -7,7 +7,7 @@ import comfy.sd
 import comfy.sdxl_clip
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def towers_of(clip: comfy.sd.CLIP) -> dict[str, Any]:
@@ -66,6 +66,14 @@ class Tower:
         self.text_model = model.transformer.text_model
         self.table = model.transformer.get_input_embeddings()
         self.width = self.table.weight.shape[1]
+
+    @property
+    def walked(self) -> list[nn.Module]:
+        """The modules that the walk reads. What else a tower has, such as CLIP-L's projection, may
+        be missing in the checkpoint, and ComfyUI then leaves it uninitialised.
+        """
+        projection = [self.model.transformer.text_projection] if self.pools else []
+        return [self.text_model, *projection]
 
     def embed(
         self, ids: Sequence[Sequence[int]], slots: Sequence[tuple[int, int, Tensor]]

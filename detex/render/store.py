@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ..files import hold, read_json, write_json, write_synced
+from ..files import hold, move, read_json, write_json, write_synced
 
 RECORD = "record.json"
 
@@ -52,7 +52,10 @@ class JobStore:
 
     def _read(self) -> None:
         for left in self.path.glob("*.part"):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
         for file in self.path.glob(f"*/{RECORD}"):
             self._records[file.parent.name] = _read_record(file)
         remedy = "Delete it; what a server still renders will be asked for again."
@@ -85,7 +88,7 @@ class JobStore:
             write_synced(part / RECORD, json.dumps(asdict(record), indent=1).encode())
             with self._guard:
                 if key not in self._records:
-                    part.rename(self.path / key)
+                    move(part, self.path / key)
                     self._records[key] = record
         finally:
             shutil.rmtree(part, ignore_errors=True)

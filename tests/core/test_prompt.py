@@ -34,7 +34,11 @@ def test_scaled_copy_puts_its_prefix_first():
     [
         ("dog", "pose"),
         ("Cat", "pose"),
-        ("golden retriever dog", "pose"),
+        ("dogs", "pose"),
+        ("two foxes", "pose"),
+        ("golden retriever", "pose"),
+        ("hot dog", "view"),
+        ("rubber duck", "view"),
         ("toy dog", "view"),
         ("bear plushie", "view"),
         ("stuffed animal", "view"),
@@ -50,6 +54,10 @@ def test_pieces_and_placeholders_of_a_prompt_alternate():
     pieces, words = split_placeholders("a ([V]:1.2) dog, [P2].")
     assert pieces == ["a (", ":1.2) dog, ", "."]
     assert words == ["V", "P2"]
+
+
+def test_placeholder_may_have_spaces_inside_its_brackets():
+    assert split_placeholders("a [V ] dog, [ P2]")[1] == ["V", "P2"]
 
 
 def test_brackets_around_other_text_are_no_placeholder():

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from detex_pack.detex.framing import Framing, place, sample_framing
 from detex_pack.detex.subject import (
-    Framing,
     Subject,
     check_class_word,
     check_sizes,
@@ -18,8 +18,6 @@ from detex_pack.detex.subject import (
     latent_grid,
     make_subject,
     photo_hash,
-    place,
-    sample_framing,
     square_crop,
     subject_cells,
 )
@@ -119,7 +117,12 @@ def test_large_subject_that_touches_the_border_is_no_inverted_mask():
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("  ", "class word is empty"), ("[V] dog", "must be plain words"), ("a, b", "plain words")],
+    [
+        ("  ", "class word is empty"),
+        ("[V] dog", "must be plain words"),
+        ("a, b", "plain words"),
+        ("(dog:1.2)", "plain words"),
+    ],
 )
 def test_unusable_class_word_is_refused(word: str, message: str):
     with pytest.raises(ValueError, match=message):
@@ -245,6 +248,20 @@ def test_thumbnails_show_the_photos():
     made = subject_of([torch.full((SIZE, SIZE, 3), 0.5)], [box_mask()])
     assert made.thumbnails.shape == (1, 128, 128, 3)
     assert made.thumbnails.eq(128).all()
+
+
+def test_no_copy_cuts_most_of_the_subject_off():
+    mask = torch.zeros(SIZE, SIZE)
+    mask[-4:, -4:] = 1  # in a corner, where zooming in would lose it
+    made = subject_of([photo()], [mask], scaled_copies=64)
+    whole = mask.mean()
+    zoomed = ("zoomed in ", "close up ")
+    shown = [m.mean() for m, p in zip(made.masks[0], made.prefixes[0], strict=True) if p in zoomed]
+    assert shown and min(shown) >= 0.5 * (18 / SIZE) ** 2 * whole  # at 18 pixels or more
+
+
+def test_empty_mask_has_no_subject_cells():
+    assert not subject_cells(torch.zeros(1, 8, 8), (4, 4)).any()
 
 
 def test_same_seed_gives_the_same_copies():

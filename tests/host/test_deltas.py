@@ -133,6 +133,19 @@ def test_concept_adds_to_a_lora_that_is_there_already(model: ModelPatcher, conce
     )
 
 
+def test_concept_goes_onto_a_model_whose_compiled_clone_is_loaded(
+    model: ModelPatcher, concept: Concept
+):
+    plain = sampled_kv(apply_concept(model, concept, 1.0), concept)
+    compiled = model.clone()
+    compiled.add_object_patch(
+        "diffusion_model", torch.compile(model.model.diffusion_model, backend="eager")
+    )
+    comfy.model_management.load_models_gpu([compiled])  # as sampling does; it stays there
+    assert any("_orig_mod" in name for name in model.model.state_dict())
+    assert_same(sampled_kv(apply_concept(model, concept, 1.0), concept), plain)
+
+
 def test_applying_leaves_the_users_model_unpatched(
     model: ModelPatcher, concept: Concept, weight_hash: Callable
 ):

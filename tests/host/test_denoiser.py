@@ -401,6 +401,18 @@ def test_injections_into_the_users_modules_are_refused_before_they_run(
     assert not ran
 
 
+def test_compiled_unet_is_refused_as_the_copy_would_be_the_users_own(
+    model: ModelPatcher, clip: comfy.sd.CLIP
+):
+    compiled = model.clone()
+    compiled.add_object_patch("diffusion_model", torch.compile(model.model.diffusion_model))
+    with (
+        pytest.raises(ValueError, match="carries diffusion_model.*from before the node that adds"),
+        training_session(compiled, clip, (2, 4, 8, 12)),
+    ):
+        pass
+
+
 def test_quantised_model_is_refused():
     model = tiny.tiny_model()
     layer = model.model.diffusion_model.out[2]

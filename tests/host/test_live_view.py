@@ -100,6 +100,13 @@ def test_vae_is_not_loaded_where_the_memory_is_short(vae, monkeypatch: pytest.Mo
     assert latent_decoder(vae)(latents) is None
 
 
+def test_vae_is_not_loaded_where_comfyui_would_unload_the_model_in_training_for_it(
+    vae, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("comfy.model_management.DISABLE_SMART_MEMORY", True)
+    assert latent_decoder(vae)(torch.zeros(1, 4, 8, 8)) is None
+
+
 def test_same_weights_give_the_same_sample_whatever_the_step(train: Train):
     views = [Eager(2, 1, no_room) for _ in range(2)]
     for view in views:

@@ -131,6 +131,12 @@ def test_fresh_registration_finds_safetensors_only(
     assert concept_files() == ["dog.safetensors"]
 
 
+def test_missing_concept_is_told_with_its_remedy(model_folders: Path):
+    (choice,) = concept_files()
+    with pytest.raises(ValueError, match="no concept in models/detex yet. Train one, keep it"):
+        concept_path(choice)
+
+
 def test_concept_is_found_in_a_subfolder(model_folders: Path):
     (model_folders / "detex" / "pets").mkdir()
     (model_folders / "detex" / "pets" / "rex.safetensors").write_bytes(b"")

@@ -15,6 +15,7 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 from graphs import Keep, executor_errors, node, run, training_graph
 from torch import Tensor
 
@@ -191,6 +192,13 @@ def test_folder_changes_with_what_changes_the_pictures(
 
     skipping = clip.clone()
     skipping.clip_layer(-2)
+
+    def with_sampling(kind: str, *, zsnr: bool = False) -> ModelPatcher:
+        return ModelSamplingDiscrete().patch(model, kind, zsnr)[0]
+
+    def rescaled(multiplier: float) -> ModelPatcher:
+        return RescaleCFG().patch(model, multiplier)[0]
+
     folders = [
         prior_folder(model, clip, vae, plain),
         prior_folder(model, clip, vae, PriorConfig(prompt="photo of a cat")),
@@ -200,8 +208,13 @@ def test_folder_changes_with_what_changes_the_pictures(
         prior_folder(with_lora(0.5, 0.1), clip, vae, plain),
         prior_folder(with_lora(1.0, 0.2), clip, vae, plain),
         prior_folder(model, skipping, vae, plain),
+        prior_folder(with_sampling("v_prediction"), clip, vae, plain),
+        prior_folder(with_sampling("v_prediction", zsnr=True), clip, vae, plain),
+        prior_folder(rescaled(0.7), clip, vae, plain),
+        prior_folder(rescaled(0.5), clip, vae, plain),
     ]
     assert len(set(folders)) == len(folders)
+    assert prior_folder(rescaled(0.5), clip, vae, plain) == folders[-1]
     assert prior_folder(with_lora(1.0, 0.1), clip, vae, plain) == folders[4]
     assert folders[0].parent == output / "detex_prior"
     assert folders[0].name.startswith("photo_of_a_dog_")

@@ -272,9 +272,18 @@ def test_disk_that_cannot_be_written_to_does_not_end_the_training(
 ):
     (user_folder / "__detex").write_bytes(b"a file where the folder should be")
     with caplog.at_level(logging.WARNING, "detex"):
-        concept, steps, _ = resumed(train)
+        concept, steps, keeper = resumed(train)
     assert len(steps) == STEPS and concept.deltas
     assert caplog.text.count("The training cannot be kept in") == 1
+    assert keeper.note == f"The training cannot be kept in {runs_folder()}: save the concept."
+
+
+def test_cancel_that_kept_nothing_does_not_promise_to_go_on(train: Train, user_folder: Path):
+    (user_folder / "__detex").write_bytes(b"a file where the folder should be")
+    said: list[str] = []
+    with pytest.raises(Cancel):
+        train(None, StopAfter(3), steps=STEPS, keeper=Keeper(2, say=said.append))
+    assert said == ["Stopped after step 3 of 6. Nothing of it is kept on disk."]
 
 
 def test_loss_that_is_no_number_leaves_the_good_state_and_names_its_step(
@@ -357,6 +366,18 @@ def key(subject: Subject, prior_latents: Tensor):
 
 def test_key_is_the_same_for_the_same_things_loaded_again(key):
     assert key() == key()
+
+
+def test_projection_that_a_checkpoint_lacks_is_no_part_of_the_key(key):
+    """Of CLIP-L's files most lack it; ComfyUI then leaves whatever the memory held."""
+    keys = set()
+    for left in (0.5, torch.nan):
+        clip = tiny.tiny_clip()
+        with torch.no_grad():
+            clip.cond_stage_model.clip_l.transformer.text_projection.weight.fill_(left)
+        clip.patcher.cached_patcher_init = (lambda disable_dynamic=False, c=clip: c.patcher, ())
+        keys.add(key(clip=clip))
+    assert len(keys) == 1
 
 
 def test_number_of_steps_is_no_part_of_the_key(key):

@@ -273,6 +273,26 @@ def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypa
     assert done == ["fsync", "replace"]
 
 
+def test_a_file_that_a_scanner_holds_for_a_moment_is_replaced_all_the_same(tmp_path, monkeypatch):
+    replace, refused = os.replace, [PermissionError("held"), PermissionError("held")]
+
+    def held_for_a_moment(source, target) -> None:
+        if refused:
+            raise refused.pop()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held_for_a_moment)
+    replace_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_half_files_of_a_crash_are_cleared_away(out):
+    (out / "k.1.part").mkdir(parents=True)
+    (out / ".queued.json.1.part").write_bytes(b"half")
+    with JobStore(out):
+        assert not list(out.glob("*.part"))
+
+
 @pytest.mark.parametrize("name", ["0001.png", "0001_2.png", "results.csv"])
 def test_a_file_of_someone_else_is_not_overwritten(name, out, store):
     (out / name).write_bytes(b"mine")
