@@ -15,6 +15,7 @@ from .kv import Deltas
 from .losses import weighted_total
 from .memory import way
 from .noise import add_noise, sample_timesteps, training_target
+from .transfer import sent
 
 CHECK_EVERY = 10  # steps between looks at whether the loss is still a number
 
@@ -206,12 +207,12 @@ def accumulate(run: Run, drawn: Draw) -> dict[str, Tensor]:
 def step_terms(method: Method, denoiser: Denoiser, drawn: Draw) -> dict[str, Tensor]:
     """One forward pass: batch -> noisy latents -> UNet -> the method's loss terms."""
     batch, timesteps = drawn.batch, drawn.timesteps
-    latents, noise = batch.latents, drawn.noise.to(batch.latents)
-    sigmas = denoiser.sigmas[timesteps.to(denoiser.sigmas.device)].to(latents)
+    latents, device = batch.latents, batch.latents.device
+    noise, sigmas = sent(drawn.noise, device), sent(denoiser.sigmas[timesteps], device)
     target = training_target(latents, noise, sigmas, v_prediction=denoiser.v_prediction)
     tap = method.tap(batch)
     noisy = add_noise(latents, noise, sigmas)
-    output = denoiser.predict(noisy, timesteps.to(latents), method.cond(batch), tap)
+    output = denoiser.predict(noisy, sent(timesteps.float(), device), method.cond(batch), tap)
     return method.loss_terms(batch, output, target, tap)
 
 

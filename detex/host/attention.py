@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher, set_model_options_patch_replace
 from torch import Tensor
 
 from ..attention import AttentionMaps, AttentionTap, attend, attention_probs
+from ..transfer import sent
 from .families import CrossAttention, cross_attentions
 
 CAPTURE_KEY = "detex_capture"
@@ -64,7 +65,7 @@ def capture_attention(
     this one or behind it.
     """
     patched = model.clone()
-    columns = [list(p) for p in positions]
+    last = max(max(p) for p in positions)
     layers = cross_attentions(patched)
     deepest = max((layer.level for layer in layers), default=0)
 
@@ -72,9 +73,10 @@ def capture_attention(
         maps.reset()
         options = executor.class_obj.model_options  # the guider's: a copy for this run
         taken = options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+        columns = [sent(torch.tensor(p), patched.load_device) for p in positions]
         for layer in layers:
             inner = taken.get(layer.key) or taken.get(layer.key[:2])
-            capturing = _capturing(inner, maps, columns, coarsest=layer.level == deepest)
+            capturing = _capturing(inner, maps, columns, last, coarsest=layer.level == deepest)
             set_model_options_patch_replace(options, capturing, "attn2", *layer.key)
         return executor(*args, **kwargs)
 
@@ -85,8 +87,15 @@ def capture_attention(
 
 
 def _capturing(
-    inner: Callable | None, maps: AttentionMaps, columns: list[list[int]], *, coarsest: bool
+    inner: Callable | None,
+    maps: AttentionMaps,
+    columns: list[Tensor],
+    last: int,
+    *,
+    coarsest: bool,
 ) -> Callable:
+    """columns: of each word; last: the highest of them."""
+
     def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
         if inner is not None:
             out = inner(q, k, v, options)
@@ -99,7 +108,7 @@ def _capturing(
                 attn_precision=options["attn_precision"],
                 transformer_options=options,
             )
-        if coarsest or q.shape[1] <= MAX_POSITIONS:
+        if last < k.shape[1] and (coarsest or q.shape[1] <= MAX_POSITIONS):
             _collect(q, k, options, maps, columns)
         return out
 
@@ -107,13 +116,11 @@ def _capturing(
 
 
 def _collect(
-    q: Tensor, k: Tensor, options: dict, maps: AttentionMaps, columns: list[list[int]]
+    q: Tensor, k: Tensor, options: dict, maps: AttentionMaps, columns: list[Tensor]
 ) -> None:
     """Add the chosen columns of the conditioned rows: ComfyUI stacks [cond, uncond] in a batch."""
     kinds = options.get("cond_or_uncond", [0])
     grid = tuple(options["activations_shape"][-2:])
-    if max(max(c) for c in columns) >= k.shape[1]:
-        return
     q_of, k_of = q.chunk(len(kinds)), k.chunk(len(kinds))
     for kind, q_rows, k_rows in zip(kinds, q_of, k_of, strict=True):
         if kind == 0:
@@ -124,7 +131,7 @@ def _collect(
             maps.add(torch.cat(words, dim=2), (grid[0], grid[1]))
 
 
-def _word_maps(q: Tensor, k: Tensor, heads: int, columns: list[list[int]]) -> Tensor:
+def _word_maps(q: Tensor, k: Tensor, heads: int, columns: list[Tensor]) -> Tensor:
     """The chosen columns of these positions, mean over heads: [b, words, L]."""
     probs = attention_probs(q, k, heads).mean(dim=1)  # [b, L, T]
     return torch.stack([probs[:, :, c].mean(dim=-1) for c in columns], dim=1)

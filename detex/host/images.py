@@ -32,7 +32,7 @@ def latent_decoder(vae: VAE) -> Callable[[Tensor], Tensor | None]:
     so also under --disable-smart-memory, where ComfyUI unloads all else for each model.
     """
 
-    @torch.no_grad()
+    @torch.inference_mode()  # as ComfyUI's nodes, which use what the VAE's weights become here
     def decode(latents: Tensor) -> Tensor | None:
         if model_management.DISABLE_SMART_MEMORY:
             return None

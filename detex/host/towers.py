@@ -9,6 +9,8 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
+from ..transfer import sent
+
 
 def towers_of(clip: comfy.sd.CLIP) -> dict[str, Any]:
     """ComfyUI's text towers by name, in the order in which their features stand side by side: "l"
@@ -80,10 +82,10 @@ class Tower:
     ) -> Tensor:
         """Tokens [B, T] at their positions, with each slot's (row, column, vector) in its place."""
         device = self.table.weight.device
-        hidden = self.table(torch.tensor(ids, device=device), out_dtype=torch.float32)  # [B, T, C]
+        hidden = self.table(sent(torch.tensor(ids), device), out_dtype=torch.float32)  # [B, T, C]
         if slots:
             rows, columns, vectors = zip(*slots, strict=True)
-            index = (torch.tensor(rows, device=device), torch.tensor(columns, device=device))
+            index = (sent(torch.tensor(rows), device), sent(torch.tensor(columns), device))
             hidden = hidden.index_put(index, torch.stack(vectors).to(hidden))
         return hidden + self.text_model.embeddings.position_embedding.weight.to(hidden)
 
@@ -102,7 +104,8 @@ class Tower:
         if not self.pools:
             return features, features[:, 0, :0]
         last = norm(walk(layers[used:], hidden))
-        whole = last[torch.arange(len(last), device=last.device), torch.tensor(ends)]
+        at = sent(torch.tensor(ends), last.device)
+        whole = last[torch.arange(len(last), device=last.device), at]
         return features, self.model.transformer.text_projection(whole)
 
 

@@ -21,6 +21,7 @@ from ..metrics import half_maximum_iou
 from ..noise import add_noise
 from ..prompt import PromptTokens, training_prompt
 from ..subject import Subject, latent_grid, subject_cells
+from ..transfer import sent
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,16 @@ class Batch:
         for photos in torch.arange(self.count).chunk(parts):
             pairs = len(self.latents) > self.count
             rows = torch.cat([photos, photos + self.count]) if pairs else photos
+            of_photos, of_rows = sent(photos, self.photos.device), sent(rows, self.photos.device)
             yield (
                 rows,
                 Batch(
-                    photos=self.photos[photos],
-                    blanked=self.blanked[photos],
-                    latents=self.latents[rows],
-                    masks=self.masks[photos],
-                    valid=self.valid[rows],
-                    sizes=self.sizes[rows],
+                    photos=self.photos[of_photos],
+                    blanked=self.blanked[of_photos],
+                    latents=self.latents[of_rows],
+                    masks=self.masks[of_photos],
+                    valid=self.valid[of_rows],
+                    sizes=self.sizes[of_rows],
                     prompts=tuple(self.prompts[i] for i in photos.tolist()),
                 ),
             )
@@ -142,7 +144,8 @@ class Detex:
             self.prompt(subject.prefixes[int(i)][int(k)], blanked=bool(b))
             for b, i, k in zip(blanked, photos, copies, strict=True)
         )
-        tensors = (t.to(self.device) for t in (photos, blanked, latents, masks, valid, sizes))
+        drawn = (photos, blanked, latents, masks, valid, sizes)
+        tensors = (sent(t, self.device) for t in drawn)
         return Batch(*tensors, prompts=prompts)
 
     def cond(self, batch: Batch) -> Condition:

@@ -17,7 +17,7 @@ from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host import denoiser as host_denoiser
 from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
-from detex_pack.detex.host.images import feature_encoder, latent_encoder
+from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent_encoder
 from detex_pack.detex.host.text import word_positions
 from detex_pack.detex.host.training import scaled_subject, train_concept
 from detex_pack.detex.subject import Subject, make_subject
@@ -42,7 +42,8 @@ def demo() -> DemoModel:
 def subject(demo: DemoModel) -> Subject:
     toy = demo_subject(1, count=4, seed=0)
     see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
-    return make_subject(list(toy.images), list(toy.masks), see, encode, "ball", resolution=64)
+    with torch.inference_mode():  # as in a node
+        return make_subject(list(toy.images), list(toy.masks), see, encode, "ball", resolution=64)
 
 
 def compute_in(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
@@ -108,6 +109,34 @@ def test_room_is_made_by_putting_away_what_the_training_does_not_use(
         left = [loaded.model for loaded in model_management.current_loaded_models]
         assert all(any(kept is model for model in left) for kept in denoiser.in_use)
         assert not any(demo.vae.patcher is model for model in left)
+
+
+def test_step_never_waits_for_the_card(demo: DemoModel, subject: Subject):
+    photos = scaled_subject(subject, demo.model.model.process_latent_in)
+    with open_run(demo.model, demo.clip, photos, photos.latents[:, 0], CONFIG, TRAIN) as (run, _):
+        run.take_step()  # sets up what the later ones use
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run.take_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+class Look(Watcher):
+    """Has the VAE draw while the training runs."""
+
+    def __init__(self, demo: DemoModel):
+        self.decode = latent_decoder(demo.vae)
+
+    def on_step(self, run: Run) -> None:
+        self.decode(torch.zeros(1, 4, 16, 16))
+
+
+def test_live_pictures_leave_the_vae_as_other_nodes_need_it(demo: DemoModel, subject: Subject):
+    model_management.unload_all_models()
+    learn(demo, subject, Look(demo), train=TrainConfig(steps=2))
+    with torch.inference_mode():
+        assert demo.vae.decode(torch.zeros(1, 4, 16, 16)).isfinite().all()
 
 
 def learn(

@@ -100,6 +100,12 @@ def test_vae_is_not_loaded_where_the_memory_is_short(vae, monkeypatch: pytest.Mo
     assert latent_decoder(vae)(latents) is None
 
 
+def test_vae_is_left_as_the_other_nodes_need_it(vae):
+    """Weights that are moved outside of torch.inference_mode cannot be used in it any more."""
+    picture = latent_decoder(vae)(torch.zeros(1, 4, 8, 8))
+    assert picture is not None and picture.is_inference()
+
+
 def test_vae_is_not_loaded_where_comfyui_would_unload_the_model_in_training_for_it(
     vae, monkeypatch: pytest.MonkeyPatch
 ):
