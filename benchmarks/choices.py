@@ -151,15 +151,21 @@ class Seen:
 
 
 def measure(setting: Setting, rounds: int, names: list[str]) -> Iterator[dict[str, Any]]:
-    """All choices' figures, after each round."""
+    """All figures so far, after each choice of each round; of one that failed there is none."""
     found = {name: Seen() for name in names}
     with our_run(setting, DETEX) as (run, denoiser):
         run.take_step()
         for _ in range(rounds):
-            for name, seen in found.items():
-                with CHOICES[name].change(run, denoiser):
-                    seen.steps(run)
-            yield {name: summary(name, seen, found[PLAIN]) for name, seen in found.items()}
+            for name, seen in list(found.items()):
+                try:
+                    with CHOICES[name].change(run, denoiser):
+                        seen.steps(run)
+                except RuntimeError as error:  # such as a compiler that is not there
+                    print(f"{name}: {error}", flush=True)
+                    del found[name]
+                    run.rewind()
+                done = {name: seen for name, seen in found.items() if seen.seconds}
+                yield {name: summary(name, seen, found[PLAIN]) for name, seen in done.items()}
 
 
 def summary(name: str, seen: Seen, plain: Seen) -> dict[str, Any]:
@@ -170,6 +176,7 @@ def summary(name: str, seen: Seen, plain: Seen) -> dict[str, Any]:
         "ratio": round(median(seen.seconds) / median(plain.seconds), 3),
         "peak_gb": round(max(seen.peaks) / 2**30, 2),
         "first_seconds": round(seen.first, 1),
+        "steps": len(seen.seconds),
     }
 
 
@@ -182,8 +189,9 @@ def main() -> None:
     setting = Setting(str(options.checkpoint), options.pixels, options.photos)
     names = [PLAIN, *(name for name in options.only if name != PLAIN)]
     facts = {"pixels": options.pixels, "photos": options.photos}
-    for done, found in enumerate(measure(setting, options.rounds, names), start=1):
-        keep(facts | {"rounds": done, "choices": found}, options.out)  # a stop loses little
+    for found in measure(setting, options.rounds, names):
+        rounds = found[PLAIN]["steps"]
+        keep(facts | {"rounds": rounds, "choices": found}, options.out)  # a stop loses little
 
 
 if __name__ == "__main__":

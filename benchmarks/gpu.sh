@@ -9,8 +9,10 @@
 # choices, inference, growth, stages; all by default. Or sdxl, a run of SDXL at 1024 pixels, which
 # starts by its name alone. Needs 5 GB of disk, 12 with sdxl; a ComfyUI in .host or at COMFYUI_PATH,
 # whose server and page are not used; and a Python (PYTHON, or python3) with pytest 9, torch for CUDA
-# and what ComfyUI's `comfy` package imports. diffusers, and Train LoRA, which wants av, are compared
-# with where they are installed. Then `python -m benchmarks.performance` writes the page from
+# and what ComfyUI's `comfy` package imports: comfy-kitchen (its small wheel for any platform will
+# do), comfy-aimdo, torchsde and trampoline among others. diffusers, and Train LoRA, which wants av,
+# are compared with where they are installed. Each figure is written as soon as it is there; what was
+# said on the way is in FOLDER/gpu.log. Then `python -m benchmarks.performance` writes the page from
 # docs/performance.
 set -uo pipefail
 folder="${1:-$(dirname "$0")/../docs/performance}"
@@ -22,33 +24,52 @@ work="$(mktemp -d)" || exit 1
 trap 'rm -rf "$work"' EXIT
 failed=()
 
+is_wanted() { # NAME
+    [[ $wanted =~ ^\ *$ || $wanted == *" $1 "* ]]
+}
+
 stage() { # NAME LIMIT_SECONDS COMMAND...
-    local name="$1" limit="$2" start=$SECONDS
+    local name="$1" limit="$2" start=$SECONDS left=$((580 - SECONDS))
     shift 2
-    [[ $wanted =~ ^\ *$ || $wanted == *" $name "* ]] || return 0
-    if ! timeout -k 10 "$limit" "$@" >"$work/$name.log" 2>&1; then
+    is_wanted "$name" || return 0
+    ((limit < left)) || limit=$((left > 1 ? left : 1)) # ten minutes in all
+    if timeout -k 5 "$limit" "$@" >"$work/$name.log" 2>&1; then
+        tail -n 1 "$work/$name.log"
+    else
         failed+=("$name")
         tail -n 20 "$work/$name.log"
     fi
+    { echo "== $name" && cat "$work/$name.log"; } >>"$folder/gpu.log"
     echo "$name: $((SECONDS - start)) s"
 }
 
-"$python" -c 'import torch, comfy_aimdo, torchsde; assert torch.cuda.is_available(), "no CUDA"' \
-    || exit 1
-[[ $wanted == " sdxl " ]] || "$python" -m devtools.checkpoints "$work" sd15 >/dev/null || exit 1
+checkpoint() { # KIND STAGE...: written where one of the stages is wanted
+    local kind="$1" name
+    for name in "${@:2}"; do
+        if is_wanted "$name"; then
+            "$python" -m devtools.checkpoints "$work" "$kind" >/dev/null
+            return
+        fi
+    done
+}
+
+"$python" -c 'import pytest, torch, comfy_aimdo, comfy_kitchen, torchsde, trampoline
+assert pytest.version_tuple >= (9,), "pytest 9 is needed"
+assert torch.cuda.is_available(), "no CUDA"' || exit 1
+checkpoint sd15 train_step stages profile choices inference || exit 1
 real=(--checkpoint "$work/random_sd15.safetensors" --pixels 512)
 stage tests 80 "$python" -m pytest -q -p no:cacheprovider tests/cuda
-stage train_step 140 "$python" -m benchmarks.train_step "${real[@]}" \
+stage train_step 170 "$python" -m benchmarks.train_step "${real[@]}" \
     --photos 4 --rounds 4 --out "$folder/train_step_cuda.json"
+stage stages 150 "$python" -m benchmarks.stages "${real[@]}" \
+    --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"
+stage inference 70 "$python" -m benchmarks.inference "${real[@]}" \
+    --steps 20 --rounds 6 --out "$folder/inference_cuda.json"
 stage profile 40 "$python" -m benchmarks.profile "${real[@]}" \
     --photos 4 --out "$folder/profile_cuda.json"
-stage choices 70 "$python" -m benchmarks.choices "${real[@]}" \
+stage growth 40 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
+stage choices 90 "$python" -m benchmarks.choices "${real[@]}" \
     --photos 4 --rounds 3 --out "$folder/choices_cuda.json"
-stage inference 50 "$python" -m benchmarks.inference "${real[@]}" \
-    --steps 20 --rounds 6 --out "$folder/inference_cuda.json"
-stage growth 30 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
-stage stages 160 "$python" -m benchmarks.stages "${real[@]}" \
-    --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"
 if [[ $wanted == *" sdxl "* ]]; then
     "$python" -m devtools.checkpoints "$work" sdxl >/dev/null || exit 1
     stage sdxl 240 "$python" -m benchmarks.stages --checkpoint "$work/random_sdxl.safetensors" \

@@ -9,7 +9,7 @@ Hodges-Lehmann estimate over the rounds, each against the plain run of its own r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -102,15 +102,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
+    facts = {"pixels": options.pixels, "steps": options.steps}
     with torch.inference_mode():
-        found = measure(options.checkpoint, options.pixels, options.steps, options.rounds)
-    report = {
-        "pixels": options.pixels,
-        "steps": options.steps,
-        "rounds": options.rounds,
-        "runs": found,
-    }
-    keep(report, options.out)
+        rounds = measure(options.checkpoint, options.pixels, options.steps, options.rounds)
+        for done, found in enumerate(rounds, start=1):
+            keep(facts | {"rounds": done, "runs": found}, options.out)  # a stop loses little
 
 
 def sampled(
@@ -123,8 +119,12 @@ def sampled(
     return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=0)
 
 
-def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds of a run after a first step has put each MODEL's weights in place."""
+def measure(
+    checkpoint: Path, pixels: int, steps: int, rounds: int
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Seconds of a run after a first step has put each MODEL's weights in place; after each round,
+    of all so far.
+    """
     models, clip, kept = variants(checkpoint)
     conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, "")]
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -141,17 +141,21 @@ def measure(checkpoint: Path, pixels: int, steps: int, rounds: int) -> dict[str,
             seconds[name].append(timed(partial(sampled, model, conds, pixels, steps))[0])
             peaks[name] = max(peaks.get(name, 0), peak())
             kept.clear()
-    found = {}
-    for name, values in seconds.items():
-        by_round = np.array(values) / np.array(seconds[PLAIN])
-        found[name] = {
-            "seconds": round(median(values), 3),
-            "ratio": round(float(hodges_lehmann(by_round)), 4),
-            "interval": [round(bound, 4) for bound in bootstrap_interval(by_round)],
-            "operations": counted[name],
-            "peak_gb": round(peaks[name] / 2**30, 2),
+        yield {
+            name: timing(values, seconds[PLAIN])
+            | {"operations": counted[name], "peak_gb": round(peaks[name] / 2**30, 2)}
+            for name, values in seconds.items()
         }
-    return found
+
+
+def timing(seconds: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
+    """Of a MODEL's runs, beside the plain ones of the same rounds."""
+    by_round = np.array(seconds) / np.array(plain)
+    return {
+        "seconds": round(median(seconds), 3),
+        "ratio": round(float(hodges_lehmann(by_round)), 4),
+        "interval": [round(bound, 4) for bound in bootstrap_interval(by_round)],
+    }
 
 
 if __name__ == "__main__":

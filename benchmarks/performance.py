@@ -38,12 +38,12 @@ def main() -> None:
         "ours because both do not fit; medians. **diffusers**: the step of its Custom Diffusion\n"
         "example on its own classes; the example encodes the photos in each step, *latents kept*\n"
         "does not. **Train LoRA**: ComfyUI's own node, rank 16, checkpointing off; a step is half\n"
-        "of what a run of three takes longer than a run of one, measured once. *of the\n"
-        "possible*: the operations that torch counts, over the rate of a large matrix product.\n"
-        "On a CPU *peak* is the process' resident memory while a step runs. Ours includes MODEL,\n"
-        "CLIP and VAE of the graph. Training reads the MODEL's own weights; the CLIP it computes\n"
-        "with is a copy in float32. *gradient checkpointing* is ours alone: what the preflight\n"
-        "chooses where memory is short.",
+        "of what a run of three takes longer than a run of one (on a card: a fortieth, of 41),\n"
+        "measured once. *of the possible*: the operations that torch counts, over the rate of a\n"
+        "large matrix product. On a CPU *peak* is the process' resident memory while a step runs.\n"
+        "Ours includes MODEL, CLIP and VAE of the graph. Training reads the MODEL's own weights;\n"
+        "the CLIP it computes with is a copy in float32. *gradient checkpointing* is ours alone:\n"
+        "what the preflight chooses where memory is short.",
         *(_section(kind, "train_step", _train_step) for kind in KINDS),
         "## What fits on which card",
         "By the preflight's own account, which no card has confirmed yet: bfloat16, prior images,\n"
@@ -187,11 +187,11 @@ def _whole_runs(name: str, model: str) -> list[str]:
 
 
 def _stages(report: dict[str, Any], kind: str) -> str:
-    told = (
-        f"{_step(report['pixels'], report['batch'])}, {report['steps']} steps; "
-        f"highest memory of the training {report['peak_gb']:.1f} GB."
-    )
+    told = f"{_step(report['pixels'], report['batch'])}, {report['steps']} steps"
+    if report["peak_gb"]:  # else it was stopped while it trained
+        told += f"; highest memory of the training {report['peak_gb']:.1f} GB"
     rows = [(stage, f"{seconds:.1f}") for stage, seconds in report["seconds"].items()]
+    told += "."
     rows.append(("**together**", f"**{sum(report['seconds'].values()):.1f}**"))
     return _table(told, ("stage", "s"), rows)
 
@@ -215,16 +215,16 @@ def _inference(report: dict[str, Any], kind: str) -> str:
 
 def _growth(report: dict[str, Any], kind: str) -> str:
     figure, panels = plt.subplots(
-        1, len(report["seconds"]), figsize=(9.6, 2.4), layout="constrained"
+        1, len(report["seconds"]), figsize=(9.6, 2.4), layout="constrained", squeeze=False
     )
-    for axes, (name, values) in zip(panels, report["seconds"].items(), strict=True):
+    for axes, (name, values) in zip(panels[0], report["seconds"].items(), strict=True):
         at = [int(value) for value in values]
         axes.plot(at, list(values.values()), marker="o", color=COLOURS[0])
         axes.set_ylim(0, 1.15 * max(values.values()))
         axes.set_xticks(at)
         axes.set_xlabel(LABELS[name])
         axes.grid(axis="y")
-    panels[0].set_ylabel("seconds")
+    panels[0][0].set_ylabel("seconds")
     save(figure, FOLDER / f"growth_{kind}.png")
     rows = (
         (LABELS[name], ", ".join(f"{value}: {seconds:.3f}" for value, seconds in values.items()))

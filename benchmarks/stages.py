@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,17 +37,21 @@ SNAPSHOT_EVERY = 50  # steps, as in the node
 
 
 class Clock:
-    """Seconds of named stages, one after the other."""
+    """Seconds of named stages, one after the other. tell: hears of each, so that a stop loses
+    little.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[dict[str, float]], None] = lambda seconds: None) -> None:
         self.seconds: dict[str, float] = {}
+        self.tell = tell
         self.since = time.perf_counter()
 
     def done(self, stage: str) -> None:
         synchronize()
         now = time.perf_counter()
         self.seconds[stage] = round(now - self.since, 2)
-        self.since = now
+        self.tell(self.seconds)
+        self.since = time.perf_counter()
 
 
 class Stages(Watcher):
@@ -65,9 +70,11 @@ class Stages(Watcher):
             self.clock.done(f"the other {run.step - 1} steps, with snapshots")
 
 
-def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
-    """Seconds of each stage, and the highest memory of the training."""
-    clock, (side, batch) = Clock(), (options.pixels, options.batch)
+def timed_run(options: argparse.Namespace, file: Path) -> None:
+    """Keeps the seconds of each stage, and the highest memory of the training."""
+    side, batch = options.pixels, options.batch
+    report = {"pixels": side, "batch": batch, "steps": options.steps, "peak_gb": 0.0}
+    clock = Clock(lambda seconds: keep(report | {"seconds": seconds}, options.out))
     loaded: Any = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
     model, clip, vae, _ = loaded
     clock.done("load the checkpoint")
@@ -86,7 +93,7 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     keeper = Keeper(SNAPSHOT_EVERY)
     concept, _ = train_concept(model, clip, subject, prior, DETEX, train, [Stages(clock)], keeper)
     clock.done("last maps of the words, the run's own file, and the copies put away")
-    highest = peak()
+    report["peak_gb"] = round(peak() / 2**30, 2)
     file.write_bytes(concept_bytes(concept))
     clock.done(f"write the concept, {file.stat().st_size / 1e6:.0f} MB")
     again = load_concept(file)
@@ -94,8 +101,6 @@ def timed_run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     conds = [compose(clip, "photo of a [V] dog", again.vectors(tower_of(clip))), nothing]
     vae.decode(sampled(learned, conds, side, PICTURE_STEPS))
     clock.done(f"load it and draw a picture, {PICTURE_STEPS} steps")
-    settings = {"pixels": side, "batch": batch, "steps": options.steps}
-    return settings | {"seconds": clock.seconds, "peak_gb": round(highest / 2**30, 2)}
 
 
 def main() -> None:
@@ -105,7 +110,7 @@ def main() -> None:
     parser.add_argument("--priors", type=int, default=1)
     options = parser.parse_args()
     with torch.inference_mode(), TemporaryDirectory() as folder:
-        keep(timed_run(options, Path(folder) / "dog.safetensors"), options.out)
+        timed_run(options, Path(folder) / "dog.safetensors")
 
 
 if __name__ == "__main__":

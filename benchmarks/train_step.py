@@ -36,8 +36,12 @@ class Worker:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.name = name
         self.process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
-        self.facts = self.read()
+        self.facts: dict[str, Any] = {}
         self.steps: list[dict[str, float]] = []
+
+    def load(self) -> None:
+        """Wait until it has its model and has taken a step."""
+        self.facts = self.read()
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout
@@ -60,7 +64,7 @@ class Worker:
         facts: dict[str, Any] = {
             "seconds": round(seconds, 3),
             "peak_gb": round(max(step["peak"] for step in self.steps) / 2**30, 2),
-            "of_possible": round(self.facts["flops"] / seconds / self.facts["rate"], 3),
+            "of_possible": round(self.facts["flops"] / seconds / self.steps[0]["rate"], 3),
             "tera_operations": round(self.facts["flops"] / 1e12, 3),
         }
         if "foretold" in self.facts:
@@ -74,6 +78,8 @@ def steps_of(names: list[str], arguments: list[str], rounds: int) -> list[dict[s
     try:
         for name in names:
             workers.append(Worker(name, arguments))
+        for worker in workers:
+            worker.load()
         for _ in range(rounds):
             for worker in workers:
                 worker.step()

@@ -11,7 +11,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import EPS, V_PREDICTION
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..condition import Condition
 from .demo_model import DemoSD15
@@ -129,7 +129,7 @@ def is_v_prediction(model: ModelPatcher) -> bool:
     return isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
 
 
-def unet_of(model: ModelPatcher) -> nn.Module:
+def unet_of(model: ModelPatcher) -> Any:
     """The checkpoint's own UNet. What another node puts in its place, such as a compiled one with
     other names, stays there after sampling until ComfyUI unloads it.
     """

@@ -1,6 +1,9 @@
 """The measurements of speed: what they measure, and that they run to their end."""
 
 import argparse
+import dataclasses
+import json
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import folder_paths
 import pytest
 import torch
 
-from detex_pack.benchmarks import growth, performance, profile, stages, train_step
+from detex_pack.benchmarks import choices, growth, performance, profile, stages, train_step
 from detex_pack.benchmarks.choices import CHOICES
+from detex_pack.benchmarks.contenders import Setting
 from detex_pack.benchmarks.inference import random_concept, sampled
 from detex_pack.benchmarks.machine import operations
 from detex_pack.detex.host.deltas import apply_concept
@@ -59,6 +63,32 @@ def test_page_shows_ours_where_nothing_was_there_to_compare_with():
     )
 
 
+def test_each_stage_is_told_as_soon_as_it_is_over():
+    told: list[list[str]] = []
+    clock = stages.Clock(lambda seconds: told.append(list(seconds)))
+    clock.done("load")
+    clock.done("train")
+    assert told == [["load"], ["load", "train"]]
+
+
+def test_choice_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def fails(*_args):
+        raise RuntimeError("no compiler")
+        yield
+
+    broken = dataclasses.replace(CHOICES["fused AdamW"], change=fails)
+    monkeypatch.setitem(CHOICES, "fused AdamW", broken)
+    run = growth.demo_run(load_demo_model(), photos=2, batch=2, pixels=64)
+    monkeypatch.setattr(choices, "our_run", lambda *_: run)
+    names = [choices.PLAIN, "fused AdamW", "gradient checkpointing"]
+    *_, last = choices.measure(Setting("demo", 64, 2), 2, names)
+    assert {name: found["steps"] for name, found in last.items()} == {
+        choices.PLAIN: 2,
+        "gradient checkpointing": 2,
+    }
+
+
 @pytest.mark.parametrize("name", [name for name in CHOICES if "compile" not in name])
 def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
     with growth.demo_run(load_demo_model(), photos=2, batch=2, pixels=64) as (run, denoiser):
@@ -99,7 +129,9 @@ def test_whole_run_of_real_size_is_timed_to_its_end(
     monkeypatch.setattr(stages, "PICTURE_STEPS", 1)
     checkpoint = tmp_path / "sd15.safetensors"
     write_checkpoint(checkpoint, "sd15")
-    options = argparse.Namespace(checkpoint=checkpoint, pixels=64, batch=1, steps=2, priors=1)
-    found = stages.timed_run(options, tmp_path / "dog.safetensors")
-    assert len(found["seconds"]) == 9
+    settings = {"pixels": 64, "batch": 1, "steps": 2, "priors": 1}
+    options = argparse.Namespace(checkpoint=checkpoint, out=tmp_path / "stages.json", **settings)
+    stages.timed_run(options, tmp_path / "dog.safetensors")
+    found = json.loads(options.out.read_text())
+    assert len(found["seconds"]) == 9 and found["peak_gb"] > 0
     assert (tmp_path / "dog.safetensors").is_file()
