@@ -156,12 +156,14 @@ def make_subject(
     scaled_copies: int = 0,
     seed: int = 0,
     decode: Callable[[Tensor], Tensor | None] = lambda latents: None,
+    report: Callable[[int], object] = lambda done: None,
 ) -> Subject:
     """Crop, blank, scale and encode N photos.
 
     photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject;
     see: square photos [N, S, S, 3] -> features [N, F]; encode: pixels [B, S, S, 3] -> latents
-    [B, 4, h, w]; decode: the way back, for previews, or None where there is no room for it.
+    [B, 4, h, w]; decode: the way back, for previews, or None where there is no room for it;
+    report: hears after each photo how many are done.
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
@@ -179,6 +181,7 @@ def make_subject(
             framings = [sample_framing_of(mask, generator) for _ in range(copies)]
         colours = blank_colours(blank, copies, generator)
         views.append(_views(photo, mask, framings, colours, encode))
+        report(len(views))
         sizes.append(copy_sizes(original, framings, resolution))
     squares = torch.stack([photo for photo, _ in cropped])
     return Subject(
@@ -224,7 +227,10 @@ def _views(
     masks = torch.cat([place(plane, f, size, nothing) for f in framings])
     inside = torch.cat([place(torch.ones_like(plane), f, size, nothing) for f in framings])
     alone = masks[:, None] * full + (1 - masks[:, None]) * colours[:, :, None, None]
-    latents = encode(full.movedim(1, -1)).float()
+    kinds = list(dict.fromkeys(framings))  # the plain photo is among them many times
+    unlike = [framings.index(kind) for kind in kinds]
+    alike = [kinds.index(framing) for framing in framings]
+    latents = encode(full[unlike].movedim(1, -1)).float()[alike]
     grid = (latents.shape[-2], latents.shape[-1])
     return _Views(
         latents=latents,

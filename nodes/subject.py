@@ -1,5 +1,6 @@
 """Subject Images: photos and masks become a DETEX_SUBJECT."""
 
+from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
@@ -105,8 +106,10 @@ class SubjectImages(io.ComfyNode):
         planes = [plane.cpu() for batch in masks for plane in batch.reshape(-1, *batch.shape[-2:])]
         planes = matched_masks(photos, planes)
         see, encode = feature_encoder(clip_vision[0]), latent_encoder(vae[0])
-        decode = latent_decoder(vae[0])
-        subject = make_subject(photos, planes, see, encode, decode=decode, **settings)
+        decode, report = latent_decoder(vae[0]), ProgressBar(len(photos)).update_absolute
+        subject = make_subject(
+            photos, planes, see, encode, decode=decode, report=report, **settings
+        )
         return io.NodeOutput(subject, subject_sheet(photos, planes))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
 from ..detex.concept import Concept
@@ -179,7 +180,11 @@ def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
     if side != subject.resolution:
         size = (subject.resolution, subject.resolution)
         square = torch.nn.functional.interpolate(square, size=size, mode="bicubic", antialias=True)
-    return subject.encode(square.movedim(1, -1).clamp(0, 1))
+    bar, latents = ProgressBar(len(square)), []
+    for picture in square.movedim(1, -1).clamp(0, 1).split(1):
+        latents.append(subject.encode(picture))
+        bar.update(1)
+    return torch.cat(latents)
 
 
 def prior_note(subject, images: torch.Tensor | None) -> str:

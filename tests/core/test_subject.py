@@ -260,6 +260,25 @@ def test_no_copy_cuts_most_of_the_subject_off():
     assert shown and min(shown) >= 0.5 * (18 / SIZE) ** 2 * whole  # at 18 pixels or more
 
 
+def test_equal_copies_are_encoded_once():
+    seen = []
+
+    def encode(batch: Tensor) -> Tensor:
+        seen.append(len(batch))
+        return pixels(batch)
+
+    photos, masks, features = [photo()], [box_mask()], torch.zeros(1, 4)
+    settings = {"resolution": SIZE, "blank": "random"}
+    make_subject(photos, masks, lambda _: features, encode, "dog", **settings)
+    assert seen == [1, 8]  # the photo; its blanked copies in eight colours
+
+
+def test_each_finished_photo_is_reported():
+    done = []
+    subject_of([photo(), photo(1)], [box_mask(), box_mask()], report=done.append)
+    assert done == [1, 2]
+
+
 def test_empty_mask_has_no_subject_cells():
     assert not subject_cells(torch.zeros(1, 8, 8), (4, 4)).any()
 
