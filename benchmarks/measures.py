@@ -24,6 +24,7 @@ Measured = dict[Cell, dict[str, float]]
 
 TITLES = {
     "S": "subject fidelity S",
+    "S_P": "subject fidelity with [P] S_P",
     "E": "edits obeyed E",
     "L_b": "background leak L_b",
     "L_b'": "conflict leak L_b'",
@@ -148,6 +149,7 @@ def measure(
     }
     if words:
         values |= _word_measures(asked, view, usual, scenes)
+        values["S_P"] = subject_fidelity(view("P"), indices(cell.identity))
     return values
 
 

@@ -19,7 +19,7 @@ from .measures import Measured, measured
 from .statistics import compare
 
 FOLDER = ROOT / "docs" / "science"
-_TABLE_MEASURES = ("S", "E", "L_b", "L_b'", "L_p", "R_P", "R_B", "R_PB", "D", "Q")
+_TABLE_MEASURES = ("S", "S_P", "E", "L_b", "L_b'", "L_p", "R_P", "R_B", "R_PB", "D", "Q")
 SWEEPS = {
     "rho": ("rho, share of confounded photos", ("S", "E", "L_b", "L_p", "D")),
     "photos": ("photos", ("S", "E", "L_b", "R_P", "D")),
@@ -45,13 +45,14 @@ def arms_section(grid: Grid, table: Measured) -> str:
         [
             "## All arms",
             "",
-            f"Means over subjects, {grid.seeds} seed each. S: the subject is right (1 is best). E:",
-            "edits of background and position are obeyed. L_b, L_p: background and position of the",
-            "photos leak into neutral prompts, beyond what the base model does. L_b': a photo's",
-            "background appears though the prompt names another. R_P, R_B, R_PB: [P_i], [B_j] and",
-            "both bring back what photo i and j show. D: they bring nothing else. Q: likeness of",
-            "neutral pictures to whole photos, background included. Colours are identity here, so",
-            "there are no colour edits. The exact formulae: benchmarks/measures.py.",
+            f"Means over subjects, {grid.seeds} seed each. S: the subject is right (1 is best), in",
+            "prompts without [P] and [B]; S_P: with [P_i]. E: edits of background and position are",
+            "obeyed. L_b, L_p: background and position of the photos leak into neutral prompts,",
+            "beyond what the base model does. L_b': a photo's background appears though the prompt",
+            "names another. R_P, R_B, R_PB: [P_i], [B_j] and both bring back what photo i and j",
+            "show. D: they bring nothing else. Q: likeness of neutral pictures to whole photos,",
+            "background included. Colours are identity here, so there are no colour edits. The",
+            "exact formulae: benchmarks/measures.py.",
             "",
             *body,
             "",

@@ -79,7 +79,7 @@ def perfect(cell: Cell, *, words: bool) -> dict:
 def test_a_perfect_cell_scores_full_marks():
     cell = Cell("detex", reported_identities(1)[0])
     values = measures.measure(cell, perfect(cell, words=True), perfect(cell.base, words=False))
-    for name in ("S", "E", "R_P", "R_B", "R_PB"):
+    for name in ("S", "S_P", "E", "R_P", "R_B", "R_PB"):
         assert values[name] == 1, name
     for name in ("L_b", "L_b'", "L_p", "plain"):
         assert values[name] == 0, name
@@ -90,7 +90,7 @@ def test_arms_without_words_have_no_word_measures():
     cell = Cell("custom_diffusion", reported_identities(1)[0])
     result = perfect(cell, words=False)
     values = measures.measure(cell, result, perfect(cell.base, words=False))
-    assert not {"R_P", "R_B", "R_PB", "D", "R_P+D"} & set(values)
+    assert not {"S_P", "R_P", "R_B", "R_PB", "D", "R_P+D"} & set(values)
 
 
 def test_one_photo_has_no_mixed_words():
