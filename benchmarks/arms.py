@@ -49,12 +49,16 @@ class Arm:
         return TrainConfig(steps=steps, seed=seed, **settings)
 
     def settings(self, steps: int, seed: int) -> dict[str, Any]:
-        """Everything that decides the training, as JSON values; nothing of it for the base."""
+        """Everything in which the training differs from the paper's, as JSON values; nothing for
+        the base. So a setting that comes to the pack later, and is off, leaves cells as they are.
+        """
         if self.config is None:
             return {}
+        paper = as_json(TrainConfig(), DetexConfig())
         named = as_json(self.train_config(steps, seed), self.config)
+        changed = {name: value for name, value in named.items() if value != paper.get(name)}
         subject = {"blank": self.blank, "scaled_copies": self.scaled_copies}
-        return named | subject | {"priors": TUNED.priors}
+        return changed | subject | {"priors": TUNED.priors}
 
 
 _RATES = ("learning_rate", "token_rate", "mapper_rate")

@@ -9,6 +9,7 @@ import pytest
 from detex_pack.benchmarks import arms, cells
 from detex_pack.benchmarks.cells import Cell, DamagedCell, load, load_sound, store
 from detex_pack.benchmarks.references import reported_identities
+from detex_pack.detex.config import DetexConfig, TrainConfig, as_json
 
 CELL = Cell("detex", reported_identities(1)[0])
 RESULT = {"judge": {"shape": "0123"}, "plain": "0000"}
@@ -79,6 +80,31 @@ def test_a_new_base_model_or_new_prompts_make_every_cell_new(monkeypatch: pytest
     after = CELL.key
     monkeypatch.setattr(cells, "sha256_of", lambda path: "other")
     assert len({before, after, CELL.key}) == 3
+
+
+PAPER = {  # what cells leave out because the paper has it: a change here makes old cells wrong
+    "steps": 600, "batch_size": 4, "learning_rate": 1e-05, "kv_rate": 1.0, "token_rate": 1.0,
+    "mapper_rate": 1.0, "weight_decay": 0.01, "gradient_clip": 1.0, "stratified_timesteps": False,
+    "seed": 0, "attributes": "mappers", "gamma": 0.5, "attention_weight": 0.01,
+    "prior_weight": 1.0, "attention_norm": "mse", "attention_map": "max",
+    "subject_attention": False, "center_poses": False, "masked_pose": True, "masked_loss": False,
+    "detach_start_token": True, "center_features": False, "plain_mapper": False,
+    "reduction": "mean",
+}  # fmt: skip
+
+
+def test_what_cells_leave_out_is_still_the_papers():
+    assert PAPER.items() <= as_json(TrainConfig(), DetexConfig()).items()
+
+
+def test_a_setting_that_is_new_and_off_leaves_cells_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    before = CELL.key
+
+    def with_another(*configs) -> dict:
+        return as_json(*configs) | {"new_setting": False}
+
+    monkeypatch.setattr(arms, "as_json", with_another)
+    assert CELL.key == before
 
 
 def test_the_base_model_does_not_depend_on_steps():
