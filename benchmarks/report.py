@@ -85,9 +85,10 @@ def _hypotheses(grid: Grid, table: Measured) -> str:
         [
             "## The hypotheses",
             "",
-            "Declared before the first run. Seeds and prompts are averaged for each subject;",
-            "subjects are compared in pairs. Estimate: Hodges-Lehmann. 95 %: bootstrap over",
-            "subjects. p: one-sided Wilcoxon signed-rank test, by Holm's method for all six.",
+            "Declared before the first run of all; this is their second test, on a new base model",
+            "(the notes below). Seeds and prompts are averaged for each subject; subjects are",
+            "compared in pairs. Estimate: Hodges-Lehmann. 95 %: bootstrap over subjects. p:",
+            "one-sided Wilcoxon signed-rank test, by Holm's method for all six.",
             "",
             *body,
             "",
