@@ -161,6 +161,8 @@ def measure(setting: Setting, rounds: int, names: list[str]) -> Iterator[dict[st
                     with CHOICES[name].change(run, denoiser):
                         seen.steps(run)
                 except RuntimeError as error:  # such as a compiler that is not there
+                    if name == PLAIN:
+                        raise
                     print(f"{name}: {error}", flush=True)
                     del found[name]
                     run.rewind()

@@ -12,7 +12,7 @@ PLACEHOLDER = re.compile(r"\[\s*([A-Za-z]\d*)\s*\]")
 LIVING = frozenset(
     "person people man men woman women boy girl child children baby toddler kid animal pet dog "
     "puppy hound cat kitten horse pony foal donkey cow bull calf sheep lamb goat pig piglet "
-    "rabbit bunny hare hamster gerbil mouse mice rat squirrel hedgehog ferret chinchilla bird "
+    "rabbit bunny hare hamster gerbil rat squirrel hedgehog ferret chinchilla bird "
     "parrot parakeet budgie cockatiel canary pigeon crow owl eagle falcon hawk duck duckling "
     "goose geese swan chicken hen rooster chick turkey peacock penguin flamingo fish goldfish "
     "koi turtle tortoise lizard gecko iguana chameleon snake frog toad fox wolf wolves bear "
@@ -24,6 +24,7 @@ LIVING = frozenset(
     "poodle pug retriever rottweiler samoyed schnauzer setter sheepdog shepherd spaniel terrier "
     "vizsla weimaraner whippet calico coon persian ragdoll siamese sphynx tabby".split()
 )
+LIFELESS = frozenset(("toy", "plush", "plushie", "stuffed", "teddy", "rubber", "hot"))
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,9 @@ class PromptTokens:
 def attribute_word(class_word: str) -> str:
     """ "pose" for living things, else "view" (DETEX section 3.2 and supplement B.1)."""
     words = class_word.lower().split()
-    is_toy = any(word in ("toy", "plush", "plushie", "stuffed", "rubber", "hot") for word in words)
     last = words[-1] if words else ""
-    singular = (last, last.removesuffix("s"), last.removesuffix("es"))
-    return "pose" if any(word in LIVING for word in singular) and not is_toy else "view"
+    singular = {last, last.removesuffix("s"), last.removesuffix("es"), re.sub("ies$", "y", last)}
+    return "pose" if singular & LIVING and not LIFELESS.intersection(words) else "view"
 
 
 def training_prompt(

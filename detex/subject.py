@@ -1,7 +1,7 @@
 """The photos of a subject, checked and turned into what a training step needs."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -227,18 +227,28 @@ def _views(
     masks = torch.cat([place(plane, f, size, nothing) for f in framings])
     inside = torch.cat([place(torch.ones_like(plane), f, size, nothing) for f in framings])
     alone = masks[:, None] * full + (1 - masks[:, None]) * colours[:, :, None, None]
-    kinds = list(dict.fromkeys(framings))  # the plain photo is among them many times
-    unlike = [framings.index(kind) for kind in kinds]
-    alike = [kinds.index(framing) for framing in framings]
-    latents = encode(full[unlike].movedim(1, -1)).float()[alike]
+    latents = encode_distinct(full, framings, encode)
+    of_blanked = list(zip(framings, map(tuple, colours.tolist()), strict=True))
     grid = (latents.shape[-2], latents.shape[-1])
     return _Views(
         latents=latents,
-        blanked=encode(alone.movedim(1, -1)).float(),
+        blanked=encode_distinct(alone, of_blanked, encode),
         masks=latent_grid(masks, grid),
         valid=erode(latent_grid(inside, grid)),
         prefixes=tuple(f.prefix for f in framings),
     )
+
+
+def encode_distinct(
+    pictures: Tensor, kinds: Sequence[Hashable], encode: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Pictures [K, 3, S, S] -> latents [K, 4, h, w]. Those of one kind are equal, as many copies
+    that show the plain photo, and are encoded once.
+    """
+    distinct = list(dict.fromkeys(kinds))
+    shown = pictures[[kinds.index(kind) for kind in distinct]]
+    latents = encode(shown.movedim(1, -1)).float()
+    return latents[[distinct.index(kind) for kind in kinds]]
 
 
 def erode(inside: Tensor) -> Tensor:

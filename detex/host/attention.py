@@ -72,8 +72,9 @@ def capture_attention(
     def watched(executor: Any, *args, **kwargs):
         maps.reset()
         options = executor.class_obj.model_options  # the guider's: a copy for this run
+        device = executor.class_obj.model_patcher.load_device
         taken = options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-        columns = [sent(torch.tensor(p), patched.load_device) for p in positions]
+        columns = [sent(torch.tensor(p), device) for p in positions]
         for layer in layers:
             inner = taken.get(layer.key) or taken.get(layer.key[:2])
             capturing = _capturing(inner, maps, columns, last, coarsest=layer.level == deepest)

@@ -172,8 +172,9 @@ def unet_layout(model: ModelPatcher) -> dict:
 
 def fingerprint(model: ModelPatcher) -> str:
     """A hash of the base K and V matrices, the same for half- and full-precision copies."""
-    digest, weights = hashlib.sha256(), base_weights(model)
-    for name in kv_shapes(model):
+    digest, names = hashlib.sha256(), kv_shapes(model)
+    weights = base_weights(model)
+    for name in names:
         weight = weights[f"diffusion_model.{name}.weight"]
         digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

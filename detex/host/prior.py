@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dis import get_instructions
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _add_settings(digest: Any, patcher: ModelPatcher) -> None:
 
 def _add_value(digest: Any, value: Any) -> None:
     """Whatever a patcher keeps: nested tuples, adapters, tensors, options; of a function its name
-    and the numbers that it was made with.
+    and what it was made with; of anything else its kind alone.
     """
     if torch.is_tensor(value):
         hash_tensor(digest, value)
@@ -92,10 +93,28 @@ def _add_value(digest: Any, value: Any) -> None:
         digest.update(repr(value).encode())
     elif inspect.isfunction(value):
         digest.update(f"{value.__module__}.{value.__qualname__}".encode())
-        held = inspect.getclosurevars(value).nonlocals
-        _add_value(digest, {k: v for k, v in held.items() if isinstance(v, (str, int, float))})
+        _add_value(digest, _made_with(value))
     else:
         digest.update(type(value).__qualname__.encode())
+
+
+def _made_with(function: Any) -> dict[str, Any]:
+    """The plain values that a function holds from where it was made, but for those that it changes
+    while it samples.
+    """
+    changed = {step.argval for step in get_instructions(function) if step.opname == "STORE_DEREF"}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    held = {name: getattr(cell, "cell_contents", None) for name, cell in cells}
+    return {name: value for name, value in held.items() if name not in changed and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, a text, or a filled container of such."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(map(_is_plain, value))
+    return isinstance(value, (str, int, float))
 
 
 def picture_path(folder: Path, number: int) -> Path:

@@ -4,6 +4,7 @@
 queued.json   what was asked of which server and is not home yet: {prompt id: [key, server]}
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -55,7 +56,8 @@ class JobStore:
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # held open by another program
+                    left.unlink()
         for file in self.path.glob(f"*/{RECORD}"):
             self._records[file.parent.name] = _read_record(file)
         remedy = "Delete it; what a server still renders will be asked for again."

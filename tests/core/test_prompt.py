@@ -37,6 +37,8 @@ def test_scaled_copy_puts_its_prefix_first():
         ("dogs", "pose"),
         ("two foxes", "pose"),
         ("golden retriever", "pose"),
+        ("puppies", "pose"),
+        ("teddy bear", "view"),
         ("hot dog", "view"),
         ("rubber duck", "view"),
         ("toy dog", "view"),

@@ -268,9 +268,13 @@ def test_equal_copies_are_encoded_once():
         return pixels(batch)
 
     photos, masks, features = [photo()], [box_mask()], torch.zeros(1, 4)
-    settings = {"resolution": SIZE, "blank": "random"}
-    make_subject(photos, masks, lambda _: features, encode, "dog", **settings)
+    make_subject(photos, masks, lambda _: features, encode, "dog", resolution=SIZE, blank="random")
     assert seen == [1, 8]  # the photo; its blanked copies in eight colours
+    seen.clear()
+    copies = {"resolution": SIZE, "scaled_copies": 12}
+    made = make_subject(photos, masks, lambda _: features, encode, "dog", **copies)
+    distinct = len(made.latents[0].flatten(1).unique(dim=0))
+    assert seen == [distinct, distinct] and distinct < 12
 
 
 def test_each_finished_photo_is_reported():

@@ -16,6 +16,7 @@ from torch import Tensor
 from detex_pack.detex.concept import Concept
 from detex_pack.detex.host.copies import private_copy
 from detex_pack.detex.host.deltas import apply_concept, live_deltas
+from detex_pack.detex.host.families import fingerprint
 from detex_pack.detex.kv import KVDeltas, LowRank, as_matrix
 
 KEY = "diffusion_model.{}.weight"
@@ -143,6 +144,8 @@ def test_concept_goes_onto_a_model_whose_compiled_clone_is_loaded(
     )
     comfy.model_management.load_models_gpu([compiled])  # as sampling does; it stays there
     assert any("_orig_mod" in name for name in model.model.state_dict())
+    assert fingerprint(model) == concept.base.fingerprint
+    comfy.model_management.load_models_gpu([compiled])
     assert_same(sampled_kv(apply_concept(model, concept, 1.0), concept), plain)
 
 

@@ -15,6 +15,8 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_freelunch import FreeU
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 from graphs import Keep, executor_errors, node, run, training_graph
 from torch import Tensor
@@ -199,6 +201,9 @@ def test_folder_changes_with_what_changes_the_pictures(
     def rescaled(multiplier: float) -> ModelPatcher:
         return RescaleCFG().patch(model, multiplier)[0]
 
+    def freed(backbone: float) -> ModelPatcher:
+        return FreeU.execute(model, backbone, 1.2, 0.9, 0.2).result[0]
+
     folders = [
         prior_folder(model, clip, vae, plain),
         prior_folder(model, clip, vae, PriorConfig(prompt="photo of a cat")),
@@ -212,9 +217,11 @@ def test_folder_changes_with_what_changes_the_pictures(
         prior_folder(with_sampling("v_prediction", zsnr=True), clip, vae, plain),
         prior_folder(rescaled(0.7), clip, vae, plain),
         prior_folder(rescaled(0.5), clip, vae, plain),
+        prior_folder(freed(1.1), clip, vae, plain),
+        prior_folder(freed(1.6), clip, vae, plain),
     ]
     assert len(set(folders)) == len(folders)
-    assert prior_folder(rescaled(0.5), clip, vae, plain) == folders[-1]
+    assert prior_folder(freed(1.6), clip, vae, plain) == folders[-1]
     assert prior_folder(with_lora(1.0, 0.1), clip, vae, plain) == folders[4]
     assert folders[0].parent == output / "detex_prior"
     assert folders[0].name.startswith("photo_of_a_dog_")
@@ -227,6 +234,16 @@ def test_folder_is_the_same_after_the_model_was_used(
     before = prior_folder(model, clip, vae, config)
     make(1)
     assert prior_folder(model, clip, vae, config) == before
+
+
+def test_guidance_with_a_memory_has_its_folder_again_after_sampling(
+    model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, output: Path
+):
+    guided = APG.execute(model, eta=1.0, norm_threshold=5.0, momentum=0.5).result[0]
+    config = PriorConfig(prompt="photo of a dog", resolution=SIDE, steps=2)
+    before = prior_folder(guided, clip, vae, config)
+    prior_pictures(guided, clip, vae, config, 1, 1, lambda *_: None)
+    assert prior_folder(guided, clip, vae, config) == before
 
 
 def test_picture_that_another_process_wrote_first_is_left_alone(
