@@ -138,6 +138,11 @@ def register_section() -> str:
     if not table:
         return ""
     plain = {m: subject_means(table, grid, "detex", m) for m in measures}
+    if not plain["S"]:
+        again = (
+            "Not run yet on this base model: `python -m benchmarks.disentangle --study register`."
+        )
+        return f"## The open questions of the paper\n\n{again}"
     own = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in plain.values()]
     body = [
         f"| deviation from DETEX | subjects | {' | '.join(measures)} |",
