@@ -114,7 +114,7 @@ def encoded(text: nn.Module, photos: int) -> tuple[Tensor, Tensor]:
     for name, model in towers.items():
         tower = Tower(model, pools=len(towers) > 1 and name == "g")
         hidden = torch.zeros(photos, TOKENS, tower.width, device=CARD, requires_grad=True)
-        context, whole = tower.encode(hidden, [TOKENS - 1] * photos)
+        context, whole = tower.encode(hidden, torch.full((photos,), TOKENS - 1, device=CARD))
         contexts.append(torch.cat([context, context.detach()]))
         pooled.append(torch.cat([whole, whole.detach()]))
     return torch.cat(contexts, -1), torch.cat(pooled, -1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..condition import Condition
 from ..prompt import PLACEHOLDER, PromptTokens, split_placeholders
+from ..transfer import sent
 from .towers import Tower, split_word, towers_of
 
 # Each is one rare token of CLIP's vocabulary; the first one that a prompt lacks marks the places.
@@ -192,8 +193,9 @@ class ComfyTextEncoder:
         for number, tower in enumerate(self.towers):
             ids = [prompt.ids[number] for prompt in prompts]
             own = [(*slot[:2], part[number]) for slot, part in zip(slots, parts, strict=True)]
-            ends = [row.index(tower.model.special_tokens["end"]) for row in ids]
-            context, whole = tower.encode(tower.embed(ids, own), ends)
+            ends = torch.tensor([row.index(tower.model.special_tokens["end"]) for row in ids])
+            hidden = tower.embed(ids, own)
+            context, whole = tower.encode(hidden, sent(ends, hidden.device))
             contexts.append(context)
             pooled.append(whole)
         return Condition(torch.cat(contexts, dim=-1), torch.cat(pooled, dim=-1))

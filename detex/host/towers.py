@@ -89,9 +89,9 @@ class Tower:
             hidden = hidden.index_put(index, torch.stack(vectors).to(hidden))
         return hidden + self.text_model.embeddings.position_embedding.weight.to(hidden)
 
-    def encode(self, hidden: Tensor, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def encode(self, hidden: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded tokens [B, T, C] -> features [B, T, C], and the prompts as a whole [B, D], taken
-        at their end tokens; D is 0 where the tower does not `pool`.
+        at their end tokens, `ends` [B]; D is 0 where the tower does not `pool`.
         """
         layers, used = self.text_model.encoder.layers, len(self.text_model.encoder.layers)
         norm = self.text_model.final_layer_norm
@@ -104,8 +104,7 @@ class Tower:
         if not self.pools:
             return features, features[:, 0, :0]
         last = norm(walk(layers[used:], hidden))
-        at = sent(torch.tensor(ends), last.device)
-        whole = last[torch.arange(len(last), device=last.device), at]
+        whole = last[torch.arange(len(last), device=last.device), ends]
         return features, self.model.transformer.text_projection(whole)
 
 
