@@ -166,8 +166,7 @@ def measure(setting: Setting, rounds: int, names: list[str]) -> Iterator[dict[st
                     print(f"{name}: {error}", flush=True)
                     del found[name]
                     run.rewind()
-                done = {name: seen for name, seen in found.items() if seen.seconds}
-                yield {name: summary(name, seen, found[PLAIN]) for name, seen in done.items()}
+                yield {n: summary(n, s, found[PLAIN]) for n, s in found.items() if s.seconds}
 
 
 def summary(name: str, seen: Seen, plain: Seen) -> dict[str, Any]:

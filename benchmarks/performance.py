@@ -190,8 +190,8 @@ def _stages(report: dict[str, Any], kind: str) -> str:
     told = f"{_step(report['pixels'], report['batch'])}, {report['steps']} steps"
     if report["peak_gb"]:  # else it was stopped while it trained
         told += f"; highest memory of the training {report['peak_gb']:.1f} GB"
-    rows = [(stage, f"{seconds:.1f}") for stage, seconds in report["seconds"].items()]
     told += "."
+    rows = [(stage, f"{seconds:.1f}") for stage, seconds in report["seconds"].items()]
     rows.append(("**together**", f"**{sum(report['seconds'].values()):.1f}**"))
     return _table(told, ("stage", "s"), rows)
 

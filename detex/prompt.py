@@ -24,6 +24,7 @@ LIVING = frozenset(
     "poodle pug retriever rottweiler samoyed schnauzer setter sheepdog shepherd spaniel terrier "
     "vizsla weimaraner whippet calico coon persian ragdoll siamese sphynx tabby".split()
 )
+# beside a living word: no living thing
 LIFELESS = frozenset(("toy", "plush", "plushie", "stuffed", "teddy", "rubber", "hot"))
 
 

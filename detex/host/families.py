@@ -129,19 +129,19 @@ def is_v_prediction(model: ModelPatcher) -> bool:
     return isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
 
 
-def unet_of(model: ModelPatcher) -> Any:
-    """The checkpoint's own UNet. What another node puts in its place, such as a compiled one with
-    other names, stays there after sampling until ComfyUI unloads it.
+def own_model(patcher: ModelPatcher) -> Any:
+    """The model as it was loaded, put back where need be: what another node puts in place of its
+    UNet, such as a compiled one with other names, stays there until ComfyUI unloads it.
     """
-    if any(name.startswith("diffusion_model") for name in model.object_patches_backup):
+    if any(name.startswith("diffusion_model") for name in patcher.object_patches_backup):
         model_management.unload_all_models()
-    return model.model.diffusion_model
+    return patcher.model
 
 
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
     """Every attn2 of the UNet, in the order of the forward pass."""
     layers, level = [], 0
-    for path, module in unet_of(model).named_modules():
+    for path, module in own_model(model).diffusion_model.named_modules():
         level += isinstance(module, Downsample) - isinstance(module, Upsample)
         if not path.endswith(".attn2") or not hasattr(module, "to_k"):
             continue
@@ -154,7 +154,7 @@ def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
 
 def kv_shapes(model: ModelPatcher) -> dict[str, tuple[int, int]]:
     """ "….attn2.to_k" and "….attn2.to_v" -> (out, in) of every cross-attention."""
-    unet = unet_of(model)
+    unet = own_model(model).diffusion_model
     return {
         name: tuple(unet.get_submodule(name).weight.shape)
         for layer in cross_attentions(model)
@@ -172,25 +172,15 @@ def unet_layout(model: ModelPatcher) -> dict:
 
 def fingerprint(model: ModelPatcher) -> str:
     """A hash of the base K and V matrices, the same for half- and full-precision copies."""
-    digest, names = hashlib.sha256(), kv_shapes(model)
-    weights = base_weights(model)
-    for name in names:
+    digest, weights = hashlib.sha256(), base_weights(model)
+    for name in kv_shapes(model):
         weight = weights[f"diffusion_model.{name}.weight"]
         digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def hash_tensor(digest, tensor: Tensor | None) -> None:
-    """Add a tensor's type, shape and bytes to a hash."""
-    if tensor is None:
-        digest.update(b"none")
-        return
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    plain = tensor.detach().cpu().contiguous().flatten()
-    digest.update(plain.view(torch.uint8).numpy())
-
-
-def base_weights(model: ModelPatcher) -> dict[str, Tensor]:
+def base_weights(patcher: ModelPatcher) -> dict[str, Tensor]:
     """All weights as the checkpoint has them, whether or not ComfyUI has patched them by now."""
-    unpatched = {key: entry.weight for key, entry in model.backup.items()}
-    return {**model.model_state_dict(), **unpatched}
+    own_model(patcher)  # put back before its weights are named
+    unpatched = {key: entry.weight for key, entry in patcher.backup.items()}
+    return {**patcher.model_state_dict(), **unpatched}

@@ -1,13 +1,11 @@
 """Prior images: what the untrained model makes of the class word, kept on disk."""
 
 import hashlib
-import inspect
 import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from dis import get_instructions
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from torch import Tensor
 
 from ..pictures import as_image, as_picture
 from . import paths
-from .families import base_weights, check_text_to_image, fingerprint, hash_tensor
+from .digest import hash_patcher, hash_tensor
+from .families import check_text_to_image, fingerprint
 
 log = logging.getLogger("detex")
 FOLDER = "detex_prior"  # below ComfyUI's output folder
@@ -48,73 +47,11 @@ def prior_folder(
     digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
     digest.update(f"{fingerprint(model)} {clip.layer_idx}".encode())
     for patcher in (model, clip.patcher, vae.patcher):
-        _add_weights(digest, patcher)
-        _add_settings(digest, patcher)
+        hash_patcher(digest, patcher)
     sampling: Any = model.get_model_object("model_sampling")
     hash_tensor(digest, sampling.sigmas)
     name = f"{paths.plain_name(config.prompt)[:40]}_{digest.hexdigest()[:12]}".lstrip("_")
     return Path(folder_paths.get_output_directory()) / FOLDER / name
-
-
-def _add_weights(digest: Any, patcher: ModelPatcher) -> None:
-    """Norms, biases and patches: enough to tell models and the LoRAs on them apart, and quick."""
-    for name, weight in sorted(base_weights(patcher).items()):
-        if weight.ndim == 1 and weight.is_floating_point():
-            digest.update(name.encode())
-            hash_tensor(digest, weight.to(torch.float16))
-    for name in sorted(patcher.patches):
-        digest.update(name.encode())
-        _add_value(digest, patcher.patches[name])
-
-
-def _add_settings(digest: Any, patcher: ModelPatcher) -> None:
-    """What other nodes have set on the patcher beside weights: sampling, guidance, attention."""
-    for name, replacement in sorted(patcher.object_patches.items()):
-        kinds = [kind.__qualname__ for kind in type(replacement).__mro__]
-        _add_value(digest, [name, kinds])
-    _add_value(digest, patcher.model_options)
-
-
-def _add_value(digest: Any, value: Any) -> None:
-    """Whatever a patcher keeps: nested tuples, adapters, tensors, options; of a function its name
-    and what it was made with; of anything else its kind alone.
-    """
-    if torch.is_tensor(value):
-        hash_tensor(digest, value)
-    elif isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            _add_value(digest, (str(key), value[key]))
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            _add_value(digest, part)
-    elif hasattr(value, "weights"):
-        _add_value(digest, value.weights)
-    elif isinstance(value, (str, int, float)):
-        digest.update(repr(value).encode())
-    elif inspect.isfunction(value):
-        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
-        _add_value(digest, _made_with(value))
-    else:
-        digest.update(type(value).__qualname__.encode())
-
-
-def _made_with(function: Any) -> dict[str, Any]:
-    """The plain values that a function holds from where it was made, but for those that it changes
-    while it samples.
-    """
-    changed = {step.argval for step in get_instructions(function) if step.opname == "STORE_DEREF"}
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    held = {name: getattr(cell, "cell_contents", None) for name, cell in cells}
-    return {name: value for name, value in held.items() if name not in changed and _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is a number, a text, or a filled container of such."""
-    if isinstance(value, Mapping):
-        return bool(value) and all(map(_is_plain, (*value, *value.values())))
-    if isinstance(value, (list, tuple)):
-        return bool(value) and all(map(_is_plain, value))
-    return isinstance(value, (str, int, float))
 
 
 def picture_path(folder: Path, number: int) -> Path:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import folder_paths
 from comfy.model_management import InterruptProcessingException
-from torch import nn
 
 from ..concept import Concept, concept_bytes, load_concept
 from ..config import as_json
@@ -28,7 +27,7 @@ from ..methods.detex import Detex
 from ..snapshot import read_snapshot, snapshot_bytes
 from ..trainer import Run, Watcher
 from .denoiser import ComfyDenoiser
-from .families import hash_tensor
+from .digest import hash_tensor, hash_weights
 from .paths import write_new
 from .text import ComfyTextEncoder
 
@@ -70,12 +69,6 @@ def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> s
     for module in (denoiser.unet, *(part for tower in text.towers for part in tower.walked)):
         hash_weights(digest, module)
     return digest.hexdigest()[:24]
-
-
-def hash_weights(digest, module: nn.Module) -> None:
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        hash_tensor(digest, tensor)
 
 
 class RunFolder:

@@ -36,6 +36,7 @@ def test_scaled_copy_puts_its_prefix_first():
         ("Cat", "pose"),
         ("dogs", "pose"),
         ("two foxes", "pose"),
+        ("golden retriever dog", "pose"),
         ("golden retriever", "pose"),
         ("puppies", "pose"),
         ("teddy bear", "view"),
