@@ -174,6 +174,36 @@ def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
     page.wait_for_timeout(1000)
 
 
+def open_help(page: Page, node_type: str, title: str) -> None:
+    """This node alone on the canvas, and its help, of this title, beside it."""
+    page.evaluate(
+        """type => {
+            const node = window.LiteGraph.createNode(type);
+            node.pos = [300, 250];
+            window.app.graph.clear();
+            window.app.graph.add(node);
+            window.app.canvas.ds.reset();
+            window.app.canvas.selectNode(node);
+        }""",
+        node_type,
+    )
+    page.get_by_test_id("info-button").first.click()
+    help_page = page.locator(".node-help-content")
+    help_page.get_by_role("heading", name=title, exact=True).wait_for()
+
+
+def help_cut_off(page: Page) -> list[str]:
+    """The beginnings of what lies beyond the right edge of the open help."""
+    return page.locator(".node-help-content").evaluate(
+        """help => {
+            const edge = help.getBoundingClientRect().right + 1;
+            return [...help.querySelectorAll("td, p, li, pre, code")]
+                .filter(part => part.getBoundingClientRect().right > edge)
+                .map(part => part.innerText.slice(0, 40));
+        }"""
+    )
+
+
 def point_at_widget(page: Page, node_type: str, name: str) -> None:
     """Hold the mouse over a widget of the classic canvas, as to read its tooltip."""
     left, top = page.evaluate(

@@ -35,7 +35,7 @@ def english() -> Texts:
 
 @pytest.fixture(scope="module")
 def window(server: ComfyServer, english: Texts) -> Iterator[Page]:
-    with browser.open_page(server.url) as page:
+    with browser.open_page(server.url, width=1440) as page:  # a small laptop's screen
         yield page
 
 
@@ -111,6 +111,15 @@ def test_the_info_button_shows_the_help_in_the_language_of_the_page(
     assert help_page.locator("h1").inner_text() == texts["DETEXTrain.display_name"]
     page.screenshot(path=str(SHOTS / f"help_{language}.png"))
     page.get_by_test_id("info-button").first.click()
+
+
+@pytest.mark.page
+@on_page
+def test_no_help_page_is_wider_than_its_panel(page: Page, texts: Texts):
+    nodes = [key.removesuffix(".help") for key in texts if key.endswith(".help")]
+    for node in nodes:
+        browser.open_help(page, node, texts[f"{node}.display_name"])
+        assert browser.help_cut_off(page) == [], node
 
 
 @pytest.mark.page
