@@ -111,7 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     for cell, error in failed.items():
         print(f"FAILED {cell}: {error}", file=sys.stderr)
-    print_hypotheses(grid)
+    if len(grid.rhos) == len(grid.photos) == len(grid.steps) == 1:
+        print_hypotheses(grid)
+    else:
+        print("The sweep's table: python -m benchmarks.disentangle --report")
     return 1 if failed else 0
 
 

@@ -16,7 +16,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .arms import ARMS
 from .cells import STRIPS, Cell
-from .hypotheses import PREDECLARED, Grid, Hypothesis, Table, judge_hypothesis, subject_means
+from .hypotheses import (
+    PREDECLARED,
+    Grid,
+    Hypothesis,
+    Table,
+    fullest,
+    judge_hypothesis,
+    subject_means,
+)
 from .measures import TITLES
 from .statistics import bootstrap_interval, mean
 
@@ -81,14 +89,15 @@ def _pairs_panel(axes: Axes, hypothesis: Hypothesis, table: Table, grid: Grid) -
 
 def arms_figure(table: Table, grid: Grid, path: Path) -> None:
     """All arms in rows, one panel a measure: mean and 95 % interval over subjects."""
-    measures = ("S", "E", "L_b", "L_b'", "L_p", "Q", "R_P", "R_B", "R_PB", "D")
+    measures = ("S", "E_b", "E_p", "L_b", "pale", "L_b'", "R_P", "R_B", "R_PB", "D")
     names = [name for name in grid.arms if name != "base"]
     figure, panels = plt.subplots(2, 5, figsize=(9.6, 6.4), sharey=True, layout="constrained")
     for axes, measure in zip(panels.flat, measures, strict=True):
         axes.set_title(f"{measure}\n{TITLES[measure].removesuffix(measure)}", fontsize=8)
         axes.grid(axis="x")
         for row, name in enumerate(names):
-            values = list(subject_means(table, grid, name, measure).values())
+            own = fullest(table, grid, name)
+            values = list(subject_means(table, own, name, measure).values())
             if values:
                 style = _STYLE.get(name, _OTHERS)
                 _interval(axes, row, values, COLOURS[style], _MARKERS[style], across=True)

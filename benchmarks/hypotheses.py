@@ -41,6 +41,10 @@ PREDECLARED = (
     Hypothesis("H6", "pose and purity need mappers", "R_P+D", "detex", "no_mapper"),
 )
 _CD = "custom_diffusion"
+_EDITS = (
+    ("E_b", "new backgrounds are obeyed more often"),
+    ("E_p", "new positions are obeyed more often"),
+)
 SECONDARY = (
     Hypothesis("Q", "whole pictures are less like the photos", "Q", "detex", _CD, -1),
     Hypothesis("L_b'", "the photos' background overrides edits less", "L_b'", "detex", _CD, -1),
@@ -53,7 +57,17 @@ SECONDARY = (
     Hypothesis("D, improved", "improved mode is purer", "D", "improved", "detex"),
     Hypothesis("H1, improved", "improved mode obeys edits more", "E", "improved", _CD),
     Hypothesis("H2, improved", "improved mode leaks less background", "L_b", "improved", _CD, -1),
-    Hypothesis("H3, improved", "improved mode keeps the subject better", "S", "improved", _CD),
+    Hypothesis(
+        "H3, improved", "its fidelity is not worse by 0.02", "S", "improved", _CD, margin=0.02
+    ),
+    # asked when the results of all above were known
+    *(
+        Hypothesis(f"{measure}, {one} {other}", claim, measure, one, other)
+        for one, other in (("detex", _CD), ("improved", _CD), ("improved", "detex"))
+        for measure, claim in _EDITS
+    ),
+    Hypothesis("pale, detex", "a pale ground takes the photos' place", "pale", "detex", _CD),
+    Hypothesis("pale, improved", "in improved mode less", "pale", "improved", "detex", -1),
 )
 
 
@@ -132,6 +146,15 @@ def missing_cells(table: Table, grid: Grid, *names: str) -> list[Cell]:
         for seed in range(grid.seeds)
         if (cell := _cell(grid, name, identity, seed)) not in table
     ]
+
+
+def fullest(table: Table, grid: Grid, *names: str) -> Grid:
+    """The grid with as many seeds as these arms have cells of for every subject; at least one."""
+    for seeds in range(grid.seeds, 1, -1):
+        whole = replace(grid, seeds=seeds)
+        if not missing_cells(table, whole, *names):
+            return whole
+    return replace(grid, seeds=1)
 
 
 def judge_hypothesis(

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detex_pack.detex.world.scene import COLOURS, PATTERNS, POSITIONS, SHAPES, Identity, Scenes
+from detex_pack.detex.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    PATTERNS,
+    POSITIONS,
+    SHAPES,
+    Identity,
+    Scenes,
+)
 
 from .arms import arm_named
 from .cells import Cell, load_sound
@@ -22,10 +30,14 @@ from .references import reference_scenes
 Factor = NDArray[np.int64]
 Measured = dict[Cell, dict[str, float]]
 
+PALE = tuple(BACKGROUNDS.index(name) for name in ("sand", "snow"))  # nearest to blank white
+
 TITLES = {
     "S": "subject fidelity S",
     "S_P": "subject fidelity with [P] S_P",
     "E": "edits obeyed E",
+    "E_b": "backgrounds obeyed E_b",
+    "E_p": "positions obeyed E_p",
     "L_b": "background leak L_b",
     "L_b'": "conflict leak L_b'",
     "L_p": "position leak L_p",
@@ -36,6 +48,7 @@ TITLES = {
     "R_P+D": "pose retention plus purity",
     "Q": "full-image similarity Q",
     "plain": "plain backgrounds",
+    "pale": "pale grounds",
 }
 
 
@@ -75,6 +88,11 @@ def editability(seen: Mapping[str, Factor], named: Mapping[str, Factor]) -> floa
     asked = np.stack([named[name] >= 0 for name in named])
     right = np.stack([(named[name] >= 0) & (seen[name] == named[name]) for name in named])
     return float(np.mean(right.sum(0) / asked.sum(0)))
+
+
+def obeyed(seen: Factor, named: Factor) -> float:
+    """E_b, E_p = P(factor is the one named | the prompt names one); named: -1 where it does not."""
+    return float((seen == named)[named >= 0].mean())
 
 
 def retention(seen: Mapping[str, Factor], wanted: Mapping[str, Factor]) -> float:
@@ -137,15 +155,19 @@ def measure(
         return {name: values[chosen] for name, values in seen.items()}
 
     conflicting = _of(asked, ("background", "both"))
-    neutral, edits = _of(asked, ("neutral",)), _of(asked, EDITS)
+    neutral = _of(asked, ("neutral",))
+    named = _named(asked, _of(asked, EDITS))
     values = {
         "S": subject_fidelity(view(*SHARED), indices(cell.identity)),
-        "E": editability(view(*EDITS), _named(asked, edits)),
+        "E": editability(view(*EDITS), named),
+        "E_b": obeyed(view(*EDITS)["background"], named["background"]),
+        "E_p": obeyed(view(*EDITS)["position"], named["position"]),
         "L_b": background_leak(seen["background"][neutral], usual["background"], photos),
         "L_b'": conflict_leak(seen["background"][conflicting], photos),
         "L_p": pose_leak(seen["position"][neutral], usual["position"], len(POSITIONS)),
         "Q": float(result["similarity"]["neutral"]),
         "plain": float(decoded(result["plain"])[neutral].mean()),
+        "pale": share_of(seen["background"][neutral], PALE),
     }
     if words:
         values |= _word_measures(asked, view, usual, scenes)

@@ -28,7 +28,9 @@ _TUNING_FURTHER = 4
 
 
 def reported_identities(count: int) -> tuple[Identity, ...]:
-    """The first `count` identities that reports may use: none of them ever tuned anything."""
+    """The first `count` identities that reports may use: no setting was chosen on them. The base
+    model's gate looks at Custom Diffusion on some of them (training/gate.py).
+    """
     own = tuple(s for i, s in enumerate(SUBJECTS) if i not in RATE_SUBJECTS)
     return _first(own + _further()[_TUNING_FURTHER:], count)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,51 +14,70 @@ from .arms import ARMS, REGISTER
 from .calibration import REPORT as JUDGE_REPORT
 from .calibration import agreement
 from .cells import ROOT, load_sound, sha256_of
-from .hypotheses import Grid, missing_cells, study, subject_means
+from .hypotheses import Grid, fullest, missing_cells, study, subject_means
 from .measures import Measured, measured
 from .statistics import compare
 
 FOLDER = ROOT / "docs" / "science"
-_TABLE_MEASURES = ("S", "S_P", "E", "L_b", "L_b'", "L_p", "R_P", "R_B", "R_PB", "D", "Q")
+_SUBJECT = ("S", "E", "E_b", "E_p", "L_b", "pale", "L_b'", "L_p", "Q")
+_WORDS = ("S_P", "R_P", "R_B", "R_PB", "D")
 SWEEPS = {
-    "rho": ("rho, share of confounded photos", ("S", "E", "L_b", "L_p", "D")),
-    "photos": ("photos", ("S", "E", "L_b", "R_P", "D")),
-    "steps": ("steps", ("S", "E", "L_b", "R_P", "D")),
+    "rho": ("rho, share of confounded photos", ("S", "E_b", "E_p", "L_b", "D")),
+    "photos": ("photos", ("S", "E_b", "E_p", "L_b", "D")),
+    "steps": ("steps", ("S", "E_b", "E_p", "L_b", "D")),
+}
+_REMARKS = {
+    "rho": "Of the four photos 1, 3 and 4 show the home background and position: at 0 none is "
+    "shared.",
+    "photos": "Of them 1, 1, 2, 3 and 6 show the home background and position: with 2, none is "
+    "shared.",
 }
 
 
 def arms_section(grid: Grid, table: Measured) -> str:
     """Every arm's means, in a table and a figure."""
     figures.arms_figure(table, grid, FOLDER / "arms.png")
-    body = [
-        f"| arm | subjects | {' | '.join(_TABLE_MEASURES)} |",
-        "|---" * (2 + len(_TABLE_MEASURES)) + "|",
-    ]
-    for name in grid.arms:
-        one = replace(grid, steps=(0,)) if name == "base" else grid
-        columns = [subject_means(table, one, name, m) for m in _TABLE_MEASURES]
-        whole = len(columns[0])
-        cells = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
-        complete = str(whole) if whole == len(grid.identities) else f"**{whole}, incomplete**"
-        body.append(f"| {ARMS[name].title} | {complete} | {' | '.join(cells)} |")
+    with_words = [name for name in grid.arms if ARMS[name].words]
     return "\n".join(
         [
             "## All arms",
             "",
-            f"Means over subjects, {grid.seeds} seed each. S: the subject is right (1 is best), in",
-            "prompts without [P] and [B]; S_P: with [P_i]. E: edits of background and position are",
-            "obeyed. L_b, L_p: background and position of the photos leak into neutral prompts,",
-            "beyond what the base model does. L_b': a photo's background appears though the prompt",
-            "names another. R_P, R_B, R_PB: [P_i], [B_j] and both bring back what photo i and j",
-            "show. D: they bring nothing else. Q: likeness of neutral pictures to whole photos,",
-            "background included. Colours are identity here, so there are no colour edits. The",
-            "exact formulae: benchmarks/measures.py.",
+            "Means over subjects and seeds, in prompts without [P] and [B]. S: the subject is",
+            "right (1 is best). E: edits of background and position are obeyed; E_b, E_p: each",
+            "alone. L_b: backgrounds of the photos in neutral prompts, beyond what the base model",
+            "does. pale: neutral pictures that the judge takes for sand or snow, the grounds",
+            "nearest to the blank white of training. L_b': a photo's background appears though",
+            "the prompt names another. L_p: how far the positions in neutral prompts are from the",
+            "base model's (by chance alone about 0.2). Q: likeness of neutral pictures to whole",
+            "photos, background included. Colours are identity here, so there are no colour",
+            "edits. The exact formulae: benchmarks/measures.py.",
             "",
-            *body,
+            *_arm_rows(grid, table, grid.arms, _SUBJECT),
+            "",
+            "With the words. S_P: the subject is right with [P_i]. R_P, R_B, R_PB: [P_i], [B_j]",
+            "and both bring back what photo i and j show, whatever [V] brings of it. D: they",
+            "bring nothing else.",
+            "",
+            *_arm_rows(grid, table, with_words, _WORDS),
             "",
             "![Mean and interval of every arm and measure](science/arms.png)",
         ]
     )
+
+
+def _arm_rows(
+    grid: Grid, table: Measured, names: Sequence[str], measures: Sequence[str]
+) -> Iterator[str]:
+    """A table of the arms' means, each over as many seeds as it has."""
+    yield f"| arm | subjects | seeds | {' | '.join(measures)} |"
+    yield "|---" * (3 + len(measures)) + "|"
+    for name in names:
+        own = fullest(table, grid, name)
+        columns = [subject_means(table, own, name, m) for m in measures]
+        whole = len(columns[0])
+        cells = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
+        complete = str(whole) if whole == len(grid.identities) else f"**{whole}, incomplete**"
+        yield f"| {ARMS[name].title} | {complete} | {own.seeds} | {' | '.join(cells)} |"
 
 
 def pictures_section(grid: Grid) -> str:
@@ -117,6 +136,7 @@ def sweep_section(name: str) -> str:
             f"## Sweep: {label}",
             "",
             f"{state}{grid.seeds} seed a subject. seconds: median training time of a run.",
+            *([_REMARKS[name]] if name in _REMARKS else []),
             "",
             f"![Measures by {label}](science/{name}.png)",
             "",
@@ -133,7 +153,7 @@ def _train_seconds(grid: Grid, arm: str) -> str:
 
 def register_section() -> str:
     """What each open question of the paper changes, on subjects that nothing else reports."""
-    grid, measures = study("register"), ("S", "E", "L_b", "R_P", "R_B", "D")
+    grid, measures = study("register"), ("S", "E_b", "E_p", "L_b", "pale", "R_P", "R_B", "D")
     table = measured(grid.cells())
     if not table:
         return ""
@@ -150,26 +170,29 @@ def register_section() -> str:
         f"| none: the values themselves | {len(plain['S'])} | {' | '.join(own)} |",
     ]
     for name in REGISTER:
-        row = [_change(subject_means(table, grid, name, m), plain[m]) for m in measures]
+        row = [_change(table, grid, name, m) for m in measures]
         count = len(subject_means(table, grid, name, "S"))
-        body.append(f"| {ARMS[name].title} | {count} | {' | '.join(row)} |")
+        complete = str(count) if count == len(grid.identities) else f"**{count}, incomplete**"
+        body.append(f"| {ARMS[name].title} | {complete} | {' | '.join(row)} |")
     return "\n".join(
         [
             "## The open questions of the paper",
             "",
-            "Each row changes one setting of DETEX, on subjects that nothing above uses:",
-            "the Hodges-Lehmann estimate of the change, with its 95 % interval.",
+            "Each row changes one setting of DETEX, on subjects that no test above uses, one seed:",
+            "the Hodges-Lehmann estimate of the change, with its 95 % interval. Four subjects and",
+            "many rows: a hint, and no test.",
             "",
             *body,
         ]
     )
 
 
-def _change(one: Mapping[Any, float], plain: Mapping[Any, float]) -> str:
-    both = [one[identity] - plain[identity] for identity in one if identity in plain]
-    if len(both) < 2:
+def _change(table: Measured, grid: Grid, name: str, measure: str) -> str:
+    """This arm minus DETEX over all subjects; a dash where one lacks either."""
+    one, plain = (subject_means(table, grid, arm, measure) for arm in (name, "detex"))
+    if not one.keys() == plain.keys() == set(grid.identities):
         return "-"
-    found = compare(both)
+    found = compare([one[identity] - plain[identity] for identity in grid.identities])
     return f"{found.estimate:+.3f} ({found.low:+.2f} to {found.high:+.2f})"
 
 

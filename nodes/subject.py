@@ -61,11 +61,11 @@ class SubjectImages(io.ComfyNode):
                 io.Combo.Input(
                     "blank",
                     options=[*BLANK_COLOURS, "random"],
-                    default="random",  # the paper's is white: docs/science.md
+                    default="random",  # the paper leaves it open: docs/science.md
                     advanced=True,
                     tooltip="What stands in for the background where the subject trains alone. "
-                    "white is the paper's, and comes along with [V]; random colours do not "
-                    "(docs/science.md of this pack).",
+                    "The paper leaves its colour open. white tends to come along with [V]; random "
+                    "colours, with the other defaults, less (docs/science.md of this pack).",
                 ),
                 io.Int.Input(
                     "scaled_copies",

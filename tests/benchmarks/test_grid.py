@@ -129,12 +129,16 @@ def test_an_incomplete_grid_prints_the_missing_cells_and_no_p(folder: Path, caps
 def test_the_report_is_written_and_says_what_is_missing(folder: Path):
     listed = study("main", 2, 1).cells()
     paths = [store(c, fake(c)) for c in listed]
-    for c in study("arms", 2).cells():
-        store(c, fake(c))
+    for name in ("arms", "register"):
+        for c in study(name, 2).cells():
+            store(c, fake(c))
     page = report.write_report(2, 1)
     text = page.read_text()
     assert f"All {len(listed)} cells of the main grid are there" in text
     assert "missing cells" not in text
+    register = text[text.index("## The open questions") : text.index("## Inside")]
+    assert "**2, incomplete** | - |" in register
+    assert "95 %" not in "".join(line for line in register.splitlines() if line[:1] == "|")
     for name in ("hypotheses.png", "arms.png"):
         assert 0 < (page.parent / name).stat().st_size < 150_000
     broken = next(i for i, c in enumerate(listed) if c.arm == "detex")

@@ -7,6 +7,7 @@ from detex_pack.benchmarks import measures
 from detex_pack.benchmarks.cells import Cell
 from detex_pack.benchmarks.prompts import requests
 from detex_pack.benchmarks.references import reference_scenes, reported_identities
+from detex_pack.detex.world.scene import BACKGROUNDS
 
 IDENTITY = {"shape": 1, "main": 2, "second": 3, "pattern": 0}
 
@@ -47,6 +48,21 @@ def test_editability_averages_over_the_named_factors_only():
     assert measures.editability(pictures, named) == pytest.approx((1 + 1 / 2 + 1 + 0) / 4)
 
 
+def test_each_named_factor_alone_counts_the_pictures_that_name_it():
+    named, seen_there = np.array([3, 3, -1, 3]), np.array([3, 3, 3, 0])
+    assert measures.obeyed(seen_there, named) == pytest.approx(2 / 3)
+
+
+def test_pale_grounds_are_sand_and_snow_in_neutral_pictures():
+    cell = Cell("custom_diffusion", reported_identities(1)[0])
+    result, base = perfect(cell, words=False), perfect(cell.base, words=False)
+    sand, snow, grass = (str(BACKGROUNDS.index(name)) for name in ("sand", "snow", "grass"))
+    rest = result["judge"]["background"][32:]
+    for ground, pale in ((sand, 1), (snow, 1), (grass, 0)):
+        result["judge"]["background"] = ground * 32 + rest
+        assert measures.measure(cell, result, base)["pale"] == pale
+
+
 def test_retention_of_both_needs_both():
     pictures = seen(background=[1, 1, 0], position=[2, 0, 2])
     wanted = seen(background=[1, 1, 1], position=[2, 2, 2])
@@ -79,7 +95,7 @@ def perfect(cell: Cell, *, words: bool) -> dict:
 def test_a_perfect_cell_scores_full_marks():
     cell = Cell("detex", reported_identities(1)[0])
     values = measures.measure(cell, perfect(cell, words=True), perfect(cell.base, words=False))
-    for name in ("S", "S_P", "E", "R_P", "R_B", "R_PB"):
+    for name in ("S", "S_P", "E", "E_b", "E_p", "R_P", "R_B", "R_PB"):
         assert values[name] == 1, name
     for name in ("L_b", "L_b'", "L_p", "plain"):
         assert values[name] == 0, name

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from detex_pack.benchmarks.cells import Cell
-from detex_pack.benchmarks.hypotheses import PREDECLARED, Grid, Hypothesis, judge_hypothesis, study
+from detex_pack.benchmarks.hypotheses import (
+    PREDECLARED,
+    Grid,
+    Hypothesis,
+    fullest,
+    judge_hypothesis,
+    study,
+)
 from detex_pack.benchmarks.references import reported_identities
 from detex_pack.benchmarks.statistics import compare, hodges_lehmann, holm, wilcoxon_p
 
@@ -92,6 +99,15 @@ def test_an_incomplete_pairing_gives_the_missing_cells_and_no_number():
     found, missing = judge_hypothesis(CLAIM, there, of)
     assert found is None
     assert missing == [gone]
+
+
+def test_an_arm_is_averaged_over_the_seeds_that_every_subject_has():
+    of = grid()
+    there = table(of, 0.05)
+    assert fullest(there, of, "custom_diffusion", "detex").seeds == 2
+    del there[Cell("detex", of.identities[3], 1)]
+    assert fullest(there, of, "detex").seeds == 1
+    assert fullest(there, of, "custom_diffusion").seeds == 2
 
 
 def test_every_predeclared_hypothesis_is_in_the_main_grid():
