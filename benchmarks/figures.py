@@ -114,7 +114,7 @@ def sweep_figure(
     arm_names = next(iter(grids.values())).arms
     at = np.arange(len(grids))
     for axes, measure in zip(panels, measures, strict=True):
-        axes.set_title(TITLES[measure], fontsize=8.5)
+        axes.set_title(TITLES[measure], fontsize=8)
         axes.set_xticks(at, [f"{setting:g}" for setting in grids])
         axes.set_xlabel(label.partition(",")[0])
         axes.grid(axis="y")

@@ -115,7 +115,7 @@ def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
             "to tell the subject from. Mask the subject alone."
         )
     border = torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean().item()
-    if border > 0.9 and area > 0.5:
+    if border > 0.9:
         raise ValueError(
             f"The mask of photo {number} looks inverted: it covers the photo's border. Put an "
             "Invert Mask node between the mask and this node (Load Image's MASK is inverted alpha)."

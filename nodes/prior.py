@@ -119,7 +119,7 @@ class ClassPriorImages(io.ComfyNode):
         )
         said = f'"{text}": {count - made} pictures found, {made} made\n{folder}'
         if made < count:
-            said += "\nDelete this folder to have all of them made anew."
+            said += "\nDelete this folder and restart ComfyUI to have all of them made anew."
         return io.NodeOutput(images, str(folder), ui=ui.PreviewText(said))
 
 

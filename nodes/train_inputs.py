@@ -124,8 +124,8 @@ def later_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="The cross-attention loss also keeps [V] on the subject; lambda_ca weighs it. "
-            "With the other defaults new backgrounds are obeyed more often than in the paper's form "
-            "(docs/science.md of this pack). Off: as in the paper.",
+            "With the other defaults new backgrounds are obeyed more often than in the paper's "
+            "form (docs/science.md of this pack). Off: as in the paper.",
         ),
         io.Boolean.Input(
             "center_poses",

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 
 def check_copyable(patcher: ModelPatcher, socket: str) -> None:
-    """Raise ValueError for quantised weights; for injections, which replace parts of the user's own
-    modules while a copy runs, and compiled UNets, which are those modules; where the copy needs
-    weights of its own, for loaders that cannot load twice.
+    """Raise ValueError for quantised weights; for what `check_foreign` refuses; where the copy
+    needs weights of its own, for loaders that cannot load twice.
     """
     if any(
         type(p.data).__name__ == "QuantizedTensor" or p.dtype.itemsize == 1
@@ -24,18 +23,29 @@ def check_copyable(patcher: ModelPatcher, socket: str) -> None:
             "the fp16, bf16 or fp32 checkpoint with Load Checkpoint, in a ComfyUI that was started "
             "without --fp8 options."
         )
-    foreign = [name for name, found in patcher.injections.items() if found]
-    foreign += [name for name in patcher.object_patches if name.startswith("diffusion_model")]
-    if foreign:
-        raise ValueError(
-            f"The {socket} carries {', '.join(foreign)}, which would change your own "
-            f"{socket} while the copy is trained. Wire the {socket} from before the node that adds "
-            "it; of a bypass LoRA, take ComfyUI's own Load LoRA instead."
-        )
+    compiled = [name for name in patcher.object_patches if name.startswith("diffusion_model")]
+    check_foreign([*injected(patcher), *compiled], socket)
     if patcher.cached_patcher_init is None and not shares_weights(patcher):
         raise ValueError(
             f"The node that loaded this {socket} does not let it be loaded a second time, which "
             "training needs so as to leave yours alone. Use ComfyUI's own Load Checkpoint."
+        )
+
+
+def injected(patcher: ModelPatcher) -> list[str]:
+    """Names of what replaces parts of the user's own modules while a patcher runs."""
+    return [name for name, found in patcher.injections.items() if found]
+
+
+def check_foreign(names: Sequence[str], socket: str) -> None:
+    """Raise ValueError for things on a patcher that a training must not have: injections, and
+    compiled UNets, which are the user's own modules.
+    """
+    if names:
+        raise ValueError(
+            f"The {socket} carries {', '.join(names)}, which would change your own "
+            f"{socket} while the copy is trained. Wire the {socket} from before the node that adds "
+            "it; of a bypass LoRA, take ComfyUI's own Load LoRA instead."
         )
 
 

@@ -68,10 +68,19 @@ def rgb(pictures: Tensor) -> Tensor:
 
 
 def feature_encoder(clip_vision: ClipVisionModel) -> Callable[[Tensor], Tensor]:
-    """pixels [N, S, S, 3] in [0, 1] -> projected CLIP image embeddings [N, F], CPU float32."""
+    """pixels [N, S, S, 3] in [0, 1] -> projected CLIP image embeddings [N, F], CPU float32.
+
+    They raise ValueError for encoders of another kind.
+    """
 
     @torch.no_grad()
     def see(pixels: Tensor) -> Tensor:
-        return clip_vision.encode_image(pixels)["image_embeds"].float().cpu()
+        features = clip_vision.encode_image(pixels)["image_embeds"].float().cpu()
+        if features.ndim != 2 or not torch.isfinite(features).all():
+            raise ValueError(
+                "The CLIP_VISION wired here does not make one feature of each photo, as CLIP does "
+                "and SigLIP and DINO do not, or makes it of NaN. Wire CLIP ViT-L/14."
+            )
+        return features
 
     return see

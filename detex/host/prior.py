@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..pictures import as_image, as_picture
 from . import paths
+from .copies import check_foreign, injected
 from .digest import hash_patcher, hash_tensor
 from .families import check_text_to_image, fingerprint
 
@@ -108,6 +109,8 @@ def prior_pictures(
     -> the pictures, their folder, how many were made.
     """
     check_text_to_image(model)
+    for patcher, socket in ((model, "MODEL"), (clip.patcher, "CLIP")):
+        check_foreign(injected(patcher), socket)  # DETEX Train refuses them, too
     folder = prior_folder(model, clip, vae, config)
     found = [read_picture(picture_path(folder, k), config.resolution) for k in range(count)]
     pictures: dict[int, Tensor] = {k: p for k, p in enumerate(found) if p is not None}

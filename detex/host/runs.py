@@ -209,7 +209,8 @@ class Keeper(Watcher):
                 self.save(run)
         if cancelled:
             where = f"Stopped after step {run.step} of {run.config.steps}."
-            on = "Run again to go on." if self.last_good else "Nothing of it is kept on disk."
+            again = "Set resume to auto and run again" if self.start_over else "Run again"
+            on = f"{again} to go on." if self.last_good else "Nothing of it is kept on disk."
             self.say(f"{where} {on} {self.remedy()}".strip())
 
     def save(self, run: Run) -> None:
@@ -236,5 +237,5 @@ class Keeper(Watcher):
         """What can be done with the state that is on disk; "" without one."""
         if not self.last_good:
             return ""
-        step = self.last_good
-        return f"Step {step} is kept: set steps to {step} to use what was learned by then."
+        step, resume = self.last_good, "resume to auto and " if self.start_over else ""
+        return f"Step {step} is kept: set {resume}steps to {step} to use what was learned by then."

@@ -109,6 +109,14 @@ def test_photo_that_is_no_number_is_refused(value: float):
         subject_of([broken], [box_mask()])
 
 
+@pytest.mark.parametrize("margin", [1, 2, 3, 5])
+def test_inverted_mask_is_refused_however_large_the_subject_is(margin: int):
+    mask = torch.ones(SIZE, SIZE)
+    mask[margin:-margin, margin:-margin] = 0
+    with pytest.raises(ValueError, match="mask of photo 1 looks inverted"):
+        subject_of([photo()], [mask])
+
+
 def test_large_subject_that_touches_the_border_is_no_inverted_mask():
     mask = torch.zeros(SIZE, SIZE)
     mask[4:, 2:14] = 1  # touches the lower border only

@@ -228,6 +228,16 @@ def test_mask_of_another_size_is_scaled_to_its_photo(
     )
 
 
+def test_mask_of_another_shape_is_refused_by_number_unless_it_is_empty(
+    collect: Collect, photos: list[Tensor], masks: list[Tensor]
+):
+    height = len(masks[1])
+    with pytest.raises(ValueError, match=r"mask of photo 2 has .* another shape"):
+        collect(photos, [masks[0], masks[1][: height // 2], masks[2]])
+    with pytest.raises(ValueError, match="mask of photo 2 is empty"):
+        collect(photos, [masks[0], torch.zeros(64, 32), masks[2]])
+
+
 def test_photo_of_less_than_64_pixels_is_refused_before_anything_is_encoded(
     photos: list[Tensor], masks: list[Tensor]
 ):

@@ -15,6 +15,7 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_freelunch import FreeU
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
@@ -275,6 +276,18 @@ def test_nan_pictures_are_refused_and_not_kept(make: Make, vae: comfy.sd.VAE, mo
     with pytest.raises(ValueError, match="The pictures are NaN. Start ComfyUI with --fp32-vae"):
         make(1)
     monkeypatch.undo()
+
+
+def test_bypass_lora_is_refused_before_a_picture_is_made(
+    model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, output: Path
+):
+    ran = []
+    styled = model.clone()
+    styled.set_injections("bypass_lora", [PatcherInjection(ran.append, ran.append)])
+    config = PriorConfig(prompt="photo of a dog", resolution=32)
+    with pytest.raises(ValueError, match="MODEL carries bypass_lora.*Load LoRA"):
+        prior_pictures(styled, clip, vae, config, 2, 1, lambda *_: None)
+    assert not list(output.rglob("*.png"))
 
 
 def test_class_word_takes_its_place_in_the_prompt():

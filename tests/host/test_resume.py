@@ -331,6 +331,19 @@ def test_cancel_says_how_to_go_on(train: Train):
     ]
 
 
+def test_cancel_of_a_start_over_says_to_leave_it_and_then_goes_on(train: Train):
+    said: list[str] = []
+    stopped(train, 5)
+    with pytest.raises(Cancel):
+        keeper = Keeper(2, start_over=True, say=said.append)
+        train(None, StopAfter(3), steps=STEPS, keeper=keeper)
+    assert said == [
+        "Stopped after step 3 of 6. Set resume to auto and run again to go on. "
+        "Step 3 is kept: set resume to auto and steps to 3 to use what was learned by then."
+    ]
+    assert resumed(train)[1] == [4, 5, 6]
+
+
 def test_old_runs_go_and_the_latest_keep_their_snapshots(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ):

@@ -260,6 +260,12 @@ def test_everything_may_come_from_inference_mode(photos: list[Tensor], masks: li
     assert all(delta.any() for delta in learned.deltas.values())
 
 
+def test_image_encoder_without_one_feature_a_photo_is_refused():
+    siglip = tiny.tiny_clip_vision(model_type="siglip_vision_model")
+    with pytest.raises(ValueError, match="CLIP_VISION wired here.*Wire CLIP ViT-L/14"):
+        feature_encoder(siglip)(torch.rand(1, 32, 32, 3))
+
+
 def test_encoding_outside_of_inference_mode_builds_no_graph(vae: comfy.sd.VAE):
     with torch.enable_grad():
         latents = latent_encoder(vae)(torch.rand(1, 32, 32, 3))

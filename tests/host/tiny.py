@@ -1,5 +1,7 @@
 """Small real host models with random, seeded weights: MODEL, CLIP, VAE, CLIP_VISION."""
 
+from typing import Any
+
 import comfy.clip_vision
 import comfy.model_patcher
 import comfy.sd
@@ -184,7 +186,7 @@ def tiny_vae() -> comfy.sd.VAE:
     return vae
 
 
-def tiny_clip_vision() -> comfy.clip_vision.ClipVisionModel:
-    vision = build_vision(VISION, {})
+def tiny_clip_vision(**changes: Any) -> comfy.clip_vision.ClipVisionModel:
+    vision = build_vision(VISION | changes, {})
     seeded(vision.model, 4)
     return vision
