@@ -91,6 +91,10 @@ def arms_figure(table: Table, grid: Grid, path: Path) -> None:
     """All arms in rows, one panel a measure: mean and 95 % interval over subjects."""
     measures = ("S", "E_b", "E_p", "L_b", "pale", "L_b'", "R_P", "R_B", "R_PB", "D")
     names = [name for name in grid.arms if name != "base"]
+    seeds = {name: fullest(table, grid, name).seeds for name in names}
+    labels = [
+        f"{ARMS[n].title}{'' if s == grid.seeds else f', {s} seed'}" for n, s in seeds.items()
+    ]
     figure, panels = plt.subplots(2, 5, figsize=(9.6, 6.4), sharey=True, layout="constrained")
     for axes, measure in zip(panels.flat, measures, strict=True):
         axes.set_title(f"{measure}\n{TITLES[measure].removesuffix(measure)}", fontsize=8)
@@ -101,7 +105,7 @@ def arms_figure(table: Table, grid: Grid, path: Path) -> None:
             if values:
                 style = _STYLE.get(name, _OTHERS)
                 _interval(axes, row, values, COLOURS[style], _MARKERS[style], across=True)
-        axes.set_yticks(range(len(names)), [ARMS[name].title for name in names], fontsize=8)
+        axes.set_yticks(range(len(names)), labels, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
     save(figure, path)
 

@@ -57,10 +57,11 @@ SECONDARY = (
     Hypothesis("D, improved", "improved mode is purer", "D", "improved", "detex"),
     Hypothesis("H1, improved", "improved mode obeys edits more", "E", "improved", _CD),
     Hypothesis("H2, improved", "improved mode leaks less background", "L_b", "improved", _CD, -1),
-    Hypothesis(
-        "H3, improved", "its fidelity is not worse by 0.02", "S", "improved", _CD, margin=0.02
-    ),
+    Hypothesis("H3, improved", "improved mode keeps the subject better", "S", "improved", _CD),
     # asked when the results of all above were known
+    Hypothesis("S, margin", "its fidelity is not worse by 0.02", "S", "improved", _CD, margin=0.02),
+    Hypothesis("E, held", "holding [V] to the subject brings edits", "E", "held", "detex"),
+    Hypothesis("S, held", "and the look", "S", "held", "detex"),
     *(
         Hypothesis(f"{measure}, {one} {other}", claim, measure, one, other)
         for one, other in (("detex", _CD), ("improved", _CD), ("improved", "detex"))
@@ -111,7 +112,7 @@ def study(name: str, subjects: int | None = None, seeds: int | None = None) -> G
     """A named grid; its own number of subjects and seeds where none is given."""
     if name == "register":
         arm_names = ("detex", *arms.REGISTER)
-        return Grid(tuning_identities(subjects or 4), seeds or 1, arm_names)
+        return Grid(tuning_identities(subjects or 3), seeds or 1, arm_names)
     grid = {
         "main": Grid((), 2, arms.COMPARED),
         "arms": Grid((), 1, arms.MAIN),

@@ -78,7 +78,7 @@ def _hypotheses(grid: Grid, table: Measured) -> str:
         again, _ = judge_hypothesis(hypothesis, other_eye, grid)
         body.append(
             f"| {hypothesis.name} | {hypothesis.claim} | {_measured_as(hypothesis)} | "
-            f"{_figures(found, adjusted, missing)} | {f'{again.estimate:+.3f}' if again else '-'} |"
+            f"{_figures(found, adjusted, missing)} | {_interval(again, ', ') if again else '-'} |"
         )
     return "\n".join(
         [
@@ -118,7 +118,8 @@ def _further(grid: Grid, table: Measured) -> str:
     return "\n".join(
         [
             "Further questions, not predeclared, each tested alone: p is not adjusted for how many",
-            "there are. Those of E_b, E_p and pale were asked after the answers above were known.",
+            "there are. Those from fidelity not worse by 0.02 on were asked when the answers above",
+            "were known.",
             "",
             *body,
         ]

@@ -1,6 +1,7 @@
 """The photos of a subject, checked and turned into what a training step needs."""
 
 import hashlib
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from .prompt import attribute_word
 BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 RANDOM_BLANKS = 8  # differently coloured copies of each blanked photo
 SCALED_COPIES = 12  # scaled copies of each photo
+OTHER_SHAPE = 0.05  # natural logarithm of two aspect ratios' ratio: rounding makes less
 SMALLEST = 64  # pixels, of either side of a photo
 THUMBNAIL = 128  # pixels, for the contact sheet
 
@@ -92,6 +94,29 @@ def check_sizes(photos: Sequence[Tensor]) -> None:
                 f"Photo {number} has {width} x {height} pixels; a side of {SMALLEST} is the least "
                 "that can be learned from. Wire a larger copy of it, or leave it out."
             )
+
+
+def matched_masks(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """One mask [H, W] a photo [H, W, 3], at its size. Raises ValueError for another count or shape;
+    an empty mask has any shape, as Load Image makes it.
+    """
+    if len(photos) != len(masks):
+        raise ValueError(
+            f"There are {len(photos)} photos but {len(masks)} masks. Wire one mask for each "
+            "photo, in the same order."
+        )
+    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), 1):
+        (height, width), (tall, wide) = photo.shape[:2], mask.shape
+        if mask.any() and abs(math.log(width * tall / (height * wide))) > OTHER_SHAPE:
+            raise ValueError(
+                f"The mask of photo {number} has {wide} x {tall} pixels, the photo {width} x "
+                f"{height}: another shape. Wire the mask that was made from this photo, in the "
+                "order of the photos."
+            )
+    return [
+        F.interpolate(mask[None, None].float(), size=photo.shape[:2], mode="bilinear")[0, 0]
+        for photo, mask in zip(photos, masks, strict=True)
+    ]
 
 
 def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:

@@ -1,18 +1,18 @@
 """Subject Images: photos and masks become a DETEX_SUBJECT."""
 
-import math
-
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
 from ..detex.mask_preview import subject_sheet
-from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, check_sizes, make_subject
+from ..detex.subject import (
+    BLANK_COLOURS,
+    SCALED_COPIES,
+    check_sizes,
+    make_subject,
+    matched_masks,
+)
 from .sockets import CATEGORY, SubjectSocket
-
-OTHER_SHAPE = 0.05  # natural logarithm of the ratio of two aspect ratios: rounding makes less
 
 
 class SubjectImages(io.ComfyNode):
@@ -115,26 +115,3 @@ class SubjectImages(io.ComfyNode):
             photos, planes, see, encode, decode=decode, report=report, **settings
         )
         return io.NodeOutput(subject, subject_sheet(photos, planes))
-
-
-def matched_masks(photos: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-    """One mask [H, W] a photo [H, W, 3], at its size. Raises ValueError for another count or shape;
-    an empty mask has any shape, as Load Image makes it.
-    """
-    if len(photos) != len(masks):
-        raise ValueError(
-            f"There are {len(photos)} photos but {len(masks)} masks. Wire one mask for each "
-            "photo, in the same order."
-        )
-    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), 1):
-        (height, width), (tall, wide) = photo.shape[:2], mask.shape
-        if mask.any() and abs(math.log(width * tall / (height * wide))) > OTHER_SHAPE:
-            raise ValueError(
-                f"The mask of photo {number} has {wide} x {tall} pixels, the photo {width} x "
-                f"{height}: another shape. Wire the mask that was made from this photo, in the "
-                "order of the photos."
-            )
-    return [
-        F.interpolate(mask[None, None].float(), size=photo.shape[:2], mode="bilinear")[0, 0]
-        for photo, mask in zip(photos, masks, strict=True)
-    ]

@@ -38,14 +38,14 @@ def injected(patcher: ModelPatcher) -> list[str]:
 
 
 def check_foreign(names: Sequence[str], socket: str) -> None:
-    """Raise ValueError for things on a patcher that a training must not have: injections, and
-    compiled UNets, which are the user's own modules.
+    """Raise ValueError for the names of what a training must not have on a MODEL or CLIP, since it
+    would change the user's own: injections, and compiled UNets, which are the user's modules.
     """
     if names:
         raise ValueError(
-            f"The {socket} carries {', '.join(names)}, which would change your own "
-            f"{socket} while the copy is trained. Wire the {socket} from before the node that adds "
-            "it; of a bypass LoRA, take ComfyUI's own Load LoRA instead."
+            f"The {socket} carries {', '.join(names)}, which a training on a copy would change in "
+            f"your own {socket}. Wire the {socket} from before the node that adds it; of a bypass "
+            "LoRA, take ComfyUI's own Load LoRA instead."
         )
 
 

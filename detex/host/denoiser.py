@@ -61,13 +61,18 @@ def training_session(
         copies = [unet, encoder.patcher]
         was_training = model_management.in_training
         try:
-            load(copies, int(TRAINING_MEMORY * unet.memory_required(latent_shape)))
-            model_management.in_training = True
-            for copy in copies:
-                copy.model.requires_grad_(requires_grad=False).eval()
-            encoder.cond_stage_model.float()
-            denoiser = ComfyDenoiser(unet, [encoder.patcher])
-            hold_weights(denoiser.unet, denoiser.dtype)
+            memory = TRAINING_MEMORY * unet.memory_required(latent_shape)
+            with loading():
+                model_management.load_models_gpu(
+                    copies, memory_required=memory, force_full_load=True
+                )
+                check_loaded(copies)
+                model_management.in_training = True
+                for copy in copies:
+                    copy.model.requires_grad_(requires_grad=False).eval()
+                encoder.cond_stage_model.float()
+                denoiser = ComfyDenoiser(unet, [encoder.patcher])
+                hold_weights(denoiser.unet, denoiser.dtype)
             yield denoiser, ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
@@ -75,22 +80,23 @@ def training_session(
                 copy.detach()
 
 
-def load(copies: Sequence[ModelPatcher], memory: int) -> None:
-    """Put all weights on the device, with so many bytes beside them. Raises MemoryError where it
-    cannot hold the weights.
-    """
+class WeightsTooLarge(torch.cuda.OutOfMemoryError):
+    """The card cannot hold the weights alone."""
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Raise WeightsTooLarge where memory ends within."""
     try:
-        model_management.load_models_gpu(copies, memory_required=memory, force_full_load=True)
+        yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        size = sum(copy.model_size() for copy in copies) / 2**30
-        raise MemoryError(
-            f"The weights of MODEL and CLIP alone, {size:.1f} GB, do not fit on the graphics card. "
-            "Close other programs that use it; if that is not enough, train on a smaller model: "
-            "Stable Diffusion 1.x is the smallest."
+        raise WeightsTooLarge(
+            "The weights of MODEL and CLIP alone do not fit on the graphics card. Close other "
+            "programs that use it; if that is not enough, train on a smaller model: Stable "
+            "Diffusion 1.x is the smallest."
         ) from error
-    check_loaded(copies)
 
 
 def check_text_width(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:

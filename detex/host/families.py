@@ -129,19 +129,19 @@ def is_v_prediction(model: ModelPatcher) -> bool:
     return isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
 
 
-def own_model(patcher: ModelPatcher) -> Any:
-    """The model as it was loaded, put back where need be: what another node puts in place of its
-    UNet, such as a compiled one with other names, stays there until ComfyUI unloads it.
+def put_back(patcher: ModelPatcher) -> None:
+    """Have ComfyUI put the model's own UNet back: what another node puts in its place, such as a
+    compiled one with other names, stays there until ComfyUI unloads it.
     """
     if any(name.startswith("diffusion_model") for name in patcher.object_patches_backup):
         model_management.unload_all_models()
-    return patcher.model
 
 
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
     """Every attn2 of the UNet, in the order of the forward pass."""
+    put_back(model)
     layers, level = [], 0
-    for path, module in own_model(model).diffusion_model.named_modules():
+    for path, module in model.model.diffusion_model.named_modules():
         level += isinstance(module, Downsample) - isinstance(module, Upsample)
         if not path.endswith(".attn2") or not hasattr(module, "to_k"):
             continue
@@ -154,7 +154,8 @@ def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
 
 def kv_shapes(model: ModelPatcher) -> dict[str, tuple[int, int]]:
     """ "….attn2.to_k" and "….attn2.to_v" -> (out, in) of every cross-attention."""
-    unet = own_model(model).diffusion_model
+    put_back(model)
+    unet = model.model.diffusion_model
     return {
         name: tuple(unet.get_submodule(name).weight.shape)
         for layer in cross_attentions(model)
@@ -181,6 +182,6 @@ def fingerprint(model: ModelPatcher) -> str:
 
 def base_weights(patcher: ModelPatcher) -> dict[str, Tensor]:
     """All weights as the checkpoint has them, whether or not ComfyUI has patched them by now."""
-    own_model(patcher)  # put back before its weights are named
+    put_back(patcher)
     unpatched = {key: entry.weight for key, entry in patcher.backup.items()}
     return {**patcher.model_state_dict(), **unpatched}

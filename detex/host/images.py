@@ -9,6 +9,8 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.sd import VAE
 from torch import Tensor
 
+CLIP_KIND = "clip_vision_model"  # ComfyUI's name
+
 
 def latent_encoder(vae: VAE) -> Callable[[Tensor], Tensor]:
     """pixels [B, S, S, 3] in [0, 1] -> latents [B, 4, h, w] on the CPU, float32.
@@ -70,16 +72,21 @@ def rgb(pictures: Tensor) -> Tensor:
 def feature_encoder(clip_vision: ClipVisionModel) -> Callable[[Tensor], Tensor]:
     """pixels [N, S, S, 3] in [0, 1] -> projected CLIP image embeddings [N, F], CPU float32.
 
-    They raise ValueError for encoders of another kind.
+    Raises ValueError for an encoder of another kind, and while encoding where it gives NaN.
     """
+    if getattr(clip_vision, "model_type", CLIP_KIND) != CLIP_KIND:
+        raise ValueError(
+            "The CLIP_VISION wired here is of another kind than CLIP, such as SigLIP or DINO; the "
+            "words cannot be learned from what it sees. Wire CLIP ViT-L/14."
+        )
 
     @torch.no_grad()
     def see(pixels: Tensor) -> Tensor:
         features = clip_vision.encode_image(pixels)["image_embeds"].float().cpu()
-        if features.ndim != 2 or not torch.isfinite(features).all():
+        if not torch.isfinite(features).all():
             raise ValueError(
-                "The CLIP_VISION wired here does not make one feature of each photo, as CLIP does "
-                "and SigLIP and DINO do not, or makes it of NaN. Wire CLIP ViT-L/14."
+                "The CLIP_VISION wired here answered with NaN. Load its file again, or another "
+                "one of CLIP ViT-L/14."
             )
         return features
 

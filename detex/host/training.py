@@ -13,7 +13,7 @@ from ..config import DetexConfig, TrainConfig, as_json
 from ..methods.detex import Detex, attention_overlap
 from ..subject import Subject
 from ..trainer import Watcher, train
-from .denoiser import ComfyDenoiser, is_out_of_memory, training_session
+from .denoiser import ComfyDenoiser, WeightsTooLarge, is_out_of_memory, training_session
 from .families import check_latent_scale, unet_layout
 from .preflight import Preflight
 from .runs import Keeper, Losses
@@ -59,7 +59,7 @@ def train_concept(
                 keeper.finish(*found)
             return found
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if isinstance(error, WeightsTooLarge) or not is_out_of_memory(error):
             raise
         raise torch.cuda.OutOfMemoryError(
             f"Out of graphics memory, one photo at a time and {subject.resolution} pixels. Lower "

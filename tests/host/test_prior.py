@@ -288,6 +288,7 @@ def test_bypass_lora_is_refused_before_a_picture_is_made(
     with pytest.raises(ValueError, match="MODEL carries bypass_lora.*Load LoRA"):
         prior_pictures(styled, clip, vae, config, 2, 1, lambda *_: None)
     assert not list(output.rglob("*.png"))
+    assert ran == []
 
 
 def test_class_word_takes_its_place_in_the_prompt():

@@ -260,10 +260,18 @@ def test_everything_may_come_from_inference_mode(photos: list[Tensor], masks: li
     assert all(delta.any() for delta in learned.deltas.values())
 
 
-def test_image_encoder_without_one_feature_a_photo_is_refused():
+def test_image_encoder_of_another_kind_is_refused():
     siglip = tiny.tiny_clip_vision(model_type="siglip_vision_model")
     with pytest.raises(ValueError, match="CLIP_VISION wired here.*Wire CLIP ViT-L/14"):
-        feature_encoder(siglip)(torch.rand(1, 32, 32, 3))
+        feature_encoder(siglip)
+
+
+def test_image_features_that_are_no_numbers_are_refused():
+    broken = tiny.tiny_clip_vision()
+    with torch.no_grad():
+        broken.model.visual_projection.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="answered with NaN.*Load its file again"):
+        feature_encoder(broken)(torch.rand(1, 32, 32, 3))
 
 
 def test_encoding_outside_of_inference_mode_builds_no_graph(vae: comfy.sd.VAE):
