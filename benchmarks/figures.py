@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,6 +24,7 @@ from .hypotheses import (
     Table,
     fullest,
     judge_hypothesis,
+    missing_cells,
     subject_means,
 )
 from .measures import TITLES
@@ -88,14 +90,15 @@ def _pairs_panel(axes: Axes, hypothesis: Hypothesis, table: Table, grid: Grid) -
 
 
 def arms_figure(table: Table, grid: Grid, path: Path) -> None:
-    """All arms in rows, one panel a measure: mean and 95 % interval over subjects."""
+    """All whole arms in rows, one panel a measure: mean and 95 % interval over subjects."""
     measures = ("S", "E_b", "E_p", "L_b", "pale", "L_b'", "R_P", "R_B", "R_PB", "D")
-    names = [name for name in grid.arms if name != "base"]
+    learned = [name for name in grid.arms if name != "base"]
+    names = [n for n in learned if not missing_cells(table, replace(grid, seeds=1), n)]
     seeds = {name: fullest(table, grid, name).seeds for name in names}
     labels = [
         f"{ARMS[n].title}{'' if s == grid.seeds else f', {s} seed'}" for n, s in seeds.items()
     ]
-    figure, panels = plt.subplots(2, 5, figsize=(9.6, 6.4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(2, 5, figsize=(10.4, 5.4), sharey=True, layout="constrained")
     for axes, measure in zip(panels.flat, measures, strict=True):
         axes.set_title(f"{measure}\n{TITLES[measure].removesuffix(measure)}", fontsize=8)
         axes.grid(axis="x")
