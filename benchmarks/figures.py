@@ -94,16 +94,16 @@ def arms_figure(table: Table, grid: Grid, path: Path) -> None:
     measures = ("S", "E_b", "E_p", "L_b", "pale", "L_b'", "R_P", "R_B", "R_PB", "D")
     learned = [name for name in grid.arms if name != "base"]
     names = [n for n in learned if not missing_cells(table, replace(grid, seeds=1), n)]
-    seeds = {name: fullest(table, grid, name).seeds for name in names}
+    grids = {name: fullest(table, grid, name) for name in names}
     labels = [
-        f"{ARMS[n].title}{'' if s == grid.seeds else f', {s} seed'}" for n, s in seeds.items()
+        ARMS[name].title + ("" if own.seeds == grid.seeds else f", {own.seeds} seed")
+        for name, own in grids.items()
     ]
     figure, panels = plt.subplots(2, 5, figsize=(10.4, 5.4), sharey=True, layout="constrained")
     for axes, measure in zip(panels.flat, measures, strict=True):
         axes.set_title(f"{measure}\n{TITLES[measure].removesuffix(measure)}", fontsize=8)
         axes.grid(axis="x")
-        for row, name in enumerate(names):
-            own = fullest(table, grid, name)
+        for row, (name, own) in enumerate(grids.items()):
             values = list(subject_means(table, own, name, measure).values())
             if values:
                 style = _STYLE.get(name, _OTHERS)

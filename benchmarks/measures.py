@@ -156,12 +156,12 @@ def measure(
 
     conflicting = _of(asked, ("background", "both"))
     neutral = _of(asked, ("neutral",))
-    named = _named(asked, _of(asked, EDITS))
+    edits, named = view(*EDITS), _named(asked, _of(asked, EDITS))
     values = {
         "S": subject_fidelity(view(*SHARED), indices(cell.identity)),
-        "E": editability(view(*EDITS), named),
-        "E_b": obeyed(view(*EDITS)["background"], named["background"]),
-        "E_p": obeyed(view(*EDITS)["position"], named["position"]),
+        "E": editability(edits, named),
+        "E_b": obeyed(edits["background"], named["background"]),
+        "E_p": obeyed(edits["position"], named["position"]),
         "L_b": background_leak(seen["background"][neutral], usual["background"], photos),
         "L_b'": conflict_leak(seen["background"][conflicting], photos),
         "L_p": pose_leak(seen["position"][neutral], usual["position"], len(POSITIONS)),

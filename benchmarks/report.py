@@ -26,19 +26,18 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
     """Writes everything; -> the page. subjects and seeds size the main grid."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     grid = study("main", subjects, seeds)
-    table = measured(grid.cells())
-    arms = study("arms", subjects, grid.seeds)
-    arms_table = measured(arms.cells())
+    arms = study("arms", subjects, grid.seeds)  # its cells hold the main grid's
+    table, read = measured(arms.cells()), measured(arms.cells(), "reader")
     sections = [
         _head(grid, table),
-        _hypotheses(grid, table),
-        tables.arms_section(arms, arms_table),
-        _further(arms, arms_table),
+        _hypotheses(grid, table, read),
+        tables.arms_section(arms, table),
+        _further(arms, table, read),
         tables.pictures_section(arms),
         *(tables.sweep_section(name) for name in tables.SWEEPS),
         tables.register_section(),
         tables.inside_section(),
-        tables.judge_section(grid, table),
+        tables.judge_section(grid),
         NOTES.read_text(encoding="utf-8").strip() if NOTES.is_file() else "",
         _how(grid),
     ]
@@ -49,10 +48,10 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
 def _head(grid: Grid, table: Measured) -> str:
     cells = grid.cells()
     state = f"All {len(cells)} cells of the main grid are there."
-    if len(table) < len(cells):
+    if missing := len([cell for cell in cells if cell not in table]):
         state = (
-            f"**Incomplete: {len(cells) - len(table)} of {len(cells)} cells of the main grid are "
-            "missing.** A comparison that lacks a cell shows no estimate and no p."
+            f"**Incomplete: {missing} of {len(cells)} cells of the main grid are missing.** A "
+            "comparison that lacks a cell shows no estimate and no p."
         )
     return f"""# Do the words disentangle?
 
@@ -66,8 +65,7 @@ and one position (rho 0.75).
 {state}"""
 
 
-def _hypotheses(grid: Grid, table: Measured) -> str:
-    other_eye = measured(grid.cells(), "reader")
+def _hypotheses(grid: Grid, table: Measured, read: Measured) -> str:
     figures.hypothesis_figure(table, grid, FOLDER / "hypotheses.png")
     rows = _tested(PREDECLARED, table, grid, family=len(PREDECLARED))
     body = [
@@ -75,7 +73,7 @@ def _hypotheses(grid: Grid, table: Measured) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for hypothesis, found, adjusted, missing in rows:
-        again, _ = judge_hypothesis(hypothesis, other_eye, grid)
+        again, _ = judge_hypothesis(hypothesis, read, grid)
         body.append(
             f"| {hypothesis.name} | {hypothesis.claim} | {_measured_as(hypothesis)} | "
             f"{_figures(found, adjusted, missing)} | {_interval(again, ', ') if again else '-'} |"
@@ -98,9 +96,8 @@ def _hypotheses(grid: Grid, table: Measured) -> str:
     )
 
 
-def _further(grid: Grid, table: Measured) -> str:
+def _further(grid: Grid, table: Measured, read: Measured) -> str:
     """What was not predeclared; over as many seeds as both arms have."""
-    other_eye = measured(grid.cells(), "reader")
     body = [
         "| claim | measured | seeds | estimate | 95 % | p | by the exact reader |",
         "|---|---|---|---|---|---|---|",
@@ -110,7 +107,7 @@ def _further(grid: Grid, table: Measured) -> str:
         found, missing = judge_hypothesis(hypothesis, table, whole)
         told = _lacking(missing, 4)
         if found:
-            again, _ = judge_hypothesis(hypothesis, other_eye, whole)
+            again, _ = judge_hypothesis(hypothesis, read, whole)
             told = (
                 f"{_interval(found)} | {_p(found.p)} | {_interval(again, ', ') if again else '-'}"
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from detex_pack.detex.world.scene import Identity
 
 from . import figures
 from .arms import ARMS, REGISTER
@@ -21,16 +23,17 @@ from .statistics import compare
 FOLDER = ROOT / "docs" / "science"
 _SUBJECT = ("S", "E", "E_b", "E_p", "L_b", "pale", "L_b'", "L_p", "Q")
 _WORDS = ("S_P", "R_P", "R_B", "R_PB", "D")
-SWEEPS = {
-    "rho": ("rho, share of confounded photos", ("S", "E_b", "E_p", "L_b", "D")),
-    "photos": ("photos", ("S", "E_b", "E_p", "L_b", "D")),
-    "steps": ("steps", ("S", "E_b", "E_p", "L_b", "D")),
-}
-_REMARKS = {
-    "rho": "Of the four photos 1, 3 and 4 show the home background and position: at 0 none is "
-    "shared.",
-    "photos": "Of them 1, 1, 2, 3 and 6 show the home background and position: with 2, none is "
-    "shared.",
+_SWEPT = ("S", "E_b", "E_p", "L_b", "D")
+SWEEPS = {  # what is swept, and a remark
+    "rho": (
+        "rho, share of confounded photos",
+        "Of the four photos 1, 3 and 4 show the home background and position: at 0 none is shared.",
+    ),
+    "photos": (
+        "photos",
+        "Of them 1, 1, 2, 3 and 6 show the home background and position: with 2, none is shared.",
+    ),
+    "steps": ("steps", ""),
 }
 
 
@@ -76,15 +79,18 @@ def _arm_rows(
         rows.append(("DETEX, first seed alone", "detex", replace(grid, seeds=1)))
     for title, name, own in rows:
         columns = [subject_means(table, own, name, m) for m in measures]
-        cells = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
-        yield f"| {title} | {_whole(columns[0], grid)} | {own.seeds} | {' | '.join(cells)} |"
+        yield f"| {title} | {_whole(columns[0], grid)} | {own.seeds} | {_means(columns)} |"
+
+
+def _means(columns: Iterable[Mapping[Identity, float]]) -> str:
+    """Each measure's mean over subjects, as cells of a table's row."""
+    return " | ".join(f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns)
 
 
 def _whole(means: Sized, grid: Grid) -> str:
     """How many subjects there are, and whether that is all."""
-    return (
-        f"{len(means)}" if len(means) == len(grid.identities) else f"**{len(means)}, incomplete**"
-    )
+    count = len(means)
+    return str(count) if count == len(grid.identities) else f"**{count}, incomplete**"
 
 
 def pictures_section(grid: Grid) -> str:
@@ -112,7 +118,7 @@ def pictures_section(grid: Grid) -> str:
 
 def sweep_section(name: str) -> str:
     """One swept setting: its figure and its table."""
-    label, measures = SWEEPS[name]
+    label, remark = SWEEPS[name]
     grid = study(name)
     field = {"rho": "rhos"}.get(name, name)
     grids = {value: replace(grid, **{field: (value,)}) for value in getattr(grid, field)}
@@ -123,19 +129,17 @@ def sweep_section(name: str) -> str:
         return (
             f"## Sweep: {label}\n\nNot run yet: `python -m benchmarks.disentangle --study {name}`."
         )
-    figures.sweep_figure(table, grids, label, measures, FOLDER / f"{name}.png")
+    figures.sweep_figure(table, grids, label, _SWEPT, FOLDER / f"{name}.png")
     body = [
-        f"| {label.split(',')[0]} | arm | subjects | {' | '.join(measures)} | seconds |",
-        "|---" * (4 + len(measures)) + "|",
+        f"| {label.split(',')[0]} | arm | subjects | {' | '.join(_SWEPT)} | seconds |",
+        "|---" * (4 + len(_SWEPT)) + "|",
     ]
     for value, one in grids.items():
         for arm in one.arms:
-            columns = [subject_means(table, one, arm, m) for m in measures]
-            cells = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
-            spent = _train_seconds(one, arm)
+            columns = [subject_means(table, one, arm, m) for m in _SWEPT]
             body.append(
-                f"| {value:g} | {ARMS[arm].title} | {len(columns[0])} | {' | '.join(cells)} | "
-                f"{spent} |"
+                f"| {value:g} | {ARMS[arm].title} | {len(columns[0])} | {_means(columns)} | "
+                f"{_train_seconds(one, arm)} |"
             )
     state = f"**{missing} cells are missing.** " if missing else ""
     return "\n".join(
@@ -143,7 +147,7 @@ def sweep_section(name: str) -> str:
             f"## Sweep: {label}",
             "",
             f"{state}{grid.seeds} seed a subject. seconds: median training time of a run.",
-            *([_REMARKS[name]] if name in _REMARKS else []),
+            *filter(None, [remark]),
             "",
             f"![Measures by {label}](science/{name}.png)",
             "",
@@ -164,27 +168,26 @@ def register_section() -> str:
     table = measured(grid.cells())
     if not table:
         return ""
-    plain = {m: subject_means(table, grid, "detex", m) for m in measures}
-    if not plain["S"]:
+    plain = [subject_means(table, grid, "detex", m) for m in measures]
+    if not plain[0]:
         again = (
             "Not run yet on this base model: `python -m benchmarks.disentangle --study register`."
         )
         return f"## The open questions of the paper\n\n{again}"
-    own = [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in plain.values()]
     body = [
         f"| deviation from DETEX | subjects | {' | '.join(measures)} |",
         "|---" * (2 + len(measures)) + "|",
-        f"| none: the values themselves | {_whole(plain['S'], grid)} | {' | '.join(own)} |",
+        f"| none: the values themselves | {_whole(plain[0], grid)} | {_means(plain)} |",
     ]
     for name in REGISTER:
-        row = [_change(table, grid, name, m) for m in measures]
-        count = _whole(subject_means(table, grid, name, "S"), grid)
-        body.append(f"| {ARMS[name].title} | {count} | {' | '.join(row)} |")
+        columns = [subject_means(table, grid, name, m) for m in measures]
+        row = [_change(*pair, grid) for pair in zip(columns, plain, strict=True)]
+        body.append(f"| {ARMS[name].title} | {_whole(columns[0], grid)} | {' | '.join(row)} |")
     return "\n".join(
         [
             "## The open questions of the paper",
             "",
-            f"Each row but those of improved mode changes one setting of DETEX, on "
+            "Each row but those of improved mode changes one setting of DETEX, on "
             f"{len(grid.identities)} subjects that no",
             "test above uses, one seed: the Hodges-Lehmann estimate of the change, with its 95 %",
             "interval. Few subjects and many rows: a hint, and no test.",
@@ -194,9 +197,8 @@ def register_section() -> str:
     )
 
 
-def _change(table: Measured, grid: Grid, name: str, measure: str) -> str:
-    """This arm minus DETEX over all subjects; a dash where one lacks either."""
-    one, plain = (subject_means(table, grid, arm, measure) for arm in (name, "detex"))
+def _change(one: Mapping[Identity, float], plain: Mapping[Identity, float], grid: Grid) -> str:
+    """An arm minus DETEX over all subjects; a dash where one lacks either."""
     if not one.keys() == plain.keys() == set(grid.identities):
         return "-"
     found = compare([one[identity] - plain[identity] for identity in grid.identities])
@@ -264,7 +266,7 @@ def _mean(looks: Sequence[Any], *keys: str, scale: float = 1) -> str:
     return f"{scale * np.mean(values):.2f}" if all(isinstance(v, float) for v in values) else "-"
 
 
-def judge_section(grid: Grid, table: Measured) -> str:
+def judge_section(grid: Grid) -> str:
     """Whether the judge can be trusted: calibration and the exact reader."""
     lines = [
         "## The judge and the exact reader",
@@ -278,7 +280,7 @@ def judge_section(grid: Grid, table: Measured) -> str:
         told = json.loads(JUDGE_REPORT.read_text(encoding="utf-8"))
         if told["judge"] != sha256_of(ROOT / "devtools" / "judge.safetensors"):
             lines += ["**These figures are of another judge: run benchmarks.calibration.**", ""]
-        found = {cell: result for cell in table if (result := load_sound(cell))}
+        found = {cell: result for cell in grid.cells() if (result := load_sound(cell))}
         lines += _judge_rows(told, agreement(found) if found else {})
     else:
         lines.append("Not examined yet: `python -m benchmarks.calibration`.")
