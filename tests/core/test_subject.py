@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from detex_pack.detex.checks import check_class_word, check_sizes
 from detex_pack.detex.framing import Framing, place, sample_framing
 from detex_pack.detex.subject import (
     Subject,
-    check_class_word,
-    check_sizes,
     copy_sizes,
     erode,
     latent_grid,

@@ -1,0 +1,88 @@
+"""What Subject Images refuses: photos, masks and class words that would spoil the training."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OTHER_SHAPE = 0.05  # natural logarithm of two aspect ratios' ratio: rounding makes less
+SMALLEST = 64  # pixels, of either side of a photo
+
+
+def check_sizes(photos: Sequence[Tensor]) -> None:
+    """Raise ValueError for a photo [H, W, 3] that shows too little to learn from."""
+    for number, photo in enumerate(photos, start=1):
+        height, width = photo.shape[:2]
+        if min(height, width) < SMALLEST:
+            raise ValueError(
+                f"Photo {number} has {width} x {height} pixels; a side of {SMALLEST} is the least "
+                "that can be learned from. Wire a larger copy of it, or leave it out."
+            )
+
+
+def matched_masks(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """One mask [H, W] a photo [H, W, 3], at its size. Raises ValueError for another count or shape;
+    an empty mask has any shape, as Load Image makes it.
+    """
+    if len(photos) != len(masks):
+        raise ValueError(
+            f"There are {len(photos)} photos but {len(masks)} masks. Wire one mask for each "
+            "photo, in the same order."
+        )
+    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), 1):
+        (height, width), (tall, wide) = photo.shape[:2], mask.shape
+        if mask.any() and abs(math.log(width * tall / (height * wide))) > OTHER_SHAPE:
+            raise ValueError(
+                f"The mask of photo {number} has {wide} x {tall} pixels, the photo {width} x "
+                f"{height}: another shape. Wire the mask that was made from this photo, in the "
+                "order of the photos."
+            )
+    return [
+        F.interpolate(mask[None, None].float(), size=photo.shape[:2], mode="bilinear")[0, 0]
+        for photo, mask in zip(photos, masks, strict=True)
+    ]
+
+
+def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
+    """Raise ValueError for a photo or mask that would quietly spoil the training."""
+    if not torch.isfinite(photo).all():
+        raise ValueError(
+            f"Photo {number} holds NaN or infinite pixels. Load it again from its file."
+        )
+    if not torch.isfinite(mask).all():
+        raise ValueError(f"The mask of photo {number} holds NaN or infinite values. Make it anew.")
+    area = mask.mean().item()
+    if area < 0.01:
+        raise ValueError(
+            f"The mask of photo {number} is empty (it covers {area:.1%} of the photo). Paint the "
+            "subject white in the MaskEditor, or wire a segmentation node's MASK. Load Image gives "
+            "an empty mask for a picture without transparency."
+        )
+    if area > 0.95:
+        raise ValueError(
+            f"The mask of photo {number} covers {area:.0%} of the photo, so there is no background "
+            "to tell the subject from. Mask the subject alone."
+        )
+    border = torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean().item()
+    if border > 0.9:
+        raise ValueError(
+            f"The mask of photo {number} looks inverted: it covers the photo's border. Put an "
+            "Invert Mask node between the mask and this node (Load Image's MASK is inverted alpha)."
+        )
+
+
+def check_class_word(class_word: str) -> str:
+    """The word as captions use it. Raises ValueError where it is missing or is a placeholder."""
+    word = " ".join(class_word.split())
+    if not word:
+        raise ValueError(
+            'The class word is empty. Name what the photos show, such as "dog" or "boot".'
+        )
+    if any(sign in word for sign in "[]<>,():"):
+        raise ValueError(
+            f'The class word "{class_word}" must be plain words such as "dog" or "rubber duck": '
+            "the placeholder [V] is added for you."
+        )
+    return word
