@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import killed_grid
@@ -54,10 +54,9 @@ def test_a_worker_that_dies_loses_its_cell_alone(count: int):
 
 
 def test_stopping_early_ends_the_workers():
-    runs = run_cells(SEEDS, 2, [sys.executable, "-c", FRAGILE])
-    next(runs)
-    assert workers_left()
-    runs.close()
+    with closing(run_cells(SEEDS, 2, [sys.executable, "-c", FRAGILE])) as runs:
+        next(runs)
+        assert workers_left()
     assert not workers_left()
 
 
@@ -71,8 +70,13 @@ def test_a_worker_that_was_stopped_starts_no_process():
 
 
 def workers_left() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if FRAGILE in child.cmdline()]
+    """Those still at work; seed 2's may be dead and not yet waited for."""
+    left = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a dead one has no command line
+            if FRAGILE in child.cmdline():
+                left.append(child)
+    return left
 
 
 def test_no_cells_are_no_work():
