@@ -15,7 +15,6 @@ from .prompt import attribute_word
 
 BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 RANDOM_BLANKS = 8  # differently coloured copies of each blanked photo
-SCALED_COPIES = 12  # scaled copies of each photo
 THUMBNAIL = 128  # pixels, for the contact sheet
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..detex.checks import check_sizes, matched_masks
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
 from ..detex.mask_preview import subject_sheet
-from ..detex.subject import BLANK_COLOURS, SCALED_COPIES, make_subject
+from ..detex.subject import BLANK_COLOURS, make_subject
 from .sockets import CATEGORY, SubjectSocket
 
 
@@ -68,12 +68,14 @@ class SubjectImages(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "scaled_copies",
-                    default=SCALED_COPIES,
+                    default=0,  # Custom Diffusion has them: docs/science.md
                     min=0,
                     max=64,
                     advanced=True,
-                    tooltip="Copies of each photo at random scales, captioned far away, close up "
-                    "and so on (Custom Diffusion's augmentation). 0 trains on the plain photos.",
+                    tooltip="Copies of each photo at random sizes and places, captioned far away, "
+                    "close up and so on, to train on in its place (Custom Diffusion's "
+                    "augmentation: 12). 0 trains on the plain photos: a copy moves the subject, "
+                    "and where it stands is for [P] to learn (docs/science.md of this pack).",
                 ),
                 io.Int.Input(
                     "seed",
@@ -82,7 +84,7 @@ class SubjectImages(io.ComfyNode):
                     max=2**31 - 1,
                     control_after_generate=False,
                     advanced=True,
-                    tooltip="Of the scales and random blank colours.",
+                    tooltip="Of the copies and random blank colours.",
                 ),
             ],
             outputs=[

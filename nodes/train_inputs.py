@@ -29,7 +29,9 @@ def advanced_inputs() -> list[io.Input]:
             step=0.01,
             advanced=True,
             tooltip="Multiplies the learning rate of the K, V deltas. 0 trains the words alone: "
-            "with Custom Diffusion that is Textual Inversion.",
+            "with Custom Diffusion that is Textual Inversion. In the pack's little world rates "
+            "below 1 kept less of the look and obeyed prompts more often (docs/science.md of this "
+            "pack).",
         ),
         io.Float.Input(
             "token_rate",

@@ -16,12 +16,14 @@ from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 from torch import Tensor
 
+from detex_pack.benchmarks.arms import ARMS, tuned_values
 from detex_pack.detex.concept import Concept
+from detex_pack.detex.config import as_json
 from detex_pack.nodes import comfy_entrypoint
 from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from detex_pack.nodes.subject import SubjectImages
+from detex_pack.nodes.train import Train, prior_note, total_loss
 from detex_pack.nodes.train import prior_latents as prior_latents_of
-from detex_pack.nodes.train import prior_note, total_loss
 
 SNAPSHOT = Path(__file__).with_name("schemas.json")
 IDS = {
@@ -153,6 +155,23 @@ def test_every_input_and_output_has_a_tooltip(schema: io.Schema):
 def test_every_node_has_a_description_and_the_packs_category(schema: io.Schema):
     assert schema.description
     assert schema.category.split("/")[0] == "DETEX"
+
+
+def test_defaults_are_the_improved_mode_of_the_experiment():
+    """README gives its figures as those of DETEX as the nodes have it."""
+    node, subject = defaults(Train), defaults(SubjectImages)
+    arm = ARMS["improved"]
+    assert (subject["blank"], subject["scaled_copies"]) == (arm.blank, arm.scaled_copies)
+    measured = as_json(arm.train_config(node["steps"], node["seed"]), arm.config)
+    called = {"attention_weight": "lambda_ca", "prior_weight": "lambda_pr"}
+    measured = {called.get(name, name): value for name, value in measured.items()}
+    shared = (measured.keys() & node.keys()) - tuned_values().keys()  # the little world's own
+    assert len(shared) > 15
+    assert {name: node[name] for name in shared} == {name: measured[name] for name in shared}
+
+
+def defaults(node: type[io.ComfyNode]) -> dict[str, object]:
+    return {part.id: getattr(part, "default", None) for part in node.GET_SCHEMA().inputs}
 
 
 Collect = Callable[..., object]
