@@ -96,18 +96,33 @@ def _main_arms() -> list[Arm]:
     ]
 
 
+def _scaled_by(factor: float) -> dict[str, Any]:
+    return {"learning_rate": TUNED.learning_rate * factor}
+
+
+_FASTER_MAPPER = {"mapper_rate": 1.0}
+
+
+def _variants() -> list[Arm]:
+    """One deviation from improved mode each."""
+    rates = (("half", 0.5), ("quarter", 0.25), ("tenth", 0.1))
+    copied = _improved("register_improved_copies", "12 scaled copies")
+    return [
+        _improved("register_uncentered", "[P] free", center_poses=False),
+        _improved("register_improved_mapper_1", "mapper rate as all others", _FASTER_MAPPER),
+        _improved("register_improved_half", "learning rate x 0.5", _scaled_by(0.5)),
+        *(
+            _improved(f"register_improved_kv_{name}", f"K/V rate x {rate}", {"kv_rate": rate})
+            for name, rate in rates
+        ),
+        replace(copied, scaled_copies=12),
+    ]
+
+
 def _register_arms() -> list[Arm]:
     """One deviation from DETEX each: the open questions of the paper (docs/science.md)."""
-
-    def scaled_by(factor: float) -> dict[str, Any]:
-        return {"learning_rate": TUNED.learning_rate * factor}
-
-    plain = _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True)
     detex = _detex("detex", "DETEX")
-    faster, told = {"mapper_rate": 1.0}, "improved mode, mapper rate as all others"
     return [
-        _improved("register_uncentered", "improved mode, [P] free", center_poses=False),
-        _improved("register_improved_mapper_1", told, faster),
         _detex("register_centered_poses", "[P] words centered", center_poses=True),
         _detex("register_l1", "attention norm l1", attention_norm="l1"),
         _detex("register_fro", "attention norm fro", attention_norm="fro"),
@@ -117,10 +132,10 @@ def _register_arms() -> list[Arm]:
         _detex("register_lambda_high", "lambda_CA 0.04", attention_weight=0.04),
         _detex("register_lambda_1", "lambda_CA 1", attention_weight=1.0),
         _detex("register_masked_pose", "no [P] term where blanked", masked_pose=False),
-        _detex("register_rate_half", "learning rate x 0.5", scaled_by(0.5)),
-        _detex("register_rate_double", "learning rate x 2", scaled_by(2.0)),
-        _detex("register_mapper_1", "mapper rate as all others", faster),
-        plain,
+        _detex("register_rate_half", "learning rate x 0.5", _scaled_by(0.5)),
+        _detex("register_rate_double", "learning rate x 2", _scaled_by(2.0)),
+        _detex("register_mapper_1", "mapper rate as all others", _FASTER_MAPPER),
+        _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True),
         _detex("register_centered", "centered features", center_features=True),
         _detex("register_stratified", "stratified timesteps", {"stratified_timesteps": True}),
         _detex("register_start_token", "start token not detached", detach_start_token=False),
@@ -134,8 +149,9 @@ def _register_arms() -> list[Arm]:
 
 MAIN = tuple(arm.name for arm in _main_arms())
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
-REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))
-ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms())}
+REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))  # beside "detex"
+VARIANTS = tuple(arm.name for arm in _variants())  # beside "improved"
+ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms(), *_variants())}
 
 
 def arm_named(name: str) -> Arm:

@@ -40,7 +40,7 @@ PREDECLARED = (
     Hypothesis("H5", "fidelity needs joint training", "S", "detex", "no_joint"),
     Hypothesis("H6", "pose and purity need mappers", "R_P+D", "detex", "no_mapper"),
 )
-_CD = "custom_diffusion"
+_CD, _TI = "custom_diffusion", "textual_inversion"
 _EDITS = (
     ("E_b", "new backgrounds are obeyed more often"),
     ("E_p", "new positions are obeyed more often"),
@@ -69,6 +69,13 @@ SECONDARY = (
     ),
     Hypothesis("pale, detex", "a pale ground takes the photos' place", "pale", "detex", _CD),
     Hypothesis("pale, improved", "in improved mode less", "pale", "improved", "detex", -1),
+    Hypothesis("S, inversion", "without the K, V deltas the look falls", "S", _TI, _CD, -1),
+    Hypothesis("E, inversion", "and edits are obeyed more often", "E", _TI, _CD),
+    Hypothesis("S, deltas", "improved mode keeps the subject better", "S", "improved", _TI),
+    Hypothesis("E, deltas", "and obeys edits more", "E", "improved", _TI),
+    Hypothesis("L_b, deltas", "and leaks less background", "L_b", "improved", _TI, -1),
+    Hypothesis("E, masked", "a masked loss obeys edits more", "E", "masked_loss", "detex"),
+    Hypothesis("pale, masked", "and brings fewer pale grounds", "pale", "masked_loss", "detex", -1),
 )
 
 
@@ -105,14 +112,14 @@ class Grid:
 
 _BOTH = ("custom_diffusion", "detex")
 SUBJECTS = 8  # reported; the main grid has two seeds of each, every other study one
-SWEPT_SUBJECTS = 4  # the first of these, in the sweeps
+SWEPT_SUBJECTS = 4  # the first of these, in the sweeps; as many others in the register
 
 
 def study(name: str, subjects: int | None = None, seeds: int | None = None) -> Grid:
     """A named grid; its own number of subjects and seeds where none is given."""
     if name == "register":
-        arm_names = ("detex", *arms.REGISTER)
-        return Grid(tuning_identities(subjects or 3), seeds or 1, arm_names)
+        arm_names = ("detex", *arms.REGISTER, *arms.VARIANTS)
+        return Grid(tuning_identities(subjects or SWEPT_SUBJECTS), seeds or 1, arm_names)
     grid = {
         "main": Grid((), 2, arms.COMPARED),
         "arms": Grid((), 1, arms.MAIN),
