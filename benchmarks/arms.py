@@ -10,17 +10,13 @@ from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig, as_jso
 
 @dataclass(frozen=True)
 class Tuned:
-    """What the little world needs in place of the paper's values.
-
-    The rates were chosen with Custom Diffusion and DETEX on subjects that no report uses. Scaled
-    copies are off: they would move the position, which is the pose in this world, and their
-    captions have no words in it.
+    """What the little world needs in place of the paper's values: rates that were chosen with
+    Custom Diffusion and DETEX on subjects that no report uses.
     """
 
     learning_rate: float = 2.5e-4  # per sample, as in TrainConfig
     token_rate: float = 4.0
     mapper_rate: float = 0.4
-    scaled_copies: int = 0
     priors: int = 24  # prior images of the class
 
 
@@ -29,14 +25,18 @@ TUNED = Tuned()
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to learn a subject. `config` is None for the base model itself."""
+    """One way to learn a subject. `config` is None for the base model itself.
+
+    Scaled copies are off but where they are tried: they move the position, which is the pose in
+    this world, and their captions have no words in it.
+    """
 
     name: str
     title: str
     config: DetexConfig | None
     train: dict[str, Any] = field(default_factory=dict)  # settings beside TUNED's
     blank: str = "white"
-    scaled_copies: int = TUNED.scaled_copies
+    scaled_copies: int = 0
 
     @property
     def words(self) -> bool:
@@ -64,6 +64,7 @@ class Arm:
 _RATES = ("learning_rate", "token_rate", "mapper_rate")
 _FREE = {"mapper_rate": TUNED.token_rate}  # free vectors at the rate of [V]
 _FREE_100 = {"mapper_rate": 100 * TUNED.token_rate}
+_FASTER_MAPPER = {"mapper_rate": 1.0}
 
 
 def _detex(name: str, title: str, train: dict[str, Any] | None = None, **settings: Any) -> Arm:
@@ -78,7 +79,7 @@ def _improved(name: str, title: str, train: dict[str, Any] | None = None, **sett
 
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
-    custom = DetexConfig.custom_diffusion()
+    custom, copies = DetexConfig.custom_diffusion(), "custom_diffusion_copies"
     held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
     return [
         Arm("base", "base model", None),
@@ -93,6 +94,7 @@ def _main_arms() -> list[Arm]:
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
         _detex("masked_loss", "DETEX, masked diffusion loss", masked_loss=True),
+        Arm(copies, "Custom Diffusion, 12 scaled copies", custom, scaled_copies=12),
     ]
 
 
@@ -100,10 +102,7 @@ def _scaled_by(factor: float) -> dict[str, Any]:
     return {"learning_rate": TUNED.learning_rate * factor}
 
 
-_FASTER_MAPPER = {"mapper_rate": 1.0}
-
-
-def _variants() -> list[Arm]:
+def _variant_arms() -> list[Arm]:
     """One deviation from improved mode each."""
     rates = (("half", 0.5), ("quarter", 0.25), ("tenth", 0.1))
     copied = _improved("register_improved_copies", "12 scaled copies")
@@ -149,9 +148,9 @@ def _register_arms() -> list[Arm]:
 
 MAIN = tuple(arm.name for arm in _main_arms())
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
-REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))  # beside "detex"
-VARIANTS = tuple(arm.name for arm in _variants())  # beside "improved"
-ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms(), *_variants())}
+REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))  # run beside "detex"
+VARIANTS = tuple(arm.name for arm in _variant_arms())  # run beside "improved"
+ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms(), *_variant_arms())}
 
 
 def arm_named(name: str) -> Arm:

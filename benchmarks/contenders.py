@@ -85,31 +85,37 @@ def our_run(
     setting: Setting, config: DetexConfig
 ) -> AbstractContextManager[tuple[Run, ComfyDenoiser]]:
     """DETEX Train's run on random photos."""
+    return open_run(*our_inputs(setting), config, TrainConfig(batch_size=setting.photos, seed=SEED))
+
+
+def our_inputs(setting: Setting) -> tuple[ModelPatcher, comfy.sd.CLIP, Subject, Tensor]:
+    """What DETEX Train is given: MODEL, CLIP, a subject of random photos, prior latents."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
     n = setting.photos
     photos, priors = pictures(setting).split(n)
     encode = latent_encoder(vae)
     subject = random_subject(photos, encode)
-    train = TrainConfig(batch_size=n, seed=SEED)
     prior = encode(priors)
     del loaded, vae
     model_management.unload_all_models()
-    return open_run(model, clip, subject, prior, config, train)
+    return model, clip, subject, prior
 
 
 @contextmanager
 def ours(
     setting: Setting, config: DetexConfig, *, checkpointing: bool = False
 ) -> Iterator[tuple[Step, dict[str, Any]]]:
-    """DETEX Train's own step, and what its preflight foretells."""
-    with our_run(setting, config) as (run, denoiser):
+    """DETEX Train's own step, what is held before training, and what the preflight foretells."""
+    given, train = our_inputs(setting), TrainConfig(batch_size=setting.photos, seed=SEED)
+    held = memory_now()
+    with open_run(*given, config, train) as (run, denoiser):
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()
         denoiser.gradient_checkpointing = checkpointing
         whole = footprint.bytes_for(setting.photos, checkpointing=checkpointing)
-        yield run.take_step, {"foretold": resident + whole}
+        yield run.take_step, {"held": held, "foretold": resident + whole}
 
 
 @contextmanager
@@ -120,6 +126,7 @@ def diffusers(setting: Setting, *, cached_latents: bool) -> Iterator[tuple[Step,
     gradients and averages, K and V of every cross-attention are float32 copies.
     """
     unet, tower, vae = diffusers_models(setting.checkpoint)
+    held = memory_now()
     trained = custom_diffusion_layers(unet)
     table = tower.get_input_embeddings().weight.requires_grad_()
     optimizer = torch.optim.AdamW([table, *trained], lr=1e-5 * setting.photos, weight_decay=1e-2)
@@ -157,7 +164,7 @@ def diffusers(setting: Setting, *, cached_latents: bool) -> Iterator[tuple[Step,
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    yield step, {}
+    yield step, {"held": held}
 
 
 def diffusers_models(checkpoint: str) -> tuple[Any, Any, Any]:

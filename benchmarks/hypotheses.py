@@ -40,7 +40,7 @@ PREDECLARED = (
     Hypothesis("H5", "fidelity needs joint training", "S", "detex", "no_joint"),
     Hypothesis("H6", "pose and purity need mappers", "R_P+D", "detex", "no_mapper"),
 )
-_CD, _TI = "custom_diffusion", "textual_inversion"
+_CD, _COPIES, _TI = "custom_diffusion", "custom_diffusion_copies", "textual_inversion"
 _EDITS = (
     ("E_b", "new backgrounds are obeyed more often"),
     ("E_p", "new positions are obeyed more often"),
@@ -71,9 +71,14 @@ SECONDARY = (
     Hypothesis("pale, improved", "in improved mode less", "pale", "improved", "detex", -1),
     Hypothesis("S, inversion", "without the K, V deltas the look falls", "S", _TI, _CD, -1),
     Hypothesis("E, inversion", "and edits are obeyed more often", "E", _TI, _CD),
-    Hypothesis("S, deltas", "improved mode keeps the subject better", "S", "improved", _TI),
-    Hypothesis("E, deltas", "and obeys edits more", "E", "improved", _TI),
-    Hypothesis("L_b, deltas", "and leaks less background", "L_b", "improved", _TI, -1),
+    Hypothesis(
+        "S, improved inversion", "improved mode keeps the subject better", "S", "improved", _TI
+    ),
+    Hypothesis("E, improved inversion", "and obeys edits more", "E", "improved", _TI),
+    Hypothesis("L_b, improved inversion", "and leaks less background", "L_b", "improved", _TI, -1),
+    Hypothesis("E, copies", "its own augmentation brings edits", "E", _COPIES, _CD),
+    Hypothesis("S, copies", "and costs the look", "S", _COPIES, _CD, -1),
+    Hypothesis("E, improved copies", "improved mode obeys edits more", "E", "improved", _COPIES),
     Hypothesis("E, masked", "a masked loss obeys edits more", "E", "masked_loss", "detex"),
     Hypothesis("pale, masked", "and brings fewer pale grounds", "pale", "masked_loss", "detex", -1),
 )
@@ -112,7 +117,7 @@ class Grid:
 
 _BOTH = ("custom_diffusion", "detex")
 SUBJECTS = 8  # reported; the main grid has two seeds of each, every other study one
-SWEPT_SUBJECTS = 4  # the first of these, in the sweeps; as many others in the register
+SWEPT_SUBJECTS = 4  # the first of these in the sweeps; as many others in the register
 
 
 def study(name: str, subjects: int | None = None, seeds: int | None = None) -> Grid:

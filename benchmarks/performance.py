@@ -105,6 +105,19 @@ def _train_step(report: dict[str, Any], kind: str) -> str:
     return (
         f"{_table(told, head, map(_pair, report['pairs']))}\n\n"
         f"What the preflight foretold of our peaks, row by row: {', '.join(errors)}."
+        f"{_held(report['pairs'][0])}"
+    )
+
+
+def _held(pair: dict[str, Any]) -> str:
+    """What the two of a row hold before training begins, which no training can do without."""
+    if "theirs" not in pair:
+        return ""
+    ours, theirs = pair["ours"], pair["theirs"]
+    return (
+        f"\nBefore training begins ours holds {ours['held_gb']:.1f} GB and diffusers' "
+        f"{theirs['held_gb']:.1f} GB, with the weights\nof MODEL, CLIP and VAE: "
+        f"{ours['held_gb'] / theirs['peak_gb']:.2f} of diffusers' whole peak."
     )
 
 

@@ -186,7 +186,8 @@ def _how(grid: Grid) -> str:
 - Commands: `python -m benchmarks.disentangle`; with `--study arms`, `rho`, `photos`, `steps`,
   `register`; `python -m benchmarks.inside`; `python -m benchmarks.calibration`;
   `python -m benchmarks.disentangle --report`.
-- Settings of the little world: {settings}. All others are the paper's.
+- Settings of the little world: {settings}; no scaled copies where none are named.
+  All others are the paper's.
 - Seeds 0 to {grid.seeds - 1}, of photos, training and pictures. Bootstrap: 10,000 draws, one seed.
 - Runs of the main grid: on {", ".join(devices) or "-"}; {spent:.1f} hours of one process in all;
   {" to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])) or "-"};

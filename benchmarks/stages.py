@@ -80,7 +80,7 @@ def timed_run(options: argparse.Namespace, file: Path) -> None:
     clock.done("load the checkpoint")
     photos, encode = pictures(Setting(str(options.checkpoint), side, PHOTOS)), latent_encoder(vae)
     subject = random_subject(photos[:PHOTOS], encode)
-    clock.done(f"{PHOTOS} photos to latents, the blanked ones too")
+    clock.done(f"{PHOTOS} photos to latents, one blanked copy of each")
     nothing = compose(clip, "", {})
     conds = [compose(clip, "photo of a dog", {}), nothing]
     prior = sampled(model, conds, side, PRIOR_STEPS, options.priors)

@@ -67,8 +67,8 @@ class Worker:
             "of_possible": round(self.facts["flops"] / seconds / self.steps[0]["rate"], 3),
             "tera_operations": round(self.facts["flops"] / 1e12, 3),
         }
-        if "foretold" in self.facts:
-            facts["foretold_gb"] = round(self.facts["foretold"] / 2**30, 2)
+        for name in self.facts.keys() & {"held", "foretold"}:
+            facts[f"{name}_gb"] = round(self.facts[name] / 2**30, 2)
         return facts
 
 

@@ -15,7 +15,7 @@ from detex_pack.detex.world.subjects import demo_subject
 SIDE = 64  # pixels, of the demo model
 SIZES = {  # by node type
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
-    "DETEXSubjectImages": {"resolution": SIDE, "scaled_copies": 0},
+    "DETEXSubjectImages": {"resolution": SIDE},
     "DETEXClassPriorImages": {"resolution": SIDE},
 }
 VISION = 3  # output of DETEX Demo Model

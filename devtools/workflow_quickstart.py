@@ -63,7 +63,6 @@ def quickstart_photos() -> list[list[Node]]:
         vae=link("demo.vae"),
         class_word=link("photos.class_word"),
         resolution=DEMO_SIDE,
-        scaled_copies=0,
     )
     larger = enlarged("larger", "photos.images")
     shown = preview("shown", "The photos", "larger.IMAGE", (300, 270))

@@ -50,7 +50,6 @@ def learned_toy(title: str, first: list[Node], number: int = 1, mark: str = "") 
         vae=link("demo.vae"),
         class_word=link(word),
         resolution=DEMO_SIDE,
-        scaled_copies=0,
     )
     wires = ("demo.model", "demo.clip", "demo.vae", word)
     priors = class_priors(

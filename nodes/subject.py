@@ -68,14 +68,15 @@ class SubjectImages(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "scaled_copies",
-                    default=0,  # Custom Diffusion has them: docs/science.md
+                    default=0,  # a copy moves the subject: docs/science.md
                     min=0,
                     max=64,
                     advanced=True,
                     tooltip="Copies of each photo at random sizes and places, captioned far away, "
-                    "close up and so on, to train on in its place (Custom Diffusion's "
-                    "augmentation: 12). 0 trains on the plain photos: a copy moves the subject, "
-                    "and where it stands is for [P] to learn (docs/science.md of this pack).",
+                    "close up and so on; they take its place in training, as in Custom Diffusion's "
+                    "augmentation (12 come near it). 0 trains on the plain photos: a copy moves "
+                    "the subject, and its place is for [P] to learn (docs/science.md of this "
+                    "pack).",
                 ),
                 io.Int.Input(
                     "seed",
@@ -84,7 +85,7 @@ class SubjectImages(io.ComfyNode):
                     max=2**31 - 1,
                     control_after_generate=False,
                     advanced=True,
-                    tooltip="Of the copies and random blank colours.",
+                    tooltip="Of the scaled copies and random blank colours.",
                 ),
             ],
             outputs=[
