@@ -207,14 +207,17 @@ def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
 
 
 @pytest.mark.slow
-def test_the_command_runs_keeps_and_finds_a_cell(tmp_path: Path, root: Path):
-    options = "--arms base --subjects 1 --seeds 1 --workers 1".split()
-    command = [sys.executable, "-m", "benchmarks.disentangle", *options]
-    where = os.environ | {"DETEX_CELLS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+def test_quick_runs_tells_its_hypotheses_and_finds_its_cells(tmp_path: Path, root: Path):
+    command = [sys.executable, "-m", "benchmarks.disentangle"]
+    command += "--quick --subjects 1 --steps 60 --workers 2".split()
+    where = os.environ | {"DETEX_CELLS": str(tmp_path)}
     told = [
         subprocess.run(command, cwd=root, env=where, capture_output=True, text=True, check=True)
         for _ in range(2)
     ]
-    assert "0 of 1 cells are there; 1 to run" in told[0].stdout
-    assert "1 of 1 cells are there; 0 to run" in told[1].stdout
-    assert len(list(tmp_path.glob("*.json"))) == 1
+    assert "0 of 3 cells are there; 3 to run" in told[0].stdout
+    assert "3 of 3 cells are there; 0 to run" in told[1].stdout
+    assert len(list(tmp_path.glob("*.json"))) == 3
+    for run in told:
+        lines = [line for line in run.stdout.splitlines() if line.startswith(("H1", "H2"))]
+        assert len(lines) == 2 and all("the direction is " in line for line in lines)
