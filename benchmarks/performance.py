@@ -39,8 +39,9 @@ def main() -> None:
         "example on its own classes; the example encodes the photos in each step, *latents kept*\n"
         "does not. **Train LoRA**: ComfyUI's own node, rank 16, checkpointing off; a step is half\n"
         "of what a run of three takes longer than a run of one (on a card: a fortieth, of 41),\n"
-        "measured once. *of the possible*: the operations that torch counts, over the rate of a\n"
-        "large matrix product. On a CPU *peak* is the process' resident memory while a step runs.\n"
+        "measured once, as ours in that row. *of the possible*: the operations that torch\n"
+        "counts, over the rate of a large matrix product. On a CPU *peak* is the process'\n"
+        "resident memory while a step runs.\n"
         "Ours includes MODEL, CLIP and VAE of the graph. Training reads the MODEL's own weights;\n"
         "the CLIP it computes with is a copy in float32. *gradient checkpointing* is ours alone:\n"
         "what the preflight chooses where memory is short.",
@@ -113,11 +114,12 @@ def _held(pair: dict[str, Any]) -> str:
     """What the two of a row hold before training begins, which no training can do without."""
     if "theirs" not in pair:
         return ""
-    ours, theirs = pair["ours"], pair["theirs"]
+    ours, theirs = pair["ours"]["held_gb"], pair["theirs"]["held_gb"]
+    share = ours / pair["theirs"]["peak_gb"]
     return (
-        f"\nBefore training begins ours holds {ours['held_gb']:.1f} GB and diffusers' "
-        f"{theirs['held_gb']:.1f} GB, with the weights\nof MODEL, CLIP and VAE: "
-        f"{ours['held_gb'] / theirs['peak_gb']:.2f} of diffusers' whole peak."
+        f"\nBefore training begins ours holds {ours:.1f} GB (photos encoded) and diffusers' "
+        f"{theirs:.1f} GB (just\nloaded), the weights of MODEL, CLIP and VAE. What ours holds then "
+        f"is {share:.2f} of diffusers'\nwhole peak."
     )
 
 

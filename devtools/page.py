@@ -123,11 +123,12 @@ def set_language(page: Page, language: str) -> None:
 def add_by_search(page: Page, name: str) -> None:
     """Put the node or blueprint of this name on the canvas as a person does: by the node search."""
     page.mouse.dblclick(700, 500)
-    page.wait_for_timeout(1500)
-    page.keyboard.type(name, delay=20)
-    page.get_by_text(name).first.wait_for()
-    page.wait_for_timeout(1500)  # the list settles
-    page.keyboard.press("Enter")
+    box = page.get_by_role("dialog").get_by_role("combobox")
+    box.press_sequentially(name, delay=20)
+    chosen = page.locator("[role=option][aria-selected=true]").filter(has_text=name)
+    chosen.wait_for()  # the list comes some time after the last letter
+    page.wait_for_timeout(500)
+    box.press("Enter")
     page.wait_for_function("window.app.graph._nodes.length > 0")
     page.mouse.move(500, 200, steps=5)  # it hangs on the mouse until the next click
     page.wait_for_timeout(500)
