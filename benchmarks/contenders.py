@@ -85,11 +85,13 @@ def our_run(
     setting: Setting, config: DetexConfig
 ) -> AbstractContextManager[tuple[Run, ComfyDenoiser]]:
     """DETEX Train's run on random photos."""
-    return open_run(*our_inputs(setting), config, TrainConfig(batch_size=setting.photos, seed=SEED))
+    return open_run(*_given(setting, config))
 
 
-def our_inputs(setting: Setting) -> tuple[ModelPatcher, comfy.sd.CLIP, Subject, Tensor]:
-    """What DETEX Train is given: MODEL, CLIP, a subject of random photos, prior latents."""
+def _given(
+    setting: Setting, config: DetexConfig
+) -> tuple[ModelPatcher, comfy.sd.CLIP, Subject, Tensor, DetexConfig, TrainConfig]:
+    """What open_run takes, of the checkpoint and of random photos."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
     n = setting.photos
@@ -99,7 +101,7 @@ def our_inputs(setting: Setting) -> tuple[ModelPatcher, comfy.sd.CLIP, Subject, 
     prior = encode(priors)
     del loaded, vae
     model_management.unload_all_models()
-    return model, clip, subject, prior
+    return model, clip, subject, prior, config, TrainConfig(batch_size=n, seed=SEED)
 
 
 @contextmanager
@@ -107,9 +109,9 @@ def ours(
     setting: Setting, config: DetexConfig, *, checkpointing: bool = False
 ) -> Iterator[tuple[Step, dict[str, Any]]]:
     """DETEX Train's own step, what is held before training, and what the preflight foretells."""
-    given, train = our_inputs(setting), TrainConfig(batch_size=setting.photos, seed=SEED)
+    given = _given(setting, config)
     held = memory_now()
-    with open_run(*given, config, train) as (run, denoiser):
+    with open_run(*given) as (run, denoiser):
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()

@@ -67,8 +67,9 @@ class Worker:
             "of_possible": round(self.facts["flops"] / seconds / self.steps[0]["rate"], 3),
             "tera_operations": round(self.facts["flops"] / 1e12, 3),
         }
-        for name in self.facts.keys() & {"held", "foretold"}:
-            facts[f"{name}_gb"] = round(self.facts[name] / 2**30, 2)
+        for name in ("held", "foretold"):
+            if name in self.facts:
+                facts[f"{name}_gb"] = round(self.facts[name] / 2**30, 2)
         return facts
 
 

@@ -207,17 +207,26 @@ def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
 
 
 @pytest.mark.slow
-def test_quick_runs_tells_its_hypotheses_and_finds_its_cells(tmp_path: Path, root: Path):
-    command = [sys.executable, "-m", "benchmarks.disentangle"]
-    command += "--quick --subjects 1 --steps 60 --workers 2".split()
-    where = os.environ | {"DETEX_CELLS": str(tmp_path)}
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ("--arms base --subjects 1 --seeds 1 --workers 1", 1),
+        ("--quick --subjects 1 --steps 60 --workers 2", 3),
+    ],
+)
+def test_the_command_runs_keeps_and_finds_its_cells(
+    tmp_path: Path, root: Path, options: str, count: int
+):
+    command = [sys.executable, "-m", "benchmarks.disentangle", *options.split()]
+    where = os.environ | {"DETEX_CELLS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     told = [
         subprocess.run(command, cwd=root, env=where, capture_output=True, text=True, check=True)
         for _ in range(2)
     ]
-    assert "0 of 3 cells are there; 3 to run" in told[0].stdout
-    assert "3 of 3 cells are there; 0 to run" in told[1].stdout
-    assert len(list(tmp_path.glob("*.json"))) == 3
+    assert f"0 of {count} cells are there; {count} to run" in told[0].stdout
+    assert f"{count} of {count} cells are there; 0 to run" in told[1].stdout
+    assert len(list(tmp_path.glob("*.json"))) == count
     for run in told:
         lines = [line for line in run.stdout.splitlines() if line.startswith(("H1", "H2"))]
-        assert len(lines) == 2 and all("the direction is " in line for line in lines)
+        assert len(lines) == (2 if "--quick" in options else 0)
+        assert all("the direction is " in line for line in lines)

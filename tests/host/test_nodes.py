@@ -165,9 +165,10 @@ def test_defaults_are_the_improved_mode_of_the_experiment():
     node, subject = defaults(Train), defaults(SubjectImages)
     arm = ARMS["improved"]
     assert (subject["blank"], subject["scaled_copies"]) == (arm.blank, arm.scaled_copies)
-    measured = as_json(arm.train_config(study("main").steps[0], seed=0), arm.config)
-    measured |= {"lambda_ca": measured.pop("attention_weight"), "method": arm.config.method}
-    measured |= {"lambda_pr": measured.pop("prior_weight")}
+    settings = as_json(arm.train_config(study("main").steps[0], seed=0), arm.config)
+    called = {"attention_weight": "lambda_ca", "prior_weight": "lambda_pr"}
+    measured = {called.get(name, name): value for name, value in settings.items()}
+    measured["method"] = arm.config.method
     no_inputs = {"weight_decay", "gradient_clip", "masked_pose", "plain_mapper"}
     assert measured.keys() - node.keys() == no_inputs
     same = measured.keys() - no_inputs - tuned_values().keys()
