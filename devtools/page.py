@@ -105,6 +105,13 @@ def canvas_nodes(page: Page) -> list[dict[str, Any]]:
     )
 
 
+def cut_off_texts(page: Page) -> list[str]:
+    """What nodes of the classic canvas say after a run and must be scrolled to be read."""
+    return page.locator(".dom-widget .overflow-y-auto").evaluate_all(
+        "all => all.filter(e => e.scrollHeight > e.clientHeight + 1).map(e => e.innerText)"
+    )
+
+
 def set_modern(page: Page, modern: bool) -> None:  # noqa: FBT001
     """Switch between the page's two looks: the classic canvas and Nodes 2.0."""
     page.evaluate(

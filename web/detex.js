@@ -23,9 +23,28 @@ function foldAdvanced(node) {
 }
 
 function showText({ detail }) {
-  const text = detail?.output?.text;
-  if (!text || !isOurs(app.graph.getNodeById(detail.node))) return;
-  api.dispatchCustomEvent("progress_text", { nodeId: String(detail.node), text: text.join("\n") });
+  const said = detail?.output?.text;
+  const node = app.graph.getNodeById(detail?.node);
+  if (!said || !isOurs(node)) return;
+  const text = said.join("\n");
+  api.dispatchCustomEvent("progress_text", { nodeId: String(detail.node), text });
+  makeRoom(node, text);
+}
+
+// The classic canvas keeps room for two lines and scrolls the rest; Nodes 2.0 grows by itself.
+function makeRoom(node, text) {
+  const widget = node.widgets?.find((widget) => widget.type === "progressText");
+  if (!widget || LiteGraph.vueNodesMode) return;
+  const height = 16 * lineCount(text, node.size[0] - 60) + 40; // and its margins
+  widget.options.getMinHeight = () => Math.min(height, 220); // from there on the page scrolls
+  node.setDirtyCanvas(true, true);
+}
+
+function lineCount(text, width) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  const lines = text.split("\n").map((line) => Math.ceil(pen.measureText(line).width / width));
+  return lines.reduce((sum, count) => sum + Math.max(count, 1), 0);
 }
 
 app.registerExtension({

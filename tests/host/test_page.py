@@ -118,6 +118,26 @@ def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: Comfy
     assert (server.base / "models" / "detex" / "toy.safetensors").is_file()
 
 
+def test_a_node_beside_its_picture_shows_all_it_has_to_say(page: Page):
+    browser.load_workflow(page, {"nodes": [], "links": [], "version": 0.4})
+    page.evaluate(
+        """() => {
+            const [prior, preview] = ["DETEXClassPriorImages", "PreviewImage"]
+                .map(type => window.app.graph.add(window.LiteGraph.createNode(type)));
+            preview.pos = [400, 0];
+            prior.connect(0, preview, 0);
+        }"""
+    )
+    small = {"class_word": "ball", "count": 1, "resolution": 64, "steps": 2}
+    browser.wire_demo_model(page, "Class Prior Images", small)
+    browser.press_run(page)
+    browser.wait_for_end(page, seconds=120)
+    page.wait_for_timeout(2000)  # the picture is still arriving
+    browser.screenshot(page, SHOTS / "text_beside_picture.png")
+    assert "0 pictures found, 1 made" in shown_text(page, "Class Prior Images")
+    assert browser.cut_off_texts(page) == []
+
+
 def shown_pictures(page: Page, title: str) -> int:
     count = "t => (window.app.graph._nodes.find(n => n.title === t).imgs ?? []).length"
     return page.evaluate(count, title)
