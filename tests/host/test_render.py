@@ -1,6 +1,7 @@
 """Rendering a table over real servers: once, completely, and with clear words where it fails."""
 
 import io
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +145,15 @@ def test_what_someone_takes_out_of_the_queue_is_rendered_all_the_same(server, tm
     assert saved(server) == before + 2
 
 
+@pytest.fixture
+def heeded_ctrl_c() -> Iterator[None]:
+    """A shell that runs the tests in the background has all that they start ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_takes_back_its_own_prompts_and_no_others(server, tmp_path):
     job = RenderJob(tmp_path, toys(SLOW), "seed\n11\n12\n13\n", server.url)
     process = job.start()
