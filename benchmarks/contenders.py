@@ -85,13 +85,13 @@ def our_run(
     setting: Setting, config: DetexConfig
 ) -> AbstractContextManager[tuple[Run, ComfyDenoiser]]:
     """DETEX Train's run on random photos."""
-    return open_run(*_given(setting, config))
+    return open_run(*_run_inputs(setting, config))
 
 
-def _given(
+def _run_inputs(
     setting: Setting, config: DetexConfig
 ) -> tuple[ModelPatcher, comfy.sd.CLIP, Subject, Tensor, DetexConfig, TrainConfig]:
-    """What open_run takes, of the checkpoint and of random photos."""
+    """What open_run takes: the checkpoint's models, random photos, and the configuration."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
     n = setting.photos
@@ -109,9 +109,9 @@ def ours(
     setting: Setting, config: DetexConfig, *, checkpointing: bool = False
 ) -> Iterator[tuple[Step, dict[str, Any]]]:
     """DETEX Train's own step, what is held before training, and what the preflight foretells."""
-    given = _given(setting, config)
+    inputs = _run_inputs(setting, config)
     held = memory_now()
-    with open_run(*given) as (run, denoiser):
+    with open_run(*inputs) as (run, denoiser):
         resident = memory_now()
         footprint = measure(run, denoiser)
         run.rewind()

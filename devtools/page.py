@@ -106,7 +106,7 @@ def canvas_nodes(page: Page) -> list[dict[str, Any]]:
 
 
 def cut_off_texts(page: Page) -> list[str]:
-    """What nodes of the classic canvas say after a run and must be scrolled to be read."""
+    """What nodes of the classic canvas say and only scrolling shows."""
     return page.locator(".dom-widget .overflow-y-auto").evaluate_all(
         "all => all.filter(e => e.scrollHeight > e.clientHeight + 1).map(e => e.innerText)"
     )
@@ -128,10 +128,10 @@ def set_language(page: Page, language: str) -> None:
 
 
 def add_by_search(page: Page, name: str) -> None:
-    """Put the node or blueprint of this name on the canvas as a person does: by the node search."""
-    # By its command, not a double click: on a slow machine the clicks come too far apart.
+    """Put the node or blueprint of this name on the canvas by the page's node search."""
+    # Opened by its command, not by a double click: on a slow machine the clicks come too far apart.
     page.evaluate("() => window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    box = page.get_by_role("dialog").get_by_role("combobox")
+    box = page.get_by_role("dialog").get_by_role("combobox").first
     box.press_sequentially(name, delay=20)
     chosen = page.locator("[role=option][aria-selected=true]").filter(has_text=name)
     chosen.wait_for()  # the list comes some time after the last letter

@@ -23,34 +23,38 @@ function foldAdvanced(node) {
 }
 
 function showText({ detail }) {
-  const said = detail?.output?.text;
-  const node = app.graph.getNodeById(detail?.node);
-  if (!said || !isOurs(node)) return;
-  const text = said.join("\n");
-  api.dispatchCustomEvent("progress_text", { nodeId: String(detail.node), text });
-  makeRoom(node, text);
+  const text = detail?.output?.text;
+  if (!text || !isOurs(app.graph.getNodeById(detail.node))) return;
+  api.dispatchCustomEvent("progress_text", { nodeId: String(detail.node), text: text.join("\n") });
 }
 
-// The classic canvas keeps room for two lines and scrolls the rest; Nodes 2.0 grows by itself.
-function makeRoom(node, text) {
-  const widget = node.widgets?.find((widget) => widget.type === "progressText");
-  if (!widget || LiteGraph.vueNodesMode) return;
-  const height = 16 * lineCount(text, node.size[0] - 60) + 40; // and its margins
-  widget.options.getMinHeight = () => Math.min(height, 220); // from there on the page scrolls
+// The classic canvas keeps room for one line and scrolls the rest; Nodes 2.0 grows by itself. The
+// page's own listener comes first, so its widget is there.
+function makeRoom({ detail }) {
+  const node = app.graph.getNodeById(detail?.nodeId);
+  const shown = isOurs(node) && node.widgets?.find(({ name }) => name === "$$node-text-preview");
+  if (!shown) return;
+  // As the page's TextPreviewWidget draws it: lines of 16 pixels, at most 200, and its margins.
+  const height = () => 16 * lineCount(String(shown.value), node.size[0] - 60) + 40;
+  shown.options.getMinHeight = () => Math.min(height(), 220);
   node.setDirtyCanvas(true, true);
 }
 
+const pen = document.createElement("canvas").getContext("2d");
+
 function lineCount(text, width) {
-  const pen = document.createElement("canvas").getContext("2d");
   pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  const lines = text.split("\n").map((line) => Math.ceil(pen.measureText(line).width / width));
-  return lines.reduce((sum, count) => sum + Math.max(count, 1), 0);
+  const counts = text // wrapped anywhere, not between words
+    .split("\n")
+    .map((line) => Math.max(1, Math.ceil(pen.measureText(line).width / width)));
+  return counts.reduce((sum, count) => sum + count, 0);
 }
 
 app.registerExtension({
   name: "DETEX",
   setup() {
     api.addEventListener("executed", showText);
+    api.addEventListener("progress_text", makeRoom);
   },
   nodeCreated(node) {
     if (isOurs(node)) foldAdvanced(node);

@@ -134,7 +134,30 @@ def test_a_node_beside_its_picture_shows_all_it_has_to_say(page: Page):
     browser.wait_for_end(page, seconds=120)
     page.wait_for_timeout(2000)  # the picture is still arriving
     browser.screenshot(page, SHOTS / "text_beside_picture.png")
-    assert "0 pictures found, 1 made" in shown_text(page, "Class Prior Images")
+    assert_whole(page, "0 pictures found, 1 made")
+
+
+def test_what_a_node_says_while_it_runs_is_shown_whole_at_every_width(page: Page):
+    browser.load_workflow(page, {"nodes": [], "links": [], "version": 0.4})
+    text = "Stopped after step 123. " + "Run again to go on. " * 6
+    say = """text => {
+        const node = window.app.graph.add(window.LiteGraph.createNode("DETEXTrain"));
+        node.setSize([600, node.computeSize()[1]]);
+        window.app.api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
+    }"""
+    page.evaluate(say, text)
+    assert_whole(page, text.strip())
+    narrow = """() => {
+        window.app.graph._nodes[0].setSize([300, 0]);
+        window.app.canvas.setDirty(true, true);
+    }"""
+    page.evaluate(narrow)
+    assert_whole(page, text.strip())
+
+
+def assert_whole(page: Page, text: str) -> None:
+    page.wait_for_timeout(500)  # until it is drawn anew
+    assert page.locator(".dom-widget .overflow-y-auto").filter(has_text=text).is_visible()
     assert browser.cut_off_texts(page) == []
 
 
