@@ -80,7 +80,6 @@ def _improved(name: str, title: str, train: dict[str, Any] | None = None, **sett
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
     custom = DetexConfig.custom_diffusion()
-    copied = Arm("custom_diffusion_copies", "Custom Diffusion, 12 scaled copies", custom)
     held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
     return [
         Arm("base", "base model", None),
@@ -95,7 +94,12 @@ def _main_arms() -> list[Arm]:
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
         _detex("masked_loss", "DETEX, masked diffusion loss", masked_loss=True),
-        replace(copied, scaled_copies=12),
+        Arm(
+            "custom_diffusion_copies",
+            "Custom Diffusion, 12 scaled copies",
+            custom,
+            scaled_copies=12,
+        ),
     ]
 
 

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -105,9 +106,14 @@ def canvas_nodes(page: Page) -> list[dict[str, Any]]:
     )
 
 
+def node_texts(page: Page) -> Locator:
+    """What nodes of the classic canvas say below their widgets."""
+    return page.locator(".dom-widget .overflow-y-auto")
+
+
 def cut_off_texts(page: Page) -> list[str]:
-    """What nodes of the classic canvas say and only scrolling shows."""
-    return page.locator(".dom-widget .overflow-y-auto").evaluate_all(
+    """Those of node_texts that only scrolling shows whole."""
+    return node_texts(page).evaluate_all(
         "all => all.filter(e => e.scrollHeight > e.clientHeight + 1).map(e => e.innerText)"
     )
 

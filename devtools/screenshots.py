@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from playwright.sync_api import Page
 
@@ -21,7 +20,6 @@ from .server import ComfyServer
 SHOTS = ROOT / "docs" / "screenshots"
 TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"
 WINDOW = {"width": 1700, "height": 1050}
-EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
 
 
 def save(page: Page, name: str) -> None:
@@ -84,7 +82,7 @@ def help_page(page: Page) -> None:
 
 def blueprint(page: Page) -> None:
     """The blueprint in Nodes 2.0, wired to the demo model, while it learns."""
-    browser.load_workflow(page, EMPTY)
+    browser.load_workflow(page, browser.EMPTY)
     browser.add_by_search(page, BLUEPRINT)
     browser.set_modern(page, modern=True)
     toy = {"class_word": "ball", "resolution": 64, "prior_images": 8}

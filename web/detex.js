@@ -35,7 +35,7 @@ function makeRoom({ detail }) {
   const shown = isOurs(node) && node.widgets?.find(({ name }) => name === "$$node-text-preview");
   if (!shown) return;
   // As the page's TextPreviewWidget draws it: lines of 16 pixels, at most 200, and its margins.
-  const height = () => 16 * lineCount(String(shown.value), node.size[0] - 60) + 40;
+  const height = () => 16 * lineCount(shown.value, node.size[0] - 60) + 40;
   shown.options.getMinHeight = () => Math.min(height(), 220);
   node.setDirtyCanvas(true, true);
 }

@@ -119,7 +119,7 @@ def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: Comfy
 
 
 def test_a_node_beside_its_picture_shows_all_it_has_to_say(page: Page):
-    browser.load_workflow(page, {"nodes": [], "links": [], "version": 0.4})
+    browser.load_workflow(page, browser.EMPTY)
     page.evaluate(
         """() => {
             const [prior, preview] = ["DETEXClassPriorImages", "PreviewImage"]
@@ -138,26 +138,26 @@ def test_a_node_beside_its_picture_shows_all_it_has_to_say(page: Page):
 
 
 def test_what_a_node_says_while_it_runs_is_shown_whole_at_every_width(page: Page):
-    browser.load_workflow(page, {"nodes": [], "links": [], "version": 0.4})
-    text = "Stopped after step 123. " + "Run again to go on. " * 6
+    browser.load_workflow(page, browser.EMPTY)
+    text = "Stopped after step 123." + " Run again to go on." * 6
     say = """text => {
         const node = window.app.graph.add(window.LiteGraph.createNode("DETEXTrain"));
         node.setSize([600, node.computeSize()[1]]);
         window.app.api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
     }"""
     page.evaluate(say, text)
-    assert_whole(page, text.strip())
+    assert_whole(page, text)
     narrow = """() => {
         window.app.graph._nodes[0].setSize([300, 0]);
         window.app.canvas.setDirty(true, true);
     }"""
     page.evaluate(narrow)
-    assert_whole(page, text.strip())
+    assert_whole(page, text)
 
 
 def assert_whole(page: Page, text: str) -> None:
     page.wait_for_timeout(500)  # until it is drawn anew
-    assert page.locator(".dom-widget .overflow-y-auto").filter(has_text=text).is_visible()
+    assert browser.node_texts(page).filter(has_text=text).is_visible()
     assert browser.cut_off_texts(page) == []
 
 

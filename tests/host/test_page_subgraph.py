@@ -18,7 +18,6 @@ pytestmark = [
 
 NAME = "Train a subject"
 SHOTS = ROOT / "runs" / "page"
-EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0}
 SMALL = {
     "class_word": "ball",
     "resolution": 64,
@@ -40,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 def page(server: ComfyServer) -> Iterator[Page]:
     """An empty canvas on which the blueprint was put by the node search."""
     with browser.open_page(server.url, width=1600, height=1000) as page:
-        browser.load_workflow(page, EMPTY)
+        browser.load_workflow(page, browser.EMPTY)
         browser.add_by_search(page, NAME)
         yield page
 
