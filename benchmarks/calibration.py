@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detex_pack.detex.world.render import render
-from detex_pack.detex.world.scene import Scenes
-from detex_pack.training.judge import WEIGHTS, any_scenes, degrade, load_net
+from detex_pack.detex.toys.render import render
+from detex_pack.detex.toys.scene import Scenes
+from detex_pack.pretraining.judge import WEIGHTS, any_scenes, degrade, load_net
 
 from . import reader
 from .cells import ROOT, sha256_of

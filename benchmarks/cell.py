@@ -26,10 +26,10 @@ from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.pictures import as_picture
 from detex_pack.detex.subject import make_subject
+from detex_pack.detex.toys.subjects import DemoSubject
 from detex_pack.detex.trainer import Watcher
-from detex_pack.detex.world.subjects import DemoSubject
-from detex_pack.training.judge import HEADS, load_judge
-from detex_pack.training.sampling import sample, sample_conditions
+from detex_pack.pretraining.judge import HEADS, load_judge
+from detex_pack.pretraining.sampling import sample, sample_conditions
 
 from . import reader
 from .arms import TUNED, Arm, arm_named

@@ -17,8 +17,8 @@ from typing import Any
 
 from detex_pack.detex.files import replace_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
-from detex_pack.detex.world.scene import Identity
-from detex_pack.training.judge import WEIGHTS
+from detex_pack.detex.toys.scene import Identity
+from detex_pack.pretraining.judge import WEIGHTS
 
 from . import prompts
 from .arms import arm_named

@@ -20,8 +20,8 @@ from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.denoiser import ComfyDenoiser
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.subject import make_subject
+from detex_pack.detex.toys.subjects import demo_subject
 from detex_pack.detex.trainer import Run
-from detex_pack.detex.world.subjects import demo_subject
 
 from .contenders import DETEX, open_run
 from .inference import random_concept

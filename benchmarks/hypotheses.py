@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detex_pack.detex.world.scene import Identity
+from detex_pack.detex.toys.scene import Identity
 
 from . import arms
 from .cells import Cell

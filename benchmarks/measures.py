@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     PATTERNS,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice, product
 
 from detex_pack.detex.prompt import attribute_word, with_clauses
-from detex_pack.detex.world.scene import BACKGROUNDS, POSITIONS, Scenes
+from detex_pack.detex.toys.scene import BACKGROUNDS, POSITIONS, Scenes
 
 VERSION = 1  # of the prompts; a change makes every cell new
 COUNTS = {"neutral": 32, "background": 30, "position": 15, "both": 20, "P": 32, "B": 32, "PB": 24}

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detex_pack.detex.world.render import colour_shares, render
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.render import colour_shares, render
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     IMAGE_SIDE,

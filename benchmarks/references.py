@@ -6,8 +6,8 @@ import hashlib
 
 import torch
 
-from detex_pack.detex.world.render import render
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.render import render
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     NOISE_WIDTH,
@@ -20,7 +20,7 @@ from detex_pack.detex.world.scene import (
     held_out_identities,
     place,
 )
-from detex_pack.detex.world.subjects import RATE_SUBJECTS, DemoSubject
+from detex_pack.detex.toys.subjects import RATE_SUBJECTS, DemoSubject
 
 _OTHER_BACKGROUNDS = 5  # beside the home background; two or more stay unseen, for edits
 _OTHER_POSITIONS = 3  # beside the home position; one stays unseen
@@ -29,7 +29,7 @@ _TUNING_FURTHER = 4
 
 def reported_identities(count: int) -> tuple[Identity, ...]:
     """The first `count` identities that reports may use: no setting was chosen on them. The base
-    model's gate looks at Custom Diffusion on some of them (training/gate.py).
+    model's gate looks at Custom Diffusion on some of them (pretraining/gate.py).
     """
     own = tuple(s for i, s in enumerate(SUBJECTS) if i not in RATE_SUBJECTS)
     return _first(own + _further()[_TUNING_FURTHER:], count)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detex_pack.detex.world.scene import Identity
+from detex_pack.detex.toys.scene import Identity
 
 from . import figures
 from .arms import ARMS, REGISTER, VARIANTS

@@ -31,9 +31,9 @@ enter_host()
 from detex_pack.detex.concept import Concept, load_concept
 from detex_pack.detex.pictures import as_picture
 from detex_pack.detex.render.api_prompt import to_api_prompt
-from detex_pack.detex.world.scene import BACKGROUNDS
-from detex_pack.detex.world.subjects import DemoSubject, demo_subject
-from detex_pack.training.judge import load_judge
+from detex_pack.detex.toys.scene import BACKGROUNDS
+from detex_pack.detex.toys.subjects import DemoSubject, demo_subject
+from detex_pack.pretraining.judge import load_judge
 
 SEED = 1000  # of the first picture of every prompt
 NEUTRAL, EDITS = 32, 8  # pictures of the neutral prompt, and of each new background

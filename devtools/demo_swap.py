@@ -10,7 +10,7 @@ from .pack_host import register_pack
 
 register_pack()
 
-from detex_pack.detex.world.subjects import demo_subject
+from detex_pack.detex.toys.subjects import demo_subject
 
 SIDE = 64  # pixels, of the demo model
 SIZES = {  # by node type

@@ -26,8 +26,8 @@ from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent
 from detex_pack.detex.host.progress import LiveView
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.toys.subjects import demo_subject
 from detex_pack.detex.trainer import Run
-from detex_pack.detex.world.subjects import demo_subject
 
 
 class Measured(LiveView):

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..detex.host.demo_model import load_demo_model
-from ..detex.world.subjects import demo_subject
+from ..detex.toys.subjects import demo_subject
 from .sockets import CATEGORY
 
 DEMO_CATEGORY = f"{CATEGORY}/demo"

@@ -207,7 +207,7 @@ def _read(path: str) -> tuple[Weights, Config]:
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"The demo model is missing: {path}. Reinstall the pack, or train it with "
-            "`python -m training.base_model`."
+            "`python -m pretraining.base_model`."
         )
     try:
         with safe_open(path, framework="pt") as file:

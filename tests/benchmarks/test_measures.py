@@ -7,7 +7,7 @@ from detex_pack.benchmarks import measures
 from detex_pack.benchmarks.cells import Cell
 from detex_pack.benchmarks.prompts import requests
 from detex_pack.benchmarks.references import reference_scenes, reported_identities
-from detex_pack.detex.world.scene import BACKGROUNDS
+from detex_pack.detex.toys.scene import BACKGROUNDS
 
 IDENTITY = {"shape": 1, "main": 2, "second": 3, "pattern": 0}
 

@@ -12,7 +12,7 @@ from detex_pack.benchmarks.references import (
     reported_identities,
     tuning_identities,
 )
-from detex_pack.detex.world.scene import BACKGROUNDS, POSITIONS, held_out_identities
+from detex_pack.detex.toys.scene import BACKGROUNDS, POSITIONS, held_out_identities
 
 BALL = reported_identities(1)[0]
 

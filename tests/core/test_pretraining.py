@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     PATTERNS,
@@ -11,8 +11,8 @@ from detex_pack.detex.world.scene import (
     SIZES,
     sample_scenes,
 )
-from detex_pack.training.captions import RARE, TOLD, training_captions
-from detex_pack.training.words import Meanings, known
+from detex_pack.pretraining.captions import RARE, TOLD, training_captions
+from detex_pack.pretraining.words import Meanings, known
 
 SUBJECT, POSE, BACKGROUND = range(3)
 PLAIN = ({*COLOURS, *PATTERNS}, {*POSITIONS, *SIZES, "tilted"}, {*BACKGROUNDS})

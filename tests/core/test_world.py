@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
-from detex_pack.detex.world.render import render
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.render import render
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     FURTHER,
@@ -18,7 +18,7 @@ from detex_pack.detex.world.scene import (
     sample_scenes,
     write_captions,
 )
-from detex_pack.detex.world.subjects import (
+from detex_pack.detex.toys.subjects import (
     DEMO_SUBJECTS,
     GATE_SUBJECTS,
     RATE_SUBJECTS,

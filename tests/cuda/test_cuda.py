@@ -21,8 +21,8 @@ from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent
 from detex_pack.detex.host.text import word_positions
 from detex_pack.detex.host.training import scaled_subject, train_concept
 from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.toys.subjects import demo_subject
 from detex_pack.detex.trainer import Run, Watcher, gradients
-from detex_pack.detex.world.subjects import demo_subject
 
 pytestmark = pytest.mark.gpu
 

@@ -16,8 +16,8 @@ from detex_pack.detex.host.demo_model import (
     grow_token_table,
     load_demo_model,
 )
-from detex_pack.detex.world.render import render
-from detex_pack.detex.world.scene import sample_scenes
+from detex_pack.detex.toys.render import render
+from detex_pack.detex.toys.scene import sample_scenes
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detex_pack.training.denoiser import Pair, build, encode
+from detex_pack.pretraining.denoiser import Pair, build, encode
 
 CAPTION = "photo of a [V] ball with [P] view in sand background"
 

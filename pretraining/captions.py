@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     PATTERNS,

@@ -9,8 +9,8 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch.nn import functional as F
 
-from detex_pack.detex.world.render import render
-from detex_pack.detex.world.scene import Scenes, sample_scenes
+from detex_pack.detex.toys.render import render
+from detex_pack.detex.toys.scene import Scenes, sample_scenes
 
 from .common import (
     RUNS,
@@ -156,7 +156,7 @@ def trained() -> AutoencoderKL:
     """The averaged model of the checkpoint."""
     held = load(CHECKPOINT)
     if held is None:
-        raise FileNotFoundError("Train the VAE first: python -m training.base_model vae")
+        raise FileNotFoundError("Train the VAE first: python -m pretraining.base_model vae")
     model = build()
     average = Average(model.parameters(), 0)
     average.values = held["average"]

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from detex_pack.detex.host.demo_model import build_clip, build_unet
-from detex_pack.detex.world.render import colour_shares
-from detex_pack.detex.world.scene import Scenes, sample_scenes
+from detex_pack.detex.toys.render import colour_shares
+from detex_pack.detex.toys.scene import Scenes, sample_scenes
 
 from . import vae
 from .captions import CaptionTokens, training_captions
@@ -155,7 +155,7 @@ def _cached() -> tuple[Scenes, torch.Tensor, torch.Tensor]:
     """The scenes, their latents [N,4,16,16] and their subjects' colour shares [N,2,16,16]."""
     held = load(LATENTS)
     if held is None:
-        raise FileNotFoundError("Cache the latents first: python -m training.base_model latents")
+        raise FileNotFoundError("Cache the latents first: python -m pretraining.base_model latents")
     scenes = Scenes(**{f.name: held[f.name].cpu() for f in fields(Scenes)})
     return scenes, held["latents"], held["shares"]
 
@@ -323,7 +323,7 @@ def trained() -> tuple[Pair, dict[str, Any]]:
     """The averaged networks of the checkpoint, and the checkpoint's figures."""
     held = load(CHECKPOINT)
     if held is None:
-        raise FileNotFoundError("Train it first: python -m training.base_model denoiser")
+        raise FileNotFoundError("Train it first: python -m pretraining.base_model denoiser")
     pair = build()
     restore(pair, held["average"])
     return pair, {key: held[key] for key in ("seconds", "step", "batch")}

@@ -1,6 +1,6 @@
 """Pictures from prompts by the stock nodes, and contact sheets to look at.
 
-python -m training.sampling "a red ball" "a star in snow background" --out runs/look.png
+python -m pretraining.sampling "a red ball" "a star in snow background" --out runs/look.png
 """
 
 from __future__ import annotations

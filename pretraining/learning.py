@@ -24,8 +24,8 @@ from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.subject import make_subject
-from detex_pack.detex.world.scene import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
-from detex_pack.detex.world.subjects import SUBJECTS, demo_subject
+from detex_pack.detex.toys.scene import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
+from detex_pack.detex.toys.subjects import SUBJECTS, demo_subject
 
 from .common import RUNS, sheet
 from .judge import load_judge
@@ -50,7 +50,7 @@ class Recipe:
 def learn_apart(recipe: Recipe) -> dict[str, Any]:
     """`learn` in a process of its own."""
     words = [f"--{name}={value}" for name, value in asdict(recipe).items()]
-    command = [sys.executable, "-m", "training.learning", *words]
+    command = [sys.executable, "-m", "pretraining.learning", *words]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     IMAGE_SIDE,

@@ -13,8 +13,15 @@ import torch
 from comfy.clip_model import CLIPVisionModelProjection
 from torch.nn import functional as F
 
-from detex_pack.detex.world.render import colour_shares, render
-from detex_pack.detex.world.scene import BACKGROUNDS, COLOURS, IMAGE_SIDE, PATTERNS, SHAPES, Scenes
+from detex_pack.detex.toys.render import colour_shares, render
+from detex_pack.detex.toys.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    IMAGE_SIDE,
+    PATTERNS,
+    SHAPES,
+    Scenes,
+)
 
 from .common import RUNS, Clock, device, initialise, learning_rate, load, save
 from .guide import CELL_KINDS, cell_loss
@@ -153,7 +160,7 @@ def trained() -> torch.nn.Module:
     """The encoder of the checkpoint."""
     held = load(CHECKPOINT)
     if held is None:
-        raise FileNotFoundError("Train it first: python -m training.base_model vision")
+        raise FileNotFoundError("Train it first: python -m pretraining.base_model vision")
     model = build()
     model.load_state_dict(held["model"])
     return model

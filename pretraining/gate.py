@@ -1,9 +1,9 @@
 """Measures whether the base model is good enough, and writes docs/base_model.json.
 
-python -m training.gate captions    200 held-out captions, scored by the judge
-python -m training.gate named       the looks that were never drawn, painted by words alone
-python -m training.gate rate        Custom Diffusion's learning rate, chosen on two of them
-python -m training.gate subjects    Custom Diffusion on six others
+python -m pretraining.gate captions    200 held-out captions, scored by the judge
+python -m pretraining.gate named       the looks that were never drawn, painted by words alone
+python -m pretraining.gate rate        Custom Diffusion's learning rate, chosen on two of them
+python -m pretraining.gate subjects    Custom Diffusion on six others
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import torch
 from safetensors import safe_open
 
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, load_demo_model
-from detex_pack.detex.world.scene import COLOURS, Scenes, sample_scenes, words_of
-from detex_pack.detex.world.subjects import GATE_SUBJECTS, RATE_SUBJECTS, SUBJECTS
+from detex_pack.detex.toys.scene import COLOURS, Scenes, sample_scenes, words_of
+from detex_pack.detex.toys.subjects import GATE_SUBJECTS, RATE_SUBJECTS, SUBJECTS
 
 from .common import RUNS, sheet
 from .judge import load_judge, scores

@@ -2,11 +2,11 @@
 
 On two CPU cores, one process per core; on a GPU, plain `python -m` in their place:
 
-    torchrun --nproc-per-node 2 -m training.base_model vae --minutes 14
-    python -m training.base_model latents
-    torchrun --nproc-per-node 2 -m training.base_model denoiser --minutes 90
-    python -m training.base_model vision --minutes 5
-    python -m training.base_model export
+    torchrun --nproc-per-node 2 -m pretraining.base_model vae --minutes 14
+    python -m pretraining.base_model latents
+    torchrun --nproc-per-node 2 -m pretraining.base_model denoiser --minutes 90
+    python -m pretraining.base_model vision --minutes 5
+    python -m pretraining.base_model export
 
 In a fresh clone, `unpack` makes checkpoints of the committed weights; go on with `latents`.
 """

@@ -1,6 +1,6 @@
 """A small classifier that says what is in a picture of the little world: the gate's referee.
 
-python -m training.judge --minutes 6
+python -m pretraining.judge --minutes 6
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if "detex_pack" not in sys.modules:
 
     enter_host()
 
-from detex_pack.detex.world.render import render
-from detex_pack.detex.world.scene import (
+from detex_pack.detex.toys.render import render
+from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
     COLOURS,
     PATTERNS,

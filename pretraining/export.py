@@ -94,7 +94,7 @@ def folded_vae() -> torch.nn.Module:
     """The VAE whose latents, times SD1's scale, have unit size in every channel."""
     model, held = vae.trained(), load(denoiser.LATENTS)
     if held is None:
-        raise FileNotFoundError("Cache the latents first: python -m training.base_model latents")
+        raise FileNotFoundError("Cache the latents first: python -m pretraining.base_model latents")
     mean, scale = held["mean"], 1 / (held["std"] * vae.LATENT_SCALE)
     outwards, inwards = model.quant_conv, model.post_quant_conv
     outwards.weight[:4] *= scale[:, None, None, None]
