@@ -24,7 +24,7 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from safetensors import SafetensorError, safe_open
 
-DEMO_MODEL_PATH = Path(__file__).resolve().parents[1] / "world" / "base_model.safetensors"
+DEMO_MODEL_PATH = Path(__file__).resolve().parents[1] / "toys" / "base_model.safetensors"
 FORMAT = "detex-demo-model-1"
 
 Config = Mapping[str, Any]
