@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..files import digest_of, read_json, replace_file, write_json
+from ..concept.files import digest_of, read_json, replace_file, write_json
 from .job import Job
 from .store import JobStore, Record
 

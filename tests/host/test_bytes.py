@@ -21,15 +21,15 @@ import pytest
 import tiny
 import torch
 
-from detex_pack.detex.concept import Concept
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.export import Export, plan
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.runs import Keeper
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.kv import LowRank
-from detex_pack.detex.subject import make_subject
-from detex_pack.detex.trainer import Run, Watcher
+from detex_pack.detex.photos.subject import make_subject
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher
+from detex_pack.detex.unet.deltas import LowRank
 
 PINS = Path(__file__).with_name("bytes.json")
 SD1, SD2, XL = (getattr(comfy.supported_models, name) for name in ("SD15", "SD20", "SDXL"))

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 
-from detex_pack.detex.concept import load_concept
+from detex_pack.detex.concept.file import load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.text import compose
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.detex.files import replace_file
+from detex_pack.detex.concept.files import replace_file
 from detex_pack.detex.render.batch import Batch
 from detex_pack.detex.render.job import Job
 from detex_pack.detex.render.meter import Meter
