@@ -22,7 +22,7 @@ from .workflow_toy import DEMO_PRIORS, DEMO_SAMPLER, DEMO_TRAINING
 
 register_pack()
 
-from detex_pack.detex.render.api_prompt import to_api_prompt
+from detex_pack.detex.batch.api_prompt import to_api_prompt
 
 COUNT = 4  # pictures of a prompt
 FITTING = {  # by node type: what the demo model does best with

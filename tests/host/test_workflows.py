@@ -7,7 +7,7 @@ import pytest
 from PIL import ImageChops
 from workflow_files import NAMES, box, inside, overlaps, server_with_files
 
-from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
+from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
 from devtools.demo_swap import Prompt, with_demo_model
 from devtools.make_workflows import FOLDER, WORKFLOWS, read_workflow
 from devtools.server import ComfyServer, to_api_prompt

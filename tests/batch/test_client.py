@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.detex.render.client import Client, PromptError, ServerLost, server_url
-from detex_pack.detex.render.worker import saved_files
+from detex_pack.detex.batch.client import Client, PromptError, ServerLost, server_url
+from detex_pack.detex.batch.worker import saved_files
 
 
 class OtherPage(BaseHTTPRequestHandler):
@@ -104,7 +104,7 @@ def test_a_workflow_may_save_no_picture():
 
 
 def test_the_command_needs_python_alone(root: Path):
-    command = [sys.executable, "-S", "-m", "detex.render", "--help"]  # -S: no installed packages
+    command = [sys.executable, "-S", "-m", "detex.batch", "--help"]  # -S: no installed packages
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "--retry-failed" in ended.stdout

@@ -16,7 +16,7 @@ def to_value(text: str, kind: Any, options: dict[str, Any]) -> Any:
     Raises ValueError, saying what the input accepts.
     """
     if isinstance(kind, list) or kind in ("COMBO", DYNAMIC_COMBO):
-        return _choice(text, _choices(kind, options))
+        return _choice(text, choices_of(kind, options))
     if kind == "STRING":
         return "" if text == EMPTY_TEXT else text
     text = text.strip()
@@ -48,7 +48,7 @@ def _within(number: float, options: dict[str, Any]) -> float:
     return number
 
 
-def _choices(kind: Any, options: dict[str, Any]) -> list[Any] | None:
+def choices_of(kind: Any, options: dict[str, Any]) -> list[Any] | None:
     """What a combo offers; None where the server alone knows (files to upload, remote lists)."""
     if any(options.get(key) for key in UPLOADS) or options.get("remote"):
         return None

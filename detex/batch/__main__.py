@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m detex.render", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m detex.batch", description=__doc__)
     add = parser.add_argument
     add("--server", action="append", required=True, metavar="URL", help="one or more of them")
     add("--workflow", type=Path, required=True, help="JSON, saved or exported by the page")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detex_pack.detex.render.values import to_value
+from detex_pack.detex.batch.values import to_value
 
 SAMPLERS = {"options": ["euler", "ddim"]}
 

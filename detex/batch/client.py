@@ -6,9 +6,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # servers are near
+CONCEPT = "detex"  # the folder of concept files, see host/routes.py
 _GATEWAY_ERRORS = (502, 503, 504)  # a proxy before the server speaks, not the server
 
 
@@ -29,12 +31,17 @@ class PromptError(RuntimeError):
 
 
 class Client:
-    """One server. Every method raises ServerLost where it gives no answer within `patience` s."""
+    """One server. Every method raises ServerLost where it gives no answer within `patience` s.
 
-    def __init__(self, url: str, patience: float = 60.0):
+    headers: sent with each request, such as {"Authorization": "Bearer ..."}; never to another
+    address that the server sends us on to.
+    """
+
+    def __init__(self, url: str, patience: float = 60.0, headers: Mapping[str, str] | None = None):
         self.url = server_url(url)
         self.client_id = uuid.uuid4().hex
         self.patience = patience
+        self.headers = dict(headers or {})
 
     def get(self, path: str) -> Any:
         """The JSON answer of this route."""
@@ -46,6 +53,12 @@ class Client:
         except ValueError:
             raise ServerLost(self.url, f"{path} is not what a ComfyUI answers") from None
 
+    def _file(self, path: str) -> bytes:
+        content = self._send(path)
+        if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise ServerLost(self.url, "a web page came in place of a file")
+        return content
+
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
         """For what a server in order never refuses."""
         try:
@@ -54,9 +67,17 @@ class Client:
             raise ServerLost(self.url, error) from None
 
     def _send(self, path: str, body: dict[str, Any] | None = None) -> bytes:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if data else {}
-        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        if body is None:
+            return self._exchange(urllib.request.Request(self.url + path))
+        return self._post(path, json.dumps(body).encode(), "application/json")
+
+    def _post(self, path: str, content: bytes, kind: str) -> bytes:
+        headers = {"Content-Type": kind}
+        return self._exchange(urllib.request.Request(self.url + path, content, headers))
+
+    def _exchange(self, request: urllib.request.Request) -> bytes:
+        for name, value in self.headers.items():
+            request.add_unredirected_header(name, value)
         try:
             with _DIRECT.open(request, timeout=self.patience) as answer:
                 return answer.read()
@@ -72,7 +93,17 @@ class Client:
 
     def object_info(self) -> dict[str, Any]:
         """The schema of every registered node."""
-        return self.get("/object_info")
+        info = self.get("/object_info")
+        if not isinstance(info, dict) or not all("input" in node for node in info.values()):
+            raise ServerLost(self.url, "/object_info is not what a ComfyUI answers")
+        return info
+
+    def concept_words(self, name: str) -> list[str] | None:
+        """The words of a concept on this server, "V", "P1", "B1"...; None where it cannot tell."""
+        try:
+            return json.loads(self._send(f"{concept_route(name)}/words"))
+        except (PromptError, ValueError):
+            return None
 
     def queue(
         self,
@@ -99,16 +130,52 @@ class Client:
     def queued(self) -> set[str]:
         """The ids of the prompts that run or wait."""
         state = self.get("/queue")
-        return {item[1] for item in state["queue_running"] + state["queue_pending"]}
+        try:
+            return {item[1] for item in state["queue_running"] + state["queue_pending"]}
+        except (KeyError, TypeError, IndexError):
+            raise ServerLost(self.url, "/queue is not what a ComfyUI answers") from None
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """What the server keeps of a finished prompt: outputs, status; empty before its end."""
-        return self.get(f"/history/{prompt_id}").get(prompt_id, {})
+        known = self.get(f"/history/{prompt_id}")
+        entry = known.get(prompt_id, {}) if isinstance(known, dict) else None
+        if not isinstance(entry, dict):
+            raise ServerLost(self.url, "/history is not what a ComfyUI answers")
+        return entry
 
     def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
-        """The bytes of a picture that a node has saved; call as `image(**entry)`."""
+        """The bytes of a file that a node has saved; call as `image(**entry)`.
+
+        type: "output", "temp" or "input", or "detex" for a concept.
+        """
+        if type == CONCEPT:
+            return self._file(concept_route(filename))
         query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
-        return self._send(f"/view?{query}")
+        return self._file(f"/view?{query}")
+
+    def has(self, folder: str, name: str) -> bool:
+        """Whether the server has this file in its input folder or, for "detex", among its concepts."""
+        try:
+            self._exchange(urllib.request.Request(self.url + _route(folder, name), method="HEAD"))
+        except PromptError:
+            return False
+        return True
+
+    def upload(self, folder: str, name: str, content: bytes) -> None:
+        """Put a file into the server's input folder or, for "detex", among its concepts.
+
+        name: with "/" for a folder in it. Raises PromptError where the server refuses it.
+        """
+        if folder == CONCEPT:
+            self._post(concept_route(name), content, "application/octet-stream")
+            return
+        subfolder, _, file = name.rpartition("/")
+        border = uuid.uuid4().hex
+        fields = {"type": folder, "subfolder": subfolder, "overwrite": "true"}
+        head = "".join(_field(border, f'name="{key}"', value) for key, value in fields.items())
+        head += _field(border, f'name="image"; filename="{file}"', "")[:-2]
+        body = head.encode() + content + f"\r\n--{border}--\r\n".encode()
+        self._post("/upload/image", body, f"multipart/form-data; boundary={border}")
 
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Cancel what is running now; with an id, only where that prompt is."""
@@ -118,6 +185,21 @@ class Client:
         """Take this prompt out of the queue, or interrupt it where it runs."""
         self._ask("/queue", {"delete": [prompt_id]})
         self.interrupt(prompt_id)
+
+
+def concept_route(name: str) -> str:
+    """The pack's own route: GET brings a concept file, POST takes one."""
+    return f"/detex/concepts/{urllib.parse.quote(name)}"
+
+
+def _route(folder: str, name: str) -> str:
+    subfolder, _, file = name.rpartition("/")
+    query = {"filename": file, "subfolder": subfolder, "type": folder}
+    return concept_route(name) if folder == CONCEPT else f"/view?{urllib.parse.urlencode(query)}"
+
+
+def _field(border: str, disposition: str, value: str) -> str:
+    return f"--{border}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}\r\n"
 
 
 def server_url(text: str) -> str:

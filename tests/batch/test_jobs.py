@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from detex_pack.detex.render.job import make_jobs
-from detex_pack.detex.render.table import Row, Table
-from detex_pack.detex.render.workflow import find_input, inputs_of, listing, read_workflow
+from detex_pack.detex.batch.job import make_jobs
+from detex_pack.detex.batch.table import Row, Table
+from detex_pack.detex.batch.workflow import find_input, inputs_of, listing, read_workflow
 
 
 def schema(name: str, **inputs: Any) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """What was rendered, known by content, so that no job is rendered twice.
 
-<key>/        one finished job: its files and record.json; made whole, in one rename
-queued.json   what was asked of which server and is not home yet: {prompt id: [key, server]}
+<k>/<key>/    one finished job: its files and record.json; made whole, in one rename; k are the
+              first two letters of the key, for no system likes a million folders in one
+queued.json   what was asked of which server and is not home yet: {server: {prompt id: key}}
 """
 
 import contextlib
 import hashlib
 import json
 import shutil
-import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -36,8 +36,7 @@ class JobStore:
     def __init__(self, path: Path):
         self.path = path
         self._records: dict[str, Record] = {}
-        self._queued: dict[str, list[str]] = {}
-        self._guard = threading.Lock()
+        self._queued: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> "JobStore":
         """Raises ValueError where another process works in the folder or a file is damaged."""
@@ -58,10 +57,10 @@ class JobStore:
             else:
                 with contextlib.suppress(OSError):  # held open by another program
                     left.unlink()
-        for file in self.path.glob(f"*/{RECORD}"):
+        for file in self.path.glob(f"*/*/{RECORD}"):
             self._records[file.parent.name] = _read_record(file)
         remedy = "Delete it; what a server still renders will be asked for again."
-        self._queued = read_json(self.path / "queued.json", remedy)
+        self._queued = dict(read_json(self.path / "queued.json", remedy))
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
@@ -72,7 +71,10 @@ class JobStore:
 
     def file(self, key: str, name: str) -> Path:
         """A file of a finished job."""
-        return self.path / key / name
+        return self._folder(key) / name
+
+    def _folder(self, key: str) -> Path:
+        return self.path / key[:2] / key
 
     def keep(self, key: str, record: Record, files: Iterable[tuple[str, bytes]] = ()) -> None:
         """Keep a job's files, (name, content), and how it ended: all of it or nothing.
@@ -88,35 +90,41 @@ class JobStore:
                 digests[name] = hashlib.sha256(content).hexdigest()
             record = replace(record, files=digests)
             write_synced(part / RECORD, json.dumps(asdict(record), indent=1).encode())
-            with self._guard:
-                if key not in self._records:
-                    move(part, self.path / key)
-                    self._records[key] = record
+            if key not in self._records:
+                self._folder(key).parent.mkdir(exist_ok=True)
+                move(part, self._folder(key))
+                self._records[key] = record
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
     def forget_failures(self) -> None:
         """Let the jobs that failed be tried again."""
-        for key in [k for k, record in self._records.items() if record.status == "failed"]:
-            shutil.rmtree(self.path / key)
+        failed = {key for key, record in self._records.items() if record.status == "failed"}
+        for key in failed:
+            shutil.rmtree(self._folder(key))
             del self._records[key]
+        for server, ids in self._queued.items():
+            self._queued[server] = {i: key for i, key in ids.items() if key not in failed}
 
     def note_queued(self, prompt_id: str, key: str, server: str) -> None:
         """Remember, before it is asked, that this server renders this job."""
-        with self._guard:
-            self._queued[prompt_id] = [key, server]
-            write_json(self.path / "queued.json", self._queued)
+        self._queued.setdefault(server, {})[prompt_id] = key
+        self.write_queued()
 
-    def note_home(self, prompt_id: str) -> None:
-        """Forget it: the job is kept, was taken back, or is lost with its server."""
-        with self._guard:
-            if self._queued.pop(prompt_id, None):
-                write_json(self.path / "queued.json", self._queued)
+    def note_home(self, server: str, prompt_id: str) -> None:
+        """Forget it: the job is kept, was taken back, or is dropped by its server.
 
-    def queued_at(self, server: str) -> dict[str, str]:
-        """Prompt id -> key of what an earlier run has asked this server for."""
-        with self._guard:
-            return {i: key for i, (key, where) in self._queued.items() if where == server}
+        It is written with the next one that is queued: what a killed run does not forget, the
+        server or the store knows better.
+        """
+        self._queued.get(server, {}).pop(prompt_id, None)
+
+    def write_queued(self) -> None:
+        write_json(self.path / "queued.json", {s: ids for s, ids in self._queued.items() if ids})
+
+    def queued_at(self, server: str) -> Mapping[str, str]:
+        """Prompt id -> key of what this server was asked for and has not brought."""
+        return self._queued.get(server, {})
 
 
 def _read_record(file: Path) -> Record:

@@ -6,22 +6,22 @@ from collections.abc import Callable
 from typing import TextIO
 
 from ..units import duration
-from .batch import Batch, Count
+from .run import Count, Run
 
 BAR = 24  # cells
 LOG_EVERY = 30.0  # s between two lines where nobody sees a bar move
 
 
 class Meter:
-    """Shows a batch. stream: a terminal or not; clock: seconds."""
+    """Shows a run. stream: a terminal or not; clock: seconds."""
 
     def __init__(
         self,
-        batch: Batch,
+        run: Run,
         stream: TextIO = sys.stderr,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.batch, self.stream, self.clock = batch, stream, clock
+        self.run, self.stream, self.clock = run, stream, clock
         self._begin = clock()
         self._logged = self._begin
         self._width = 0  # of the line that stands
@@ -39,9 +39,9 @@ class Meter:
         self.stream.flush()
 
     def show_notes(self) -> None:
-        while self.batch.notes:
+        while self.run.notes:
             self._wipe()
-            self.stream.write(self.batch.notes.pop(0) + "\n")
+            self.stream.write(self.run.notes.pop(0) + "\n")
 
     def close(self) -> None:
         """The last notes; the line of the bar is left empty."""
@@ -56,11 +56,11 @@ class Meter:
 
     def line(self) -> str:
         """ "[######------] 120/3000, 2 failed, 2 servers, 1.4 s a job, 1 h 07 min left"."""
-        count = self.batch.count()
+        count = self.run.count()
         ended = count.done + count.failed
         cells = BAR * ended // max(count.rows, 1)
         bar = f"[{'#' * cells:-<{BAR}}] {ended}/{count.rows}"
-        servers = self.batch.schedule.servers
+        servers = len(self.run.present)
         failed = [f"{count.failed} failed"] if count.failed else []
         here = f"{servers} server{'' if servers == 1 else 's'}"
         return ", ".join([bar, *failed, here, *self._speed(count)])

@@ -1,7 +1,7 @@
 """The workflow that every row renders, and the names by which a table reaches its inputs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from .api_prompt import DYNAMIC_COMBO, ObjectInfo, is_widget, schema_inputs, to_api_prompt
 
 Prompt = dict[str, dict[str, Any]]
+Place = tuple[str, str]  # node, input
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Input:
     kind: Any
     options: dict[str, Any]
     source: str | None = None  # the node whose wire feeds it instead
+
+    @property
+    def place(self) -> Place:
+        return self.node, self.name
 
     @property
     def address(self) -> str:
@@ -62,6 +67,15 @@ def read_workflow(path: Path, info: ObjectInfo) -> Prompt:
             "brings it, and restart the server."
         )
     return workflow
+
+
+def with_settings(base: Prompt, settings: Mapping[Place, Any]) -> Prompt:
+    """The prompt with these values in it."""
+    changed = dict(base)
+    for (node, name), value in settings.items():
+        inputs = {**changed[node]["inputs"], name: value}
+        changed[node] = {**changed[node], "inputs": inputs}
+    return changed
 
 
 def missing_nodes(prompt: Prompt, info: ObjectInfo) -> list[str]:

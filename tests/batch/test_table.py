@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.detex.render.table import Row, Table, read_table
+from detex_pack.detex.batch.table import Row, Table, read_table
 
 
 @pytest.fixture

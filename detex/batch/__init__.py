@@ -1,6 +1,6 @@
 """Batch rendering without the page: a table of jobs over one or several ComfyUI servers.
 
-`python -m detex.render --help`. A plain client of the servers: standard library only, no ComfyUI,
+`python -m detex.batch --help`. A plain client of the servers: standard library only, no ComfyUI,
 no torch.
 
 A table (table) addresses a workflow's inputs (workflow, values), which makes jobs (job); a schedule

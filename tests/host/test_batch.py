@@ -8,9 +8,9 @@ from pathlib import Path
 import PIL.Image
 import psutil
 import pytest
-from render_jobs import RenderJob, ctrl_c, saved, toys, wait_for
+from batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for
 
-from detex_pack.detex.render.__main__ import main
+from detex_pack.detex.batch.__main__ import main
 from devtools.graphs import node
 from devtools.server import ComfyServer
 
@@ -26,14 +26,14 @@ def server() -> Iterator[ComfyServer]:
 
 
 @pytest.fixture
-def colours(server: ComfyServer, tmp_path: Path) -> RenderJob:
+def colours(server: ComfyServer, tmp_path: Path) -> BatchJob:
     """Two rows that cost nothing to render, in the page's own format."""
     paint = {"id": 1, "type": "EmptyImage", "title": "Paint", "widgets_values": [8, 8, 1, 0]}
     wire = [{"name": "images", "type": "IMAGE", "link": 1}]
     save = {"id": 2, "type": "SaveImage", "widgets_values": ["colour"], "inputs": wire}
     nodes = [{"mode": 0, **entry} for entry in (paint, save)]
     workflow = {"nodes": nodes, "links": [[1, 1, 0, 2, 0, "IMAGE"]]}
-    return RenderJob(tmp_path, workflow, COLOURS, server.url)
+    return BatchJob(tmp_path, workflow, COLOURS, server.url)
 
 
 def colour_of(content: bytes) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ def test_a_failing_row_is_told_with_its_node_and_not_tried_again(server, tmp_pat
         "2": node("SaveImage", images=["1", 0], filename_prefix="good"),
     }
     table = "color,Save Image.filename_prefix\n1,good\n2,../bad\n3,good\n"
-    job = RenderJob(tmp_path, workflow, table, server.url)
+    job = BatchJob(tmp_path, workflow, table, server.url)
     ended = job.run()
     assert ended.returncode == 1
     assert f"Row 2 failed on {server.url}: node 2 (SaveImage)" in ended.stderr
@@ -111,21 +111,21 @@ def test_a_failing_row_is_told_with_its_node_and_not_tried_again(server, tmp_pat
 
 def test_a_job_that_the_server_refuses_is_told(server, tmp_path):
     workflow = {"1": node("SaveImage", filename_prefix="x")}
-    job = RenderJob(tmp_path, workflow, "filename_prefix\na\n", server.url)
+    job = BatchJob(tmp_path, workflow, "filename_prefix\na\n", server.url)
     ended = job.run()
     assert ended.returncode == 1
     assert "node 1 (SaveImage): Required input is missing" in ended.stderr
 
 
 def test_a_server_without_the_workflow_s_nodes_is_told(server, tmp_path):
-    job = RenderJob(tmp_path, {"1": node("NoSuchNode")}, "x\n1\n", server.url)
+    job = BatchJob(tmp_path, {"1": node("NoSuchNode")}, "x\n1\n", server.url)
     ended = job.run()
     assert ended.returncode == 2
     assert "no node named NoSuchNode" in ended.stderr
 
 
 def test_no_server_at_all_is_told(tmp_path):
-    job = RenderJob(tmp_path, {"1": node("SaveImage")}, "x\n1\n", "http://127.0.0.1:9")
+    job = BatchJob(tmp_path, {"1": node("SaveImage")}, "x\n1\n", "http://127.0.0.1:9")
     ended = job.run()
     assert ended.returncode == 2
     assert "http://127.0.0.1:9 does not answer" in ended.stderr
@@ -133,7 +133,7 @@ def test_no_server_at_all_is_told(tmp_path):
 
 
 def test_what_someone_takes_out_of_the_queue_is_rendered_all_the_same(server, tmp_path):
-    job = RenderJob(tmp_path, toys(QUICK), "seed\n1\n2\n", server.url)
+    job = BatchJob(tmp_path, toys(QUICK), "seed\n1\n2\n", server.url)
     before = saved(server)
     process = job.start()
     wait_for(lambda: len(server.queued()) == 2)
@@ -155,7 +155,7 @@ def heeded_ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_takes_back_its_own_prompts_and_no_others(server, tmp_path):
-    job = RenderJob(tmp_path, toys(SLOW), "seed\n11\n12\n13\n", server.url)
+    job = BatchJob(tmp_path, toys(SLOW), "seed\n11\n12\n13\n", server.url)
     process = job.start()
     wait_for(lambda: len(server.queued()) == 2)
     other = server.queue(toys(1) | {"8": node("SaveImage", images=["6", 0], filename_prefix="o")})
@@ -172,7 +172,7 @@ def test_ctrl_c_takes_back_its_own_prompts_and_no_others(server, tmp_path):
 
 def test_a_killed_command_goes_on_with_what_the_server_renders(server, tmp_path):
     """The jobs that it had asked for are neither lost nor asked for twice."""
-    job = RenderJob(tmp_path, toys(QUICK), "seed\n21\n22\n23\n", server.url)
+    job = BatchJob(tmp_path, toys(QUICK), "seed\n21\n22\n23\n", server.url)
     before = saved(server)
     process = job.start()
     wait_for(lambda: len(server.queued()) == 2)
@@ -191,7 +191,7 @@ def test_a_server_killed_midway_loses_nothing_and_nothing_is_rendered_twice(serv
     (tmp_path / "job").mkdir()
     with ComfyServer() as doomed:
         servers = server.url, doomed.url
-        job = RenderJob(tmp_path / "job", toys(QUICK), "KSampler.seed,name\n" + rows, *servers)
+        job = BatchJob(tmp_path / "job", toys(QUICK), "KSampler.seed,name\n" + rows, *servers)
         before = saved(server)
         process = job.start()
         kill_between_two_pictures(doomed, job)
@@ -216,7 +216,7 @@ def test_the_only_server_may_be_started_again(tmp_path):
     (tmp_path / "job").mkdir()
     with ComfyServer(tmp_path / "base") as first:
         table = "seed\n" + "".join(f"{seed}\n" for seed in range(200, 205))
-        job = RenderJob(tmp_path / "job", toys(QUICK), table, first.url)
+        job = BatchJob(tmp_path / "job", toys(QUICK), table, first.url)
         process = job.start("--patience", "600")
         kill_between_two_pictures(first, job)
     with ComfyServer(tmp_path / "base", port=first.port) as second:
@@ -227,7 +227,7 @@ def test_the_only_server_may_be_started_again(tmp_path):
     assert len(set(job.pictures().values())) == 5
 
 
-def kill_between_two_pictures(server: ComfyServer, job: RenderJob) -> None:
+def kill_between_two_pictures(server: ComfyServer, job: BatchJob) -> None:
     """End the server while it renders, when all that it has saved is home."""
     process = psutil.Process(server.pid)
 

@@ -1,4 +1,4 @@
-"""What the tests of detex.render share: the command, a workflow of toys, and what came of it."""
+"""What the tests of detex.batch share: the command, a workflow of toys, and what came of it."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def toys(steps: int) -> dict[str, Any]:
     }
 
 
-class RenderJob:
+class BatchJob:
     """A folder with a workflow and a table, and the command that renders them."""
 
     def __init__(self, folder: Path, workflow: dict[str, Any], table: str, *servers: str):
@@ -54,7 +54,7 @@ class RenderJob:
         (self.folder / "jobs.csv").write_text(table, encoding="utf-8")
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "detex.render", *more]
+        command = [sys.executable, "-m", "detex.batch", *more]
         for server in self.servers:
             command += ["--server", server]
         command += ["--workflow", str(self.folder / "w.json"), "--out", str(self.out)]
