@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig, as_json
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig, as_json
 
 
 @dataclass(frozen=True)

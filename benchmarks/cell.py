@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept
+from detex_pack.detex.canvas.pictures import as_picture
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.pictures import as_picture
-from detex_pack.detex.subject import make_subject
+from detex_pack.detex.photos.subject import make_subject
 from detex_pack.detex.toys.subjects import DemoSubject
-from detex_pack.detex.trainer import Watcher
+from detex_pack.detex.training.loop import Watcher
 from detex_pack.pretraining.judge import HEADS, load_judge
 from detex_pack.pretraining.sampling import sample, sample_conditions
 

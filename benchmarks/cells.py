@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from detex_pack.detex.files import replace_file
+from detex_pack.detex.concept.files import replace_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
 from detex_pack.detex.toys.scene import Identity
 from detex_pack.pretraining.judge import WEIGHTS

@@ -17,10 +17,10 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from torch import Tensor
 
-from detex_pack.detex.attention import AttentionTap
-from detex_pack.detex.condition import Condition
 from detex_pack.detex.host.denoiser import ComfyDenoiser
-from detex_pack.detex.trainer import Run
+from detex_pack.detex.training.loop import Run
+from detex_pack.detex.unet.attention import AttentionTap
+from detex_pack.detex.unet.condition import Condition
 
 from .contenders import DETEX, Setting, our_run
 from .machine import keep, peak, real_size_parser, reset_peak, timed

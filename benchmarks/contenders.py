@@ -22,13 +22,13 @@ import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject, make_subject
-from detex_pack.detex.trainer import Run
+from detex_pack.detex.photos.subject import Subject, make_subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run
 
 from .machine import device, matrix_rate, memory_now, operations, peak, reset_peak, timed
 

@@ -21,14 +21,21 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from detex_pack.detex.attention import AttentionTap
-from detex_pack.detex.config import TrainConfig
 from detex_pack.detex.host.attention import training_options
 from detex_pack.detex.host.checkpointing import observed
 from detex_pack.detex.host.families import cross_attentions, family_of, kv_shapes
 from detex_pack.detex.host.towers import Tower, towers_of
-from detex_pack.detex.kv import make_deltas
-from detex_pack.detex.memory import Footprint, SavedBytes, bytes_of, make_plan, optimizer_bytes, way
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.memory import (
+    Footprint,
+    SavedBytes,
+    bytes_of,
+    make_plan,
+    optimizer_bytes,
+    way,
+)
+from detex_pack.detex.unet.attention import AttentionTap
+from detex_pack.detex.unet.deltas import make_deltas
 from devtools.checkpoints import LAYOUTS
 
 from .machine import FOLDER, keep

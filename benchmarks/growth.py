@@ -14,14 +14,14 @@ from statistics import median
 import comfy.sample
 import torch
 
-from detex_pack.detex.config import TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.denoiser import ComfyDenoiser
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
-from detex_pack.detex.subject import make_subject
+from detex_pack.detex.photos.subject import make_subject
 from detex_pack.detex.toys.subjects import demo_subject
-from detex_pack.detex.trainer import Run
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Run
 
 from .contenders import DETEX, open_run
 from .inference import random_concept

@@ -22,8 +22,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.attention import AttentionMaps, attend, attention_probs
-from detex_pack.detex.concept import BaseModel, Concept
+from detex_pack.detex.concept.file import BaseModel, Concept
 from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.families import (
@@ -34,6 +33,7 @@ from detex_pack.detex.host.families import (
     unet_layout,
 )
 from detex_pack.detex.host.towers import tower_of
+from detex_pack.detex.unet.attention import AttentionMaps, attend, attention_probs
 
 from .machine import keep, operations, peak, real_size_parser, reset_peak, timed
 from .statistics import bootstrap_interval, hodges_lehmann

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from detex_pack.detex.methods.detex import Detex, photo_maps
-from detex_pack.detex.trainer import Run, Watcher, draw, step_terms
+from detex_pack.detex.training.loop import Run, Watcher, draw, step_terms
 
 from .arms import ARMS
 from .cell import learn

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, product
 
-from detex_pack.detex.prompt import attribute_word, with_clauses
+from detex_pack.detex.prompt.grammar import attribute_word, with_clauses
 from detex_pack.detex.toys.scene import BACKGROUNDS, POSITIONS, Scenes
 
 VERSION = 1  # of the prompts; a change makes every cell new

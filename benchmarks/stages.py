@@ -17,15 +17,15 @@ import comfy.sd
 import folder_paths
 import torch
 
-from detex_pack.detex.concept import concept_bytes, load_concept
-from detex_pack.detex.config import TrainConfig
+from detex_pack.detex.concept.file import concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.runs import Keeper
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.towers import tower_of
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.trainer import Run, Watcher
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher
 
 from .contenders import DETEX, SEED, Setting, pictures, random_subject
 from .inference import sampled

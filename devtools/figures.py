@@ -11,8 +11,8 @@ from .pack_host import enter_host
 
 enter_host()
 
-from detex_pack.detex.pictures import as_image, as_picture
-from detex_pack.detex.preview import sheet
+from detex_pack.detex.canvas.pictures import as_image, as_picture
+from detex_pack.detex.canvas.sheets import sheet
 
 
 def to_tensor(content: bytes) -> Tensor:

@@ -20,14 +20,14 @@ enter_host()
 
 import comfy.utils
 
-from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent_encoder
 from detex_pack.detex.host.progress import LiveView
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.photos.subject import Subject, make_subject
 from detex_pack.detex.toys.subjects import demo_subject
-from detex_pack.detex.trainer import Run
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run
 
 
 class Measured(LiveView):

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..detex.attention import AttentionMaps
+from ..detex.canvas.sheets import overlay, resize_maps, sheet
 from ..detex.host.attention import capture_attention
 from ..detex.host.text import word_positions
-from ..detex.preview import overlay, resize_maps, sheet
+from ..detex.unet.attention import AttentionMaps
 from .sockets import CATEGORY, AttentionSocket
 
 

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..detex.host.text import compose
 from ..detex.host.towers import tower_of
-from ..detex.prompt import check_words, with_clauses
+from ..detex.prompt.grammar import check_words, with_clauses
 from .sockets import CATEGORY, ConceptSocket
 
 

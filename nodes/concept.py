@@ -6,11 +6,11 @@ from itertools import groupby
 
 from comfy_api.latest import io, ui
 
-from ..detex.compress import LoraSize, LowRankForms
-from ..detex.concept import Concept, load_concept
+from ..detex.canvas.sheets import contact_sheet
+from ..detex.concept.compress import LoraSize, LowRankForms
+from ..detex.concept.file import Concept, load_concept
 from ..detex.host import export, paths
 from ..detex.host.deltas import apply_concept
-from ..detex.preview import contact_sheet
 from .sockets import CATEGORY, ConceptSocket
 
 SHARES = (1.0, 0.9, 0.8, 0.6, 0.4)  # of the deltas, which Save compares

@@ -5,7 +5,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..detex.photos import (
+from ..detex.photos.folder import (
     check_distinct,
     files_hash,
     folder_of,
@@ -13,7 +13,7 @@ from ..detex.photos import (
     photo_files,
     read_photo,
 )
-from ..detex.subject import photo_hash
+from ..detex.photos.subject import photo_hash
 from .sockets import CATEGORY, ConceptSocket
 
 

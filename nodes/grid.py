@@ -2,12 +2,12 @@
 
 from comfy_api.latest import io, ui
 
-from ..detex.grid import grid_prompts, parse_numbers
+from ..detex.canvas.labelled_grid import labelled_grid
 from ..detex.host.images import rgb
 from ..detex.host.text import compose
 from ..detex.host.towers import tower_of
-from ..detex.labelled_grid import labelled_grid
-from ..detex.prompt import check_words
+from ..detex.prompt.grammar import check_words
+from ..detex.prompt.prompt_table import grid_prompts, parse_numbers
 from .sockets import CATEGORY, ConceptSocket
 
 

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io, ui
 
+from ..detex.canvas.sheets import contact_sheet
+from ..detex.concept.merge import Quality, merge_concepts, renamed_subjects
 from ..detex.host.text import text_features
 from ..detex.host.towers import tower_of
-from ..detex.merge import Quality, merge_concepts, renamed_subjects
-from ..detex.preview import contact_sheet
 from .sockets import CATEGORY, ConceptSocket
 
 MOST = 6  # sockets; a merged concept can be merged again

@@ -4,9 +4,9 @@ import comfy.samplers
 import comfy.utils
 from comfy_api.latest import io, ui
 
-from ..detex.checks import check_class_word
+from ..detex.canvas.pictures import as_picture
 from ..detex.host.prior import PriorConfig, Report, prior_pictures
-from ..detex.pictures import as_picture
+from ..detex.photos.checks import check_class_word
 from .sockets import CATEGORY
 
 

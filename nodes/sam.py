@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..detex.host import sam
 from ..detex.host.images import rgb
-from ..detex.segment import (
+from ..detex.photos.segment import (
     KEPT,
     Candidate,
     candidate_sheet,

@@ -3,10 +3,10 @@
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
-from ..detex.checks import check_sizes, matched_masks
+from ..detex.canvas.masks import subject_sheet
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
-from ..detex.mask_preview import subject_sheet
-from ..detex.subject import BLANK_COLOURS, make_subject
+from ..detex.photos.checks import check_sizes, matched_masks
+from ..detex.photos.subject import BLANK_COLOURS, make_subject
 from .sockets import CATEGORY, SubjectSocket
 
 

@@ -6,12 +6,12 @@ import torch
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
-from ..detex.concept import Concept
-from ..detex.config import Attributes, DetexConfig, TrainConfig
+from ..detex.concept.file import Concept
 from ..detex.host.images import rgb
 from ..detex.host.progress import LiveView, say
 from ..detex.host.runs import Keeper
 from ..detex.host.training import train_concept
+from ..detex.training.config import Attributes, DetexConfig, TrainConfig
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
     ADVANCED_DETEX,

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..detex.config import Attributes, DetexConfig, TrainConfig
+from ..detex.training.config import Attributes, DetexConfig, TrainConfig
 
 START_OVER = "start over"
 SUBJECT_ATTENTION = True  # the paper has no such term: docs/science.md

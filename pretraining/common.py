@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from detex_pack.detex.pictures import as_picture
+from detex_pack.detex.canvas.pictures import as_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"

@@ -18,14 +18,14 @@ if "detex_pack" not in sys.modules:
 import nodes
 import torch
 
-from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.subject import make_subject
+from detex_pack.detex.photos.subject import make_subject
 from detex_pack.detex.toys.scene import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
 from detex_pack.detex.toys.subjects import SUBJECTS, demo_subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
 
 from .common import RUNS, sheet
 from .judge import load_judge

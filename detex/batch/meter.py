@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from ..units import duration
+from ..canvas.units import duration
 from .run import Count, Run
 
 BAR = 24  # cells

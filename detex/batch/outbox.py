@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import digest_of
+from ..concept.files import digest_of
 from .api_prompt import UPLOADS
 from .client import CONCEPT
 from .workflow import Input, Prompt, with_settings

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..files import hold, read_json, write_json
-from ..units import duration
+from ..concept.files import hold, read_json, write_json
+from ..canvas.units import duration
 from .run import Run
 from .store import STORE
 

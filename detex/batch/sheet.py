@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from ..files import replace_file
+from ..concept.files import replace_file
 from .job import Job
 from .view import SHEET, View
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ..files import hold, move, read_json, write_json, write_synced
+from ..concept.files import hold, move, read_json, write_json, write_synced
 
 RECORD = "record.json"
 

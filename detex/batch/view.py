@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..files import digest_of, replace_file
+from ..concept.files import digest_of, replace_file
 from .job import Job
 from .store import JobStore, Record
 

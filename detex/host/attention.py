@@ -9,8 +9,8 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.model_patcher import ModelPatcher, set_model_options_patch_replace
 from torch import Tensor
 
-from ..attention import AttentionMaps, AttentionTap, attend, attention_probs
-from ..transfer import sent
+from ..unet.attention import AttentionMaps, AttentionTap, attend, attention_probs
+from ..unet.transfer import sent
 from .families import CrossAttention, cross_attentions
 
 CAPTURE_KEY = "detex_capture"

@@ -10,7 +10,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..memory import SavedBytes
+from ..training.memory import SavedBytes
 
 
 @contextmanager

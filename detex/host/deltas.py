@@ -7,8 +7,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
-from ..concept import Concept, check_base
-from ..kv import Delta, Deltas, LowRank, add_delta
+from ..concept.file import Concept, check_base
+from ..unet.deltas import Delta, Deltas, LowRank, add_delta
 from .families import family_of, kv_shapes
 
 

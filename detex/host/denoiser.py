@@ -11,9 +11,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ..attention import AttentionTap
-from ..condition import Condition, whole_picture
-from ..kv import Deltas
+from ..unet.attention import AttentionTap
+from ..unet.condition import Condition, whole_picture
+from ..unet.deltas import Deltas
 from .attention import training_options
 from .checkpointing import checkpointed
 from .copies import check_copyable, check_loaded, private_copy, put_away

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from ..compress import LowRankForms, check_share, exact_factors
-from ..concept import Concept, concept_bytes, sorted_header
-from ..diffusers_readme import readme
-from ..kv import LowRank
-from ..lora_metadata import Spelling, lora_metadata
+from ..concept.compress import LowRankForms, check_share, exact_factors
+from ..concept.diffusers_readme import readme
+from ..concept.file import Concept, concept_bytes, sorted_header
+from ..concept.lora_metadata import Spelling, lora_metadata
+from ..unet.deltas import LowRank
 from . import paths
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]  # name -> up [O, r], down [r, I]

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import EPS, V_PREDICTION
 from torch import Tensor
 
-from ..condition import Condition
+from ..unet.condition import Condition
 from .demo_model import DemoSD15
 
 # A BaseModel of ComfyUI, B conditions with their sizes -> what the UNet takes as `y` [B, D].

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..files import beside_of, move, write_synced
+from ..concept.files import beside_of, move, write_synced
 
 FOLDER = "detex"
 NONE_FOUND = "none in models/detex"

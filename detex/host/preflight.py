@@ -2,8 +2,15 @@
 
 import logging
 
-from ..memory import MARGIN, Footprint, SavedBytes, make_plan, optimizer_bytes, way
-from ..trainer import Draw, Run, Watcher, draw, step_terms
+from ..training.loop import Draw, Run, Watcher, draw, step_terms
+from ..training.memory import (
+    MARGIN,
+    Footprint,
+    SavedBytes,
+    make_plan,
+    optimizer_bytes,
+    way,
+)
 from .checkpointing import observed
 from .denoiser import ComfyDenoiser
 

@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ..pictures import as_image, as_picture
+from ..canvas.pictures import as_image, as_picture
 from . import paths
 from .copies import check_foreign, injected
 from .digest import hash_patcher, hash_tensor

@@ -14,8 +14,8 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..live import Progress, live_picture
-from ..trainer import Run, Watcher
+from ..training.live import Progress, live_picture
+from ..training.loop import Run, Watcher
 from .sampling import Decode, memory_in_use, pixels_of, sample
 
 # The most that pictures may take of the time, 5 % together, so that charts do not starve samples.

@@ -21,11 +21,11 @@ from pathlib import Path
 import folder_paths
 from comfy.model_management import InterruptProcessingException
 
-from ..concept import Concept, concept_bytes, load_concept
-from ..config import as_json
+from ..concept.file import Concept, concept_bytes, load_concept
 from ..methods.detex import Detex
-from ..snapshot import read_snapshot, snapshot_bytes
-from ..trainer import Run, Watcher
+from ..training.config import as_json
+from ..training.loop import Run, Watcher
+from ..training.snapshot import read_snapshot, snapshot_bytes
 from .denoiser import ComfyDenoiser
 from .digest import hash_tensor, hash_weights
 from .paths import write_new

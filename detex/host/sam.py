@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..mask_preview import fit
-from ..segment import Candidate, Point, ranked
+from ..canvas.masks import fit
+from ..photos.segment import Candidate, Point, ranked
 
 FOLDER = "sams"  # shared with other packs
 NONE_FOUND = "none in models/sams"

@@ -11,8 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from latent_preview import Latent2RGBPreviewer
 from torch import Tensor
 
-from ..condition import Condition, joined
-from ..units import gigabytes
+from ..canvas.units import gigabytes
+from ..unet.condition import Condition, joined
 from .denoiser import ComfyDenoiser
 
 STEPS, CFG = 10, 5.0

@@ -7,9 +7,9 @@ import comfy.sd
 import torch
 from torch import Tensor
 
-from ..condition import Condition
-from ..prompt import PLACEHOLDER, PromptTokens, split_placeholders
-from ..transfer import sent
+from ..prompt.grammar import PLACEHOLDER, PromptTokens, split_placeholders
+from ..unet.condition import Condition
+from ..unet.transfer import sent
 from .towers import Tower, split_word, towers_of
 
 # Each is one rare token of CLIP's vocabulary; the first one that a prompt lacks marks the places.

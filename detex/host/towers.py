@@ -9,7 +9,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
-from ..transfer import sent
+from ..unet.transfer import sent
 
 
 def towers_of(clip: comfy.sd.CLIP) -> dict[str, Any]:

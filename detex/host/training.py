@@ -8,11 +8,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..concept import BaseModel, Concept
-from ..config import DetexConfig, TrainConfig, as_json
+from ..concept.file import BaseModel, Concept
 from ..methods.detex import Detex, attention_overlap
-from ..subject import Subject
-from ..trainer import Watcher, train
+from ..photos.subject import Subject
+from ..training.config import DetexConfig, TrainConfig, as_json
+from ..training.loop import Watcher, train
 from .denoiser import ComfyDenoiser, WeightsTooLarge, is_out_of_memory, training_session
 from .families import check_latent_scale, unet_layout
 from .preflight import Preflight

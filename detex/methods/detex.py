@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..attention import AttentionTap
-from ..condition import Condition, joined, whole_picture
-from ..config import DetexConfig, TrainConfig
-from ..embeddings import RARE_ROWS, WordAnchors, Words
-from ..interfaces import Denoiser, TextEncoder
-from ..kv import make_deltas
-from ..losses import attention_loss, diffusion_loss, map_loss
-from ..metrics import half_maximum_iou
-from ..noise import add_noise
-from ..prompt import PromptTokens, training_prompt
-from ..subject import Subject, latent_grid, subject_cells
-from ..transfer import sent
+from ..evaluate.scores import half_maximum_iou
+from ..photos.subject import Subject, latent_grid, subject_cells
+from ..prompt.grammar import PromptTokens, training_prompt
+from ..prompt.words import RARE_ROWS, WordAnchors, Words
+from ..training.config import DetexConfig, TrainConfig
+from ..unet.attention import AttentionTap
+from ..unet.condition import Condition, joined, whole_picture
+from ..unet.deltas import make_deltas
+from ..unet.interfaces import Denoiser, TextEncoder
+from ..unet.losses import attention_loss, diffusion_loss, map_loss
+from ..unet.schedules import add_noise
+from ..unet.transfer import sent
 
 
 @dataclass(frozen=True)

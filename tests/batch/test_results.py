@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.detex.files import replace_file
-from detex_pack.detex.batch.batch import Batch
 from detex_pack.detex.batch.job import Job
 from detex_pack.detex.batch.meter import Meter
+from detex_pack.detex.batch.run import Run
 from detex_pack.detex.batch.store import JobStore, Record
 from detex_pack.detex.batch.view import View
+from detex_pack.detex.concept.files import replace_file
 
 DONE = Record("done", "http://a", 1.25)
 

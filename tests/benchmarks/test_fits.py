@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detex_pack.benchmarks import fits
-from detex_pack.detex.memory import SavedBytes
+from detex_pack.detex.training.memory import SavedBytes
 
 
 def test_fake_card_counts_what_autocast_keeps():

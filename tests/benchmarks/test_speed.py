@@ -18,7 +18,7 @@ from detex_pack.benchmarks.inference import random_concept, sampled
 from detex_pack.benchmarks.machine import operations
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import load_demo_model
-from detex_pack.detex.trainer import gradients
+from detex_pack.detex.training.loop import gradients
 from devtools.checkpoints import write_checkpoint
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detex_pack.detex.attention import AttentionMaps, AttentionTap, attend, attention_probs
+from detex_pack.detex.unet.attention import AttentionMaps, AttentionTap, attend, attention_probs
 
 HEADS = 2
 

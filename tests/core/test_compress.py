@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detex_pack.detex.compress import LowRankForms, low_rank
-from detex_pack.detex.kv import LowRank
+from detex_pack.detex.concept.compress import LowRankForms, low_rank
+from detex_pack.detex.unet.deltas import LowRank
 
 
 @pytest.fixture

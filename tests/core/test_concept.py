@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from detex_pack.detex.concept import (
+from detex_pack.detex.concept.file import (
     BaseModel,
     Concept,
     check_base,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig, as_json
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig, as_json
 
 
 def test_default_rate_is_the_papers_times_the_batch():

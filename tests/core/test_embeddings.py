@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex.config import Attributes
-from detex_pack.detex.embeddings import (
+from detex_pack.detex.prompt.words import (
     AttributeMapper,
     FreeVectors,
     WordAnchors,
     Words,
     unit_features,
 )
+from detex_pack.detex.training.config import Attributes
 
 WIDTH, PHOTOS, RMS = 16, 4, 0.014
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex.grid import SPLIT, grid_prompts, parse_numbers, short_names
-from detex_pack.detex.labelled_grid import labelled_grid
+from detex_pack.detex.canvas.labelled_grid import labelled_grid
+from detex_pack.detex.prompt.prompt_table import SPLIT, grid_prompts, parse_numbers, short_names
 
 CELL = 64
 

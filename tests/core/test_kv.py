@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from detex_pack.detex.kv import KVDeltas, LowRank, LowRankDeltas, add_delta, as_matrix, make_deltas
+from detex_pack.detex.unet.deltas import (
+    KVDeltas,
+    LowRank,
+    LowRankDeltas,
+    add_delta,
+    as_matrix,
+    make_deltas,
+)
 
 SHAPES = {"a.attn2.to_k": (6, 4), "a.attn2.to_v": (6, 4)}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detex_pack.detex.live import LINES, Progress, live_picture, smooth, status
+from detex_pack.detex.training.live import LINES, Progress, live_picture, smooth, status
 
 LOSSES = {"diffusion": [1.0, 0.5, 0.25, 0.2], "prior": [0.3, 0.3, 0.3, 0.3]}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex.attention import AttentionTap, attention_probs
-from detex_pack.detex.losses import (
+from detex_pack.detex.unet.attention import AttentionTap, attention_probs
+from detex_pack.detex.unet.losses import (
     EPS,
     attention_loss,
     diffusion_loss,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detex_pack.detex.memory import Footprint, Line, SavedBytes, make_plan, optimizer_bytes
+from detex_pack.detex.training.memory import Footprint, Line, SavedBytes, make_plan, optimizer_bytes
 
 GB = 2**30
 

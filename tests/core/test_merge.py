@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex import merge
-from detex_pack.detex.captions import NEUTRAL
-from detex_pack.detex.concept import BaseModel, Concept
-from detex_pack.detex.kv import LowRank, as_matrix
-from detex_pack.detex.merge import (
+from detex_pack.detex.concept import merge
+from detex_pack.detex.concept.file import BaseModel, Concept
+from detex_pack.detex.concept.merge import (
     check_mergeable,
     long_captions,
     merge_concepts,
@@ -19,6 +17,8 @@ from detex_pack.detex.merge import (
     renamed_subjects,
     short_captions,
 )
+from detex_pack.detex.prompt.captions import NEUTRAL
+from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
 WIDTH, OUT = 24, 5
 BASE = BaseModel("Stable Diffusion 1.x", "abc", "l", v_prediction=False, unet={})

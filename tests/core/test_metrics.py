@@ -2,7 +2,7 @@
 
 import torch
 
-from detex_pack.detex.metrics import half_maximum_iou
+from detex_pack.detex.evaluate.scores import half_maximum_iou
 
 
 def test_half_maximum_iou_by_hand():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detex_pack.detex.noise import (
+from detex_pack.detex.unet.schedules import (
     add_noise,
     sample_timesteps,
     signal_and_noise,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from detex_pack.detex.photos import (
+from detex_pack.detex.photos.folder import (
     check_distinct,
     files_hash,
     folder_of,

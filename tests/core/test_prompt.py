@@ -2,7 +2,7 @@
 
 import pytest
 
-from detex_pack.detex.prompt import (
+from detex_pack.detex.prompt.grammar import (
     PromptTokens,
     attribute_word,
     check_words,

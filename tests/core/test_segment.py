@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex.segment import (
+from detex_pack.detex.photos.segment import (
     KEPT,
     Candidate,
     Point,

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load
 from torch import nn
 
-from detex_pack.detex.config import TrainConfig
-from detex_pack.detex.snapshot import read_snapshot, snapshot_bytes
-from detex_pack.detex.trainer import Run
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Run
+from detex_pack.detex.training.snapshot import read_snapshot, snapshot_bytes
 
 
 class Method:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex.checks import check_class_word, check_sizes
-from detex_pack.detex.framing import Framing, place, sample_framing
-from detex_pack.detex.subject import (
+from detex_pack.detex.photos.checks import check_class_word, check_sizes
+from detex_pack.detex.photos.framing import Framing, place, sample_framing
+from detex_pack.detex.photos.subject import (
     Subject,
     copy_sizes,
     erode,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detex_pack.detex.units import duration, gigabytes
+from detex_pack.detex.canvas.units import duration, gigabytes
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,18 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.benchmarks.contenders import open_run
-from detex_pack.detex.attention import AttentionMaps
-from detex_pack.detex.concept import Concept
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host import denoiser as host_denoiser
 from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent_encoder
 from detex_pack.detex.host.text import word_positions
 from detex_pack.detex.host.training import scaled_subject, train_concept
-from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.photos.subject import Subject, make_subject
 from detex_pack.detex.toys.subjects import demo_subject
-from detex_pack.detex.trainer import Run, Watcher, gradients
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher, gradients
+from detex_pack.detex.unet.attention import AttentionMaps
 
 pytestmark = pytest.mark.gpu
 

@@ -19,11 +19,11 @@ sys.path.append(str(Path(__file__).parent))  # for `import tiny`
 import tiny
 from graphs import executor, registered  # noqa: F401  (fixtures of the graph tests)
 
-from detex_pack.detex.concept import Concept
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.subject import Subject, make_subject
+from detex_pack.detex.photos.subject import Subject, make_subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
 
 SIDE = 32  # pixels of a training picture: 8x8 latents, attention maps of 4x4
 FOLDERS = ("detex", "loras", "embeddings", "diffusers")

@@ -14,13 +14,13 @@ import folder_paths
 import tiny
 import torch
 
-from detex_pack.detex.concept import concept_bytes
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import concept_bytes
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.runs import Keeper
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.subject import Subject, make_subject
-from detex_pack.detex.trainer import Run, Watcher
+from detex_pack.detex.photos.subject import Subject, make_subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher
 
 SIDE = 32
 

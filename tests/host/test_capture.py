@@ -14,11 +14,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import SamplerCustom
 from torch import Tensor
 
-from detex_pack.detex.attention import AttentionMaps, attention_probs
 from detex_pack.detex.host import attention as host_attention
 from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.families import cross_attentions
 from detex_pack.detex.host.text import word_positions
+from detex_pack.detex.unet.attention import AttentionMaps, attention_probs
 from detex_pack.nodes.attention import AttentionPreview, CaptureAttention
 
 TEXT = "a red ball on (grass:1.3)"

@@ -10,14 +10,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept, concept_bytes
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.preflight import count, first, measure
-from detex_pack.detex.memory import optimizer_bytes
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import Run, Watcher, draw, step_terms
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher, draw, step_terms
+from detex_pack.detex.training.memory import optimizer_bytes
 
 Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 

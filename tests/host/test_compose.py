@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.text import compose, marked_tokens
 from detex_pack.nodes.compose import ComposePrompt
 

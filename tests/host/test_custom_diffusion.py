@@ -9,13 +9,13 @@ from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.training import scaled_subject
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import draw, step_terms
-from detex_pack.detex.trainer import train as run_steps
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import draw, step_terms
+from detex_pack.detex.training.loop import train as run_steps
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.copies import private_copy
 from detex_pack.detex.host.deltas import apply_concept, live_deltas
 from detex_pack.detex.host.families import fingerprint
-from detex_pack.detex.kv import KVDeltas, LowRank, as_matrix
+from detex_pack.detex.unet.deltas import KVDeltas, LowRank, as_matrix
 
 KEY = "diffusion_model.{}.weight"
 

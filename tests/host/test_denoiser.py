@@ -18,7 +18,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection
 from torch import Tensor
 
-from detex_pack.detex.attention import AttentionTap
 from detex_pack.detex.host.copies import (
     check_copyable,
     check_loaded,
@@ -27,9 +26,10 @@ from detex_pack.detex.host.copies import (
     shares_weights,
 )
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
-from detex_pack.detex.kv import KVDeltas
-from detex_pack.detex.losses import map_loss
-from detex_pack.detex.noise import add_noise, training_target
+from detex_pack.detex.unet.attention import AttentionTap
+from detex_pack.detex.unet.deltas import KVDeltas
+from detex_pack.detex.unet.losses import map_loss
+from detex_pack.detex.unet.schedules import add_noise, training_target
 
 KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 GRID = (4, 6)  # half of latents of 8 x 12

@@ -11,14 +11,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.attention import AttentionTap
-from detex_pack.detex.condition import whole_picture
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
 from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.methods.detex import Batch, Detex, attention_overlap
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import draw, step_terms
-from detex_pack.detex.trainer import train as run_steps
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import draw, step_terms
+from detex_pack.detex.training.loop import train as run_steps
+from detex_pack.detex.unet.attention import AttentionTap
+from detex_pack.detex.unet.condition import whole_picture
 
 GRID = (4, 4)
 

@@ -22,13 +22,13 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from detex_pack.detex.compress import low_rank
-from detex_pack.detex.concept import Concept
+from detex_pack.detex.concept.compress import low_rank
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.families import SDXL, kv_shapes, unet_layout
 from detex_pack.detex.host.text import compose
-from detex_pack.detex.kv import LowRank, as_matrix
+from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
 diffusers = pytest.importorskip("diffusers")  # its pinned version needs Python 3.11
 

@@ -13,8 +13,8 @@ from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from test_deltas import assert_same, sampled_kv, trained_kv
 
-from detex_pack.detex.compress import low_rank
-from detex_pack.detex.concept import Concept, concept_bytes, load_concept
+from detex_pack.detex.concept.compress import low_rank
+from detex_pack.detex.concept.file import Concept, concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.text import compose

@@ -12,7 +12,7 @@ import tiny
 import torch
 from graphs import Keep, messages, node, run, training_graph
 
-from detex_pack.detex.concept import load_concept
+from detex_pack.detex.concept.file import load_concept
 
 
 def sampling_graph(loader: str) -> dict:

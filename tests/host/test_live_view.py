@@ -10,14 +10,14 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept, concept_bytes
-from detex_pack.detex.condition import Condition
-from detex_pack.detex.config import DetexConfig
+from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host import progress, sampling
 from detex_pack.detex.host.images import latent_decoder
 from detex_pack.detex.host.progress import Budget, LiveView
 from detex_pack.detex.host.sampling import pixels_of
-from detex_pack.detex.trainer import Run
+from detex_pack.detex.training.config import DetexConfig
+from detex_pack.detex.training.loop import Run
+from detex_pack.detex.unet.condition import Condition
 
 Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from detex_pack.detex.concept import Concept
+from detex_pack.detex.concept.file import Concept
+from detex_pack.detex.concept.lora_metadata import base_of
 from detex_pack.detex.host.export import Export, plan, write
-from detex_pack.detex.lora_metadata import base_of
 
 LORAS = {
     Export.STOCK: "loras/toy_lora.safetensors",

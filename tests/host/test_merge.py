@@ -12,12 +12,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from test_deltas import assert_same, sampled_kv
 
-from detex_pack.detex.concept import Concept, load_concept
-from detex_pack.detex.config import DetexConfig
+from detex_pack.detex.concept.file import Concept, load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.text import compose, text_features
-from detex_pack.detex.subject import Subject
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import DetexConfig
 from detex_pack.nodes.compose import ComposePrompt
 from detex_pack.nodes.merge import MergeConcepts
 

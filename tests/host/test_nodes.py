@@ -18,8 +18,8 @@ from torch import Tensor
 
 from detex_pack.benchmarks.arms import ARMS, tuned_values
 from detex_pack.benchmarks.hypotheses import study
-from detex_pack.detex.concept import Concept
-from detex_pack.detex.config import as_json
+from detex_pack.detex.concept.file import Concept
+from detex_pack.detex.training.config import as_json
 from detex_pack.nodes import comfy_entrypoint
 from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from detex_pack.nodes.subject import SubjectImages

@@ -8,7 +8,6 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.config import DetexConfig, TrainConfig
 from detex_pack.detex.host import denoiser
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.families import fingerprint
@@ -16,8 +15,9 @@ from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.host.text import ComfyTextEncoder
 from detex_pack.detex.host.training import scaled_subject
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import Run, gradients
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, gradients
 
 KINDS = {
     "1.x": (comfy.supported_models.SD15, tiny.tiny_clip),

@@ -10,12 +10,12 @@ import tiny
 import torch
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.families import SD1, cross_attentions, family_of, kv_shapes
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.subject import make_subject
+from detex_pack.detex.photos.subject import make_subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
 from devtools.checkpoints import write_checkpoint
 
 SIDE = 256  # pixels

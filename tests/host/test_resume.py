@@ -19,14 +19,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept, concept_bytes
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host import runs
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.runs import Keeper, run_key, runs_folder
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import Run, Watcher
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher
 
 Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 Cancel = model_management.InterruptProcessingException

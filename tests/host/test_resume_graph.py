@@ -8,7 +8,7 @@ import execution
 import pytest
 from graphs import messages, run, training_graph
 
-from detex_pack.detex.concept import load_concept
+from detex_pack.detex.concept.file import load_concept
 
 
 def said_by(executor: execution.PromptExecutor, name: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from detex_pack.detex.concept import Concept
+from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.export import Export, plan
-from detex_pack.detex.kv import LowRank
+from detex_pack.detex.unet.deltas import LowRank
 from detex_pack.nodes.concept import SaveEmbeddings
 
 

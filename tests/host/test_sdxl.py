@@ -15,21 +15,21 @@ from safetensors import safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from detex_pack.detex.compress import LowRankForms, low_rank
-from detex_pack.detex.concept import Concept, concept_bytes, load_concept
-from detex_pack.detex.condition import Condition, whole_picture
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.concept.compress import LowRankForms, low_rank
+from detex_pack.detex.concept.file import Concept, concept_bytes, load_concept
+from detex_pack.detex.concept.merge import merge_concepts
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.families import SDXL, family_of
 from detex_pack.detex.host.text import ComfyTextEncoder, compose, text_features, word_positions
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.kv import LowRank, as_matrix
-from detex_pack.detex.merge import merge_concepts
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import Run, accumulate, draw
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, accumulate, draw
+from detex_pack.detex.unet.condition import Condition, whole_picture
+from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
 WORDS = ("V", "P1", "P2", "P3", "B1", "B2", "B3")
 L, G = tiny.WIDTHS["l"], tiny.WIDTHS["g"]

@@ -11,13 +11,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept, concept_bytes
-from detex_pack.detex.config import DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.runs import Keeper, runs_folder
 from detex_pack.detex.methods.detex import Batch, Detex
-from detex_pack.detex.subject import Subject
-from detex_pack.detex.trainer import Run, Watcher
+from detex_pack.detex.photos.subject import Subject
+from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher
 
 Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detex_pack.detex.host.text import MARKERS, ComfyTextEncoder, word_positions
 from detex_pack.detex.host.towers import tower_of
-from detex_pack.detex.prompt import PromptTokens, training_prompt
+from detex_pack.detex.prompt.grammar import PromptTokens, training_prompt
 
 TEXTS = ("", "photo of a dog", "a [ball], by the sea: 50% off! " + "very " * 40 + "far")
 Y = training_prompt("dog", "pose", {"V", "P", "B"})

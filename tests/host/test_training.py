@@ -11,16 +11,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.detex.concept import Concept, concept_bytes
-from detex_pack.detex.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host.denoiser import training_dtype, training_session
 from detex_pack.detex.host.images import check_latents, feature_encoder, latent_encoder
 from detex_pack.detex.host.progress import LiveView
 from detex_pack.detex.host.training import first_and_last, scaled_subject, train_concept
 from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.subject import Subject, make_subject
-from detex_pack.detex.trainer import Run, Watcher, draw, step_terms, weighted_total
-from detex_pack.detex.trainer import train as run_steps
+from detex_pack.detex.photos.subject import Subject, make_subject
+from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
+from detex_pack.detex.training.loop import Run, Watcher, draw, step_terms, weighted_total
+from detex_pack.detex.training.loop import train as run_steps
 
 SHAPE = (4, 4, 8, 8)
 Train = Callable[..., tuple[Concept, dict[str, list[float]]]]

@@ -12,8 +12,8 @@ import comfy.supported_models_base
 import comfy.text_encoders.sd2_clip
 import torch
 
-from detex_pack.detex.condition import Condition
 from detex_pack.detex.host.demo_model import build_vision
+from detex_pack.detex.unet.condition import Condition
 from devtools.checkpoints import SD15_UNET
 
 WIDTH = 32  # of the text tower and the UNet's context

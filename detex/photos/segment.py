@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .mask_preview import ORANGE, fit, shade
-from .preview import sheet
+from ..canvas.masks import ORANGE, fit, shade
+from ..canvas.sheets import sheet
 
 KEPT = 4  # candidates of a photo that are shown
 SAME = 0.85  # masks that overlap more than this are one candidate

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .kv import Delta, LowRank
+from ..unet.deltas import Delta, LowRank
 
 FORMAT = "detex-concept"
 FORMAT_VERSION = 1

@@ -6,9 +6,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .grid import SPLIT
+from ..prompt.prompt_table import SPLIT
 from .pictures import as_image, paste_centred
-from .preview import GAP, INK, PAPER, cut_to
+from .sheets import GAP, INK, PAPER, cut_to
 
 
 def labelled_grid(

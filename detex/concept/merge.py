@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .captions import NEUTRAL, PLACES
+from ..prompt.captions import NEUTRAL, PLACES
+from ..unet.deltas import Delta, LowRank, as_matrix
 from .compress import common_basis
-from .concept import Concept
-from .kv import Delta, LowRank, as_matrix
+from .file import Concept
 
 RIDGE = 1e-2  # of the captions' covariance, relative to its mean eigenvalue: bounds the deltas
 EXACT_RIDGE = 1e-10  # of the constraints' system: near-duplicate tokens must not break it

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .concept import all_tensors
-from .trainer import Run
+from ..concept.file import all_tensors
+from .loop import Run
 
 FORMAT = "detex-run-1"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from .prompt import with_clauses
+from .grammar import with_clauses
 
 SPLIT = " + "  # between the row and the column of a label
 LONGEST = 60  # characters of a prompt in a label: it may become a file name

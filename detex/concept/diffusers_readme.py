@@ -1,6 +1,6 @@
 """The page that lies in an exported diffusers folder and says how to load it."""
 
-from .concept import Concept
+from .file import Concept
 from .lora_metadata import Spelling, example_prompt, phrases
 
 PAGE = """# {title}

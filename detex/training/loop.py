@@ -7,15 +7,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from .attention import AttentionTap
-from .condition import Condition
+from ..unet.attention import AttentionTap
+from ..unet.condition import Condition
+from ..unet.deltas import Deltas
+from ..unet.interfaces import Denoiser
+from ..unet.losses import weighted_total
+from ..unet.schedules import add_noise, sample_timesteps, training_target
+from ..unet.transfer import sent
 from .config import TrainConfig
-from .interfaces import Denoiser
-from .kv import Deltas
-from .losses import weighted_total
 from .memory import way
-from .noise import add_noise, sample_timesteps, training_target
-from .transfer import sent
 
 CHECK_EVERY = 10  # steps between looks at whether the loss is still a number
 

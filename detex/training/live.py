@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .pictures import as_picture
-from .preview import GAP, INK
-from .units import duration
+from ..canvas.pictures import as_picture
+from ..canvas.sheets import GAP, INK
+from ..canvas.units import duration
 
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .kv import Delta, LowRank
+from ..unet.deltas import Delta, LowRank
 
 
 class LoraSize(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .preview import sheet
-from .subject import square_crop
+from ..photos.subject import square_crop
+from .sheets import sheet
 
 CELL = 256  # pixels, side of a photo on the sheet
 ORANGE = torch.tensor([0.98, 0.56, 0.04])  # orange, readable on most photos and in grey

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..prompt.grammar import attribute_word
 from .checks import check_class_word, check_photo
 from .framing import Framing, place, sample_framing_of
-from .prompt import attribute_word
 
 BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 RANDOM_BLANKS = 8  # differently coloured copies of each blanked photo

@@ -7,10 +7,10 @@ from typing import Protocol
 from torch import Tensor
 from torch.amp import GradScaler
 
+from ..prompt.grammar import PromptTokens
 from .attention import AttentionTap
 from .condition import Condition
-from .kv import Deltas, Shapes
-from .prompt import PromptTokens
+from .deltas import Deltas, Shapes
 
 
 class Denoiser(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .config import Attributes
+from ..training.config import Attributes
 
 RARE_ROWS = {"V": 42170, "P": 47629, "B": 43514}  # Custom Diffusion's initialiser tokens, by row
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .units import gigabytes
+from ..canvas.units import gigabytes
 
 MARGIN = 1.1  # what is estimated, times this, must be free
 NO_BACKWARD = "A pass whose memory is counted has no backward pass."

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from .concept import BaseModel, Concept
+from .file import BaseModel, Concept
 from .merge import own_subjects
 
 SPECIFICATION = "1.0.0"
