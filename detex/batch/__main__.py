@@ -1,43 +1,52 @@
-"""Render a table of jobs over one or several ComfyUI servers, without the page.
-
-Each row of the table is a job; each column sets one input of the workflow, by the node's number,
-title or type and the input's name ("6.seed", "KSampler.seed"), or by the input's name alone where
-only one node has it. Without --table, the names that a table can use are listed. Run the same
-command again to go on: what is done is not rendered again. See docs/batch_rendering.md.
-"""
+"""The command `python -m detex.batch`."""
 
 import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .api_prompt import ObjectInfo
-from .batch import Batch
-from .client import Client, ServerLost
+from .client import ServerLost
+from .engine import Engine
 from .job import make_jobs
+from .jobqueue import FAILURES_IN_A_ROW
 from .meter import Meter
-from .schedule import FAILURES_IN_A_ROW
-from .store import JobStore
-from .table import read_table
+from .needs import needs_of
+from .options import engine_for, parser
+from .outbox import Outbox
+from .progress import status, write_progress
+from .run import Run
+from .sheet import write_sheet
+from .store import STORE, JobStore
+from .table import Table, read_table
 from .view import RESULTS, View
-from .worker import Worker
+from .words import check_words, words_in
 from .workflow import inputs_of, listing, read_workflow
 
-STORE = ".jobs"
-ANSWER_WITHIN = 20.0  # s for one answer of a server
-SHOW_EVERY, WRITE_EVERY = 0.5, 15.0  # s between two looks at the bar, at results.csv
+NOTE_EVERY, WRITE_EVERY = 2.0, 15.0  # s between two writings of progress.json, of results.csv
+WRITE_SHARE = 20  # at most one part in so many of the time goes into writing results.csv
 ALL_DONE, SOME_LEFT, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command -> its exit status."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _list_inputs(options) if options.table is None else _render(options)
+        if words[:1] == ["status"]:
+            return _status(words[1:])
+        options = parser().parse_args(words)
+        if options.table is not None and options.out is None:
+            raise ValueError("--out is missing: name the folder for the pictures.")
+        table = read_table(options.table, product=options.product) if options.table else None
+        engine = engine_for(options)
+        try:
+            info = _schema(engine)
+            return _render(options, table, engine, info) if table else _list_inputs(options, info)
+        finally:
+            engine.close({})
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_INPUT
@@ -46,91 +55,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m detex.batch", description=__doc__)
-    add = parser.add_argument
-    add("--server", action="append", required=True, metavar="URL", help="one or more of them")
-    add("--workflow", type=Path, required=True, help="JSON, saved or exported by the page")
-    add("--table", type=Path, help="CSV in UTF-8, with a head")
-    add("--out", type=Path, help="folder for the pictures and results.csv")
-    add("--retry-failed", action="store_true", help="try again what failed in earlier runs")
-    silent = "how long a server may be silent before others take its jobs (default: 60)"
-    add("--patience", type=float, default=60.0, metavar="SECONDS", help=silent)
-    return parser
+def _status(words: Sequence[str]) -> int:
+    form = argparse.ArgumentParser(prog="python -m detex.batch status")
+    form.add_argument("out", type=Path, metavar="DIR", help="the folder that --out named")
+    sys.stdout.write(status(form.parse_args(words).out) + "\n")
+    return ALL_DONE
 
 
-def _clients(urls: Sequence[str]) -> list[Client]:
-    clients = [Client(url, ANSWER_WITHIN) for url in urls]
-    known = [client.url for client in clients]
-    for url in known:
-        if known.count(url) > 1:
-            raise ValueError(f"--server {url} is given twice. Give each server once.")
-    return clients
-
-
-def _schema(clients: Sequence[Client]) -> ObjectInfo:
+def _schema(engine: Engine) -> ObjectInfo:
     """The nodes of the first server that answers."""
     errors = []
-    for client in clients:
+    for server in engine.servers:
         try:
-            return client.object_info()
+            return engine.result(engine.call(server, "object_info"))
         except ServerLost as error:
             errors.append(str(error))
     raise ValueError("\n".join([*errors, "Start a server, or correct its address."]))
 
 
-def _list_inputs(options: argparse.Namespace) -> int:
-    info = _schema(_clients(options.server))
+def _list_inputs(options: argparse.Namespace, info: ObjectInfo) -> int:
     inputs = inputs_of(read_workflow(options.workflow, info), info)
     sys.stdout.write(f"A table can set:\n{listing(inputs)}\n")
     return ALL_DONE
 
 
-def _render(options: argparse.Namespace) -> int:
-    if options.out is None:
-        raise ValueError("--out is missing: name the folder for the pictures.")
-    clients = _clients(options.server)
-    table = read_table(options.table)
-    info = _schema(clients)
+def _render(options: argparse.Namespace, table: Table, engine: Engine, info: ObjectInfo) -> int:
     workflow = read_workflow(options.workflow, info)
-    jobs = make_jobs(table, workflow, inputs_of(workflow, info))
+    inputs = inputs_of(workflow, info)
+    outbox = Outbox(options.table.parent)
+    workflow = outbox.fill(workflow, inputs)
+    jobs = make_jobs(table, workflow, inputs, outbox)
+    check_words(jobs, workflow, lambda file: _words_of(file, outbox, engine))
+    needs = needs_of(workflow, jobs, inputs, outbox.files.values())
     with JobStore(options.out / STORE) as store:
         if options.retry_failed:
             store.forget_failures()
-        view = View(options.out, store, jobs)
+        view = View(options.out, store, jobs, table.columns)
         view.arrange()
-        batch = Batch(workflow, jobs, store, view, [client.url for client in clients])
+        run = Run(workflow, jobs, store, view, engine, needs, options.patience)
+        watch = Watch(run)
         try:
-            _work(batch, clients, options.patience)
+            run.go(watch)
         finally:
+            watch.close()
             _write_results(view)
-        return _conclude(batch, options.out / RESULTS)
+        return _conclude(run, options.out / RESULTS)
 
 
-def _work(batch: Batch, clients: Sequence[Client], patience: float) -> None:
-    """Run the workers to their end; on Ctrl-C, and where one fails, they take back their jobs."""
-    meter, written = Meter(batch), time.monotonic()
-    with ThreadPoolExecutor(len(clients)) as pool:
-        running = [pool.submit(Worker(client, batch, patience).run) for client in clients]
-        try:
-            while wait(running, timeout=SHOW_EVERY).not_done:
-                if any(worker.done() and worker.exception() for worker in running):
-                    break
-                meter.show()
-                if time.monotonic() - written > WRITE_EVERY:
-                    written = time.monotonic()
-                    with suppress(PermissionError):  # open in a spreadsheet; it is written again
-                        batch.view.write_results()
-        finally:
-            batch.stop.set()
-    meter.close()
-    for worker in running:
-        worker.result()
+def _words_of(file: str, outbox: Outbox, engine: Engine) -> Collection[str] | None:
+    """Of a concept that is sent, or that the first server which answers has."""
+    if file in outbox.files:
+        return words_in(Path(outbox.files[file].path))
+    for server in engine.servers:
+        with suppress(ServerLost):
+            return engine.result(engine.call(server, "concept_words", file))
+    return None
+
+
+class Watch:
+    """What is looked after while a run goes on: the bar, progress.json, results.csv."""
+
+    def __init__(self, run: Run):
+        self.run, self.meter, self.begun = run, Meter(run), time.time()
+        self._noted = self._written = time.monotonic()
+        self._pause = WRITE_EVERY
+
+    def __call__(self) -> None:
+        self.meter.show()
+        now = time.monotonic()
+        if now - self._noted > NOTE_EVERY:
+            self._noted = now
+            write_progress(self.run, self.begun)
+        if now - self._written > self._pause:
+            with suppress(PermissionError):  # open in a spreadsheet; it is written again
+                self.run.view.write_results()
+            self._written = time.monotonic()
+            self._pause = max(WRITE_EVERY, WRITE_SHARE * (self._written - now))
+
+    def close(self) -> None:
+        self.meter.close()
+        write_progress(self.run, self.begun)
 
 
 def _write_results(view: View) -> None:
     try:
         view.write_results()
+        write_sheet(view)
     except PermissionError as error:
         raise ValueError(
             f"{error}. Close the program that has {RESULTS} open and run the same command again; "
@@ -138,12 +148,12 @@ def _write_results(view: View) -> None:
         ) from error
 
 
-def _conclude(batch: Batch, results: Path) -> int:
-    count = batch.count()
+def _conclude(run: Run, results: Path) -> int:
+    count = run.count()
     parts = [f"{count.done} done", f"{count.failed} failed", f"{count.open} not rendered"]
     sys.stdout.write(f"{count.rows} rows: {', '.join(parts)}; {count.before} of them before.\n")
     sys.stdout.write(f"See {results}\n")
-    if batch.schedule.broken:
+    if run.queue.broken:
         sys.stdout.write(
             f"Stopped after {FAILURES_IN_A_ROW} failures in a row. Correct the workflow or the "
             "table, then run the same command again.\n"

@@ -154,7 +154,7 @@ class Client:
         return self._file(f"/view?{query}")
 
     def has(self, folder: str, name: str) -> bool:
-        """Whether the server has this file in its input folder or, for "detex", among its concepts."""
+        """Whether the file is in the server's input folder or, for "detex", among its concepts."""
         try:
             self._exchange(urllib.request.Request(self.url + _route(folder, name), method="HEAD"))
         except PromptError:

@@ -1,5 +1,6 @@
-"""Calls to servers that go on while the driver does other things: here with threads, for one server;
-with Ray, for several, in `rays`.
+"""Calls to servers, which go on while the driver does other things: with threads, for one server.
+
+Those of several go through Ray (rays).
 """
 
 from collections.abc import Collection
@@ -40,9 +41,8 @@ class Engine(Protocol):
 class Threads:
     """One server, called from threads of this process."""
 
-    def __init__(self, server: Server):
-        self.server = server
-        self.servers = (server.client.url,)
+    def __init__(self, name: str, server: Server):
+        self.server, self.servers = server, (name,)
         self._pool = ThreadPoolExecutor(QUEUED + 1)
 
     def call(self, server: str, method: str, *arguments: Any) -> "Future[Any]":  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Which job is next for which server, and when a job is given up. Nothing is asked or timed here."""
+"""Which job is next for which server, and when a job is given up. No server is asked here."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Mapping

@@ -18,7 +18,9 @@ class Needs(NamedTuple):
     files: tuple[Sent, ...] = ()  # sent where they are not
 
 
-def needs_of(base: Prompt, jobs: Iterable[Job], inputs: list[Input], files: Iterable[Sent]) -> Needs:
+def needs_of(
+    base: Prompt, jobs: Iterable[Job], inputs: list[Input], files: Iterable[Sent]
+) -> Needs:
     """inputs: the workflow's. What is sent is not asked for."""
     sent = tuple(files)
     arriving = {file.name for file in sent}

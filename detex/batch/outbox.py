@@ -1,7 +1,7 @@
 """Files of this machine that a table or workflow names: sent to the servers that lack them.
 
-On a server a file is named by its content, `dog-1a2b3c4d.png`, so that it is never taken for another
-one, and so that a row whose picture or concept has changed is a new job.
+On a server a file is named by its content, `dog-1a2b3c4d.png`, so that it is never taken for
+another one, and so that a row whose picture or concept has changed is a new job.
 """
 
 import hashlib

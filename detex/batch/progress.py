@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..concept.files import hold, read_json, write_json
 from ..canvas.units import duration
+from ..concept.files import hold, read_json, write_json
 from .run import Run
 from .store import STORE
 
@@ -27,9 +27,11 @@ def status(out: Path, now: float | None = None) -> str:
         raise ValueError(f"No run has begun in {out}. Give the folder that --out named.")
     ended, before = facts["done"] + facts["failed"], facts["before"]
     rest = facts["rows"] - ended
-    lines = [f"{facts['done']} of {facts['rows']} rows done, {facts['failed']} failed, {rest} open."]
     seconds = facts["at"] - facts["begun"]
-    lines.append(_state(out, facts, time.time() if now is None else now))
+    lines = [
+        f"{facts['done']} of {facts['rows']} rows done, {facts['failed']} failed, {rest} open.",
+        _state(out, facts, time.time() if now is None else now),
+    ]
     if ended > before:
         pace = seconds / (ended - before)
         lines.append(f"{ended - before} rows in {duration(seconds)}: {pace:.1f} s a row, "

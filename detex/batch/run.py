@@ -106,6 +106,11 @@ class Run:
         finished = self.queue.empty and not self._busy.total()
         return finished or self.queue.broken or not self._hoped_for()
 
+    @property
+    def away(self) -> frozenset[str]:
+        """The servers that are waited for."""
+        return frozenset(self._away)
+
     def _hoped_for(self) -> set[str]:
         """The servers that are there, or away for no longer than the patience."""
         now = time.monotonic()
@@ -230,7 +235,7 @@ class Run:
         self.notes.append(f"{rows} failed on {record.server}: {record.error}")
 
     def _stop(self) -> None:
-        """Have the servers take back what they were asked for; what does not answer keeps it noted."""
+        """Have the servers take back what they were asked for."""
         queued: dict[str, list[str]] = {}
         for task in self.tasks.values():
             if task.key:

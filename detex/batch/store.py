@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..concept.files import hold, move, read_json, write_json, write_synced
 
+STORE = ".jobs"  # the folder of finished jobs, in that of the results
 RECORD = "record.json"
 
 

@@ -1,14 +1,17 @@
-"""The table of jobs: a CSV file with a head, one job a row."""
+"""The table of jobs: a CSV file with a head, one job a row, or lists to be multiplied."""
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product as combinations
 from pathlib import Path
 
 NAME = "name"  # the column that names the row's files
 REMARK = "#"  # a column whose head starts so is for people
 DELIMITERS = ",;\t"
+MOST_ROWS = 1_000_000  # of a product; docs/batch_rendering.md says what breaks first beyond
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,10 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, product: bool = False) -> Table:
     """Read a CSV in UTF-8, separated by commas, semicolons or tabs, whichever the head has most of.
 
+    product: the columns are lists, and the rows each of one with each of all others.
     Rows without any text are passed over. Raises ValueError for another encoding, a head with
     empty or equal names, a row with more cells than the head, and a table without rows.
     """
@@ -44,7 +48,27 @@ def read_table(path: Path) -> Table:
     if not rows:
         raise ValueError(f"{path} has no rows below its head.")
     columns = tuple(c for c in head if c and c != NAME and not c.startswith(REMARK))
-    return Table(columns, rows)
+    table = Table(columns, rows)
+    return multiplied(table, path) if product else table
+
+
+def multiplied(table: Table, path: Path) -> Table:
+    """Every value of every column with every one of the others; the last column changes fastest.
+
+    Raises ValueError for named rows, and for more rows than are ever meant.
+    """
+    if any(row.name for row in table.rows):
+        raise ValueError(
+            f'{path}: with --product the rows are not those of the file; leave "{NAME}" out.'
+        )
+    lists = [[row.cells[c] for row in table.rows if c in row.cells] for c in table.columns]
+    columns = [c for c, values in zip(table.columns, lists, strict=True) if values]
+    lists = [values for values in lists if values]
+    count = math.prod(map(len, lists))
+    if count > MOST_ROWS:
+        raise ValueError(f"{path}: the product has {count} rows; {MOST_ROWS} are the most.")
+    cells = (dict(zip(columns, values, strict=True)) for values in combinations(*lists))
+    return Table(tuple(columns), tuple(Row(n, c) for n, c in enumerate(cells, 1)))
 
 
 def _text(path: Path) -> str:

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..concept.files import digest_of, replace_file
@@ -63,9 +63,9 @@ class View:
 
     def _noted(self) -> dict[str, str]:
         """What earlier runs have noted; the last line may be half written."""
-        text = self._list.read_text(encoding="utf-8", errors="replace") if self._list.exists() else ""
+        content = self._list.read_bytes() if self._list.exists() else b""
         try:
-            return dict(json.loads(line) for line in text.splitlines(True) if line.endswith("\n"))
+            return dict(json.loads(line) for line in content.split(b"\n")[:-1])
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{self._list} is damaged ({error}). Delete it and {RESULTS}; pictures are then "
@@ -128,7 +128,8 @@ class View:
         lines = csv.writer(text)
         lines.writerow([*COLUMNS, *(f"{c} (set)" if c in COLUMNS else c for c in self.columns)])
         for job in self.jobs:
-            lines.writerow([*self._line(job), *(job.cells.get(column, "") for column in self.columns)])
+            values = (job.cells.get(column, "") for column in self.columns)
+            lines.writerow([*self._line(job), *values])
         replace_file(self.path / RESULTS, text.getvalue().encode("utf-8-sig"))
 
     def _line(self, job: Job) -> tuple[object, ...]:

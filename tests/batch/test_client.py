@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detex_pack.detex.batch.client import Client, PromptError, ServerLost, server_url
-from detex_pack.detex.batch.worker import saved_files
+from detex_pack.detex.batch.server import saved_files
 
 
 class OtherPage(BaseHTTPRequestHandler):

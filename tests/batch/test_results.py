@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from simulated import Simulated
 
 from detex_pack.detex.batch.job import Job
 from detex_pack.detex.batch.meter import Meter
-from detex_pack.detex.batch.run import Run
+from detex_pack.detex.batch.run import Run, Task
+from detex_pack.detex.batch.server import Ending
 from detex_pack.detex.batch.store import JobStore, Record
 from detex_pack.detex.batch.view import View
 from detex_pack.detex.concept.files import replace_file
@@ -99,8 +101,8 @@ def test_what_was_asked_for_is_known_to_the_next_run(out):
     with JobStore(out) as store:
         store.note_queued("p1", "k1", "A")
         store.note_queued("p2", "k2", "A")
+        store.note_home("A", "p1")
         store.note_queued("p3", "k3", "B")
-        store.note_home("p1")
     with JobStore(out) as store:
         assert store.queued_at("A") == {"p2": "k2"}
 
@@ -202,7 +204,7 @@ def test_what_is_deleted_from_the_store_is_rendered_and_shown_again(out):
             store.keep(key, DONE, [("1.png", key.encode())])
         view.show(job(1, "a"))
         view.show(job(2, "b"))
-    shutil.rmtree(out / ".jobs" / "a")
+    shutil.rmtree(out / ".jobs" / "a" / "a")
     with JobStore(out / ".jobs") as store:
         view = arranged(out, store, job(1, "a"), job(2, "b"))
         assert shown(out) == {"0002.png": b"b"}
@@ -213,7 +215,7 @@ def test_what_is_deleted_from_the_store_is_rendered_and_shown_again(out):
 
 def test_a_changed_picture_stops_the_run_where_its_job_is_kept_no_more(painted, out, store):
     store.__exit__()
-    shutil.rmtree(out / ".jobs" / "a")
+    shutil.rmtree(out / ".jobs" / "a" / "a")
     with (
         JobStore(out / ".jobs") as next_store,
         pytest.raises(ValueError, match=r"0001.png stands .* it was changed since"),
@@ -222,25 +224,34 @@ def test_a_changed_picture_stops_the_run_where_its_job_is_kept_no_more(painted, 
     assert shown(out) == {"0001.png": painted}
 
 
-def test_without_shown_json_pictures_are_known_by_their_content(out, store):
+def test_without_shown_jsonl_pictures_are_known_by_their_content(out, store):
     store.keep("a", DONE, [("1.png", b"a")])
     arranged(out, store, job(1, "a"))
-    (out / ".jobs" / "shown.json").unlink()
+    (out / ".jobs" / "shown.jsonl").unlink()
     (out / "results.csv").unlink()
     arranged(out, store, job(1, "a"))
     arranged(out, store, job(2, "a"))
     assert shown(out) == {"0002.png": b"a"}
 
 
-DAMAGED = ["", "{", "[1]", "\0\0\0"]
-
-
-@pytest.mark.parametrize("text", DAMAGED)
-def test_a_damaged_shown_json_is_named_with_its_remedy(text, out, store):
-    (out / ".jobs" / "shown.json").write_text(text)
-    told = rf"{re.escape(str(out))}.*shown.json is damaged.*Delete it and results.csv"
+@pytest.mark.parametrize("text", ["{\n", "[1]\n", "\0\0\0\n"])
+def test_a_damaged_shown_jsonl_is_named_with_its_remedy(text, out, store):
+    (out / ".jobs" / "shown.jsonl").write_text(text)
+    told = rf"{re.escape(str(out))}.*shown.jsonl is damaged.*Delete it and results.csv"
     with pytest.raises(ValueError, match=told):
         arranged(out, store, job(1, "a"))
+
+
+def test_a_line_that_a_crash_left_half_written_is_passed_over(out, store):
+    store.keep("a", DONE, [("1.png", b"a")])
+    arranged(out, store, job(1, "a"))
+    with (out / ".jobs" / "shown.jsonl").open("a") as file:
+        file.write('["0002.png", "12')
+    arranged(out, store, job(1, "a"))
+    assert shown(out) == {"0001.png": b"a"}
+
+
+DAMAGED = ["", "{", "[1]", "\0\0\0"]
 
 
 @pytest.mark.parametrize("text", DAMAGED)
@@ -257,9 +268,9 @@ def test_a_damaged_queued_json_is_named_with_its_remedy(text, out):
 
 @pytest.mark.parametrize("text", [*DAMAGED, "{}", '{"status": "done", "files": ["1.png"]}'])
 def test_a_damaged_record_is_named_with_its_remedy(text, out):
-    (out / "k").mkdir(parents=True)
-    (out / "k" / "record.json").write_text(text)
-    told = rf"record.json is damaged.*Delete the folder {re.escape(str(out / 'k'))}; "
+    (out / "k" / "k").mkdir(parents=True)
+    (out / "k" / "k" / "record.json").write_text(text)
+    told = rf"record.json is damaged.*Delete the folder {re.escape(str(out / 'k' / 'k'))}; "
     with pytest.raises(ValueError, match=told), JobStore(out):
         pass
 
@@ -323,11 +334,11 @@ def test_the_meter_tells_how_far_it_is(out, store):
     store.keep("a", DONE)
     now = [100.0]
     jobs = [job(1, "a"), job(2, "b"), job(3, "c"), job(4, "d")]
-    batch = Batch({}, jobs, store, View(out, store, jobs), ["A", "B"])
-    meter = Meter(batch, io.StringIO(), clock=lambda: now[0])
+    run = Run({}, jobs, store, View(out, store, jobs), Simulated({"A": [], "B": []}))
+    run.present = {"A", "B"}
+    meter = Meter(run, io.StringIO(), clock=lambda: now[0])
     assert meter.line() == "[######------------------] 1/4, 2 servers"
-    batch.schedule.take("A")
-    batch.finish("b", DONE, [])
+    run._on_ending(Task("A", "b"), Ending("done"))
     now[0] += 120
     left = "120.0 s a job, 4 min left"
     assert meter.line() == f"[############------------] 2/4, 2 servers, {left}"
@@ -335,11 +346,11 @@ def test_the_meter_tells_how_far_it_is(out, store):
 
 def test_a_log_gets_notes_at_once_and_a_line_now_and_then(out, store):
     now, log = [0.0], io.StringIO()
-    batch = Batch({}, [job(1, "a")], store, View(out, store, []), ["A"])
-    meter = Meter(batch, log, clock=lambda: now[0])
+    run = Run({}, [job(1, "a")], store, View(out, store, []), Simulated({"A": []}))
+    run.present = {"A"}
+    meter = Meter(run, log, clock=lambda: now[0])
     meter.show()
-    batch.schedule.take("A")
-    batch.fail("a", "A", "node 3 (KSampler): no memory")
+    run._on_ending(Task("A", "a"), Ending("failed", "node 3 (KSampler): no memory"))
     now[0] = 31.0
     meter.show()
     assert log.getvalue().splitlines() == [

@@ -73,7 +73,7 @@ class BatchJob:
 
     def records(self) -> list[dict[str, Any]]:
         """The jobs that are home, while the command may still run."""
-        return [json.loads(f.read_text()) for f in (self.out / ".jobs").glob("?*/record.json")
+        return [json.loads(f.read_text()) for f in (self.out / ".jobs").glob("*/*/record.json")
                 if f.parent.suffix != ".part"]  # fmt: skip
 
     def pictures(self) -> dict[str, bytes]:
