@@ -80,8 +80,9 @@ class Server:
         for (folder, name), content in zip(places, contents, strict=True):
             try:
                 self._patiently(lambda f=folder, n=name, c=content: self.client.upload(f, n, c))
-            except PromptError as error:
-                refusals.append(f"it does not take the file {name} ({error})")
+            except PromptError as error:  # or it is there, from a server with the same folders
+                if not self.client.has(folder, name):
+                    refusals.append(f"it does not take the file {name} ({error})")
             except ServerLost as error:
                 return Ending("away", str(error))
         return Welcome(tuple(refusals))
