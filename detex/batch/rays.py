@@ -7,6 +7,7 @@ with a server that stops; the wait for a server is the one call that Ray repeats
 
 import os
 import signal
+import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .engine import QUEUED
 from .server import LEAVE_PATIENCE, Server
 
 INSTALL = "Several servers and cards need Ray: pip install ray"
+CONNECT_WITHIN = 10.0  # s
 STORE_BYTES = 512 * 2**20  # memory for pictures on their way; more goes to the disk
 
 
@@ -37,6 +39,8 @@ def connect(address: str | None) -> Any:
     Raises ValueError where the cluster does not answer or is of another version.
     """
     ray = import_ray()
+    if address:
+        _check_listening(address)
     before = signal.getsignal(signal.SIGTERM)
     quiet = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     options = {"address": address} if address else quiet | {"object_store_memory": STORE_BYTES}
@@ -48,6 +52,17 @@ def connect(address: str | None) -> Any:
         raise ValueError(_refusal(address, error)) from error
     signal.signal(signal.SIGTERM, before)
     return ray
+
+
+def _check_listening(address: str) -> None:
+    """Ray itself would try for a minute."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not port.isdecimal():  # "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_WITHIN).close()
+    except OSError as error:
+        raise ValueError(_refusal(address, error)) from error
 
 
 def _refusal(address: str | None, error: Exception) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import PIL.Image
 import psutil
 import pytest
-from batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for
 
 from detex_pack.detex.batch.__main__ import main
+from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for
 from devtools.graphs import node
 from devtools.server import ComfyServer
 

@@ -1,4 +1,4 @@
-"""What the tests of detex.batch share: the command, a workflow of toys, and what came of it."""
+"""The command detex.batch over a workflow of toys, and what comes of it."""
 
 import csv
 import json
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from devtools.graphs import node
-from devtools.host_process import own_group
-from devtools.pack_host import ROOT
-from devtools.server import ComfyServer
+from .graphs import node
+from .host_process import own_group
+from .pack_host import ROOT
+from .server import ComfyServer
 
 
 def toys(steps: int) -> dict[str, Any]:
