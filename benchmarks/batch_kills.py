@@ -27,13 +27,13 @@ from typing import Any
 import psutil
 
 from devtools.batch_jobs import BatchJob, toys, wait_for
-from devtools.host_process import prepare_base
+from devtools.host_process import exit_on_terminate, prepare_base
 from devtools.pack_host import host_folder
 from devtools.server import ComfyServer
 
 from .batch_scale import facts
 
-ROWS, STEPS = 40, 8
+ROWS, STEPS = 40, 2
 TABLE = "seed\n" + "".join(f"{seed}\n" for seed in range(1, ROWS + 1))
 RUNS = {
     "server killed": 3,
@@ -288,6 +288,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(HARMS))
     options = parser.parse_args()
+    exit_on_terminate()
     os.environ.update(LOOPBACK)
     rack = Rack(Path(tempfile.mkdtemp(prefix="batch-kills-")), random.Random(options.seed))
     entries = []

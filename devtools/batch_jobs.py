@@ -41,6 +41,18 @@ def toys(steps: int) -> dict[str, Any]:
     }
 
 
+def with_defaults(graph: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """The graph, with the default of every widget that it does not set."""
+    for entry in graph.values():
+        for name, spec in info[entry["class_type"]]["input"].get("required", {}).items():
+            options = spec[1] if len(spec) > 1 else {}
+            choices = spec[0] if isinstance(spec[0], list) else options.get("options") or [None]
+            value = options.get("default", choices[0])
+            if value is not None:
+                entry["inputs"].setdefault(name, value)
+    return graph
+
+
 class BatchJob:
     """A folder with a workflow and a table, and the command that renders them."""
 

@@ -25,9 +25,9 @@ def needs_of(
     sent = tuple(files)
     arriving = {file.name for file in sent}
     lists = {i.place: i.class_type for i in inputs if choices_of(i.kind, i.options) is not None}
-    values = {(place, base[place[0]]["inputs"].get(place[1])) for place in lists}
-    for job in jobs:
-        values |= {(place, value) for place, value in job.settings.items() if place in lists}
+    values = set()
+    for settings in [job.settings for job in jobs] or [{}]:
+        values |= {(p, settings.get(p, base[p[0]]["inputs"].get(p[1]))) for p in lists}
     choices = {
         (lists[place], place[1], value)
         for place, value in values

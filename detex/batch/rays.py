@@ -143,9 +143,7 @@ def _actor(ray: Any, kind: type[Server]) -> Any:
     wait for the restart while other servers are free.
     """
 
-    class Actor(kind):
-        enter = ray.method(max_task_retries=-1)(kind.enter)
-        object_info = ray.method(max_task_retries=-1)(kind.object_info)
-
-    Actor.__name__ = kind.__name__
-    return ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=QUEUED + 2)(Actor)
+    repeat = ray.method(max_task_retries=-1)
+    waits = {name: repeat(getattr(kind, name)) for name in ("enter", "object_info")}
+    actor = type(kind.__name__, (kind,), waits)
+    return ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=QUEUED + 2)(actor)

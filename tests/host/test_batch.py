@@ -2,15 +2,18 @@
 
 import io
 import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import psutil
 import pytest
 
 from detex_pack.detex.batch.__main__ import main
-from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for
+from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for, with_defaults
 from devtools.graphs import node
 from devtools.server import ComfyServer
 
@@ -23,6 +26,35 @@ COLOURS = f"Paint.color,name\n{RED},red\n{GREEN},green\n"
 def server() -> Iterator[ComfyServer]:
     with ComfyServer() as running:
         yield running
+
+
+class Elsewhere(HTTPServer):
+    """A server that is no ComfyUI; it remembers the headers that matter."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Deaf)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.headers: dict[str, str] = {}
+
+
+class Deaf(BaseHTTPRequestHandler):
+    server: Elsewhere
+
+    def do_GET(self) -> None:
+        names = ("Authorization", "X-Team")
+        self.server.headers = {name: self.headers[name] for name in names}
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    with Elsewhere() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
 
 
 @pytest.fixture
@@ -241,3 +273,98 @@ def kill_between_two_pictures(server: ComfyServer, job: BatchJob) -> None:
         return False
 
     wait_for(ended)
+
+
+def picture_file(path: Path, colour: str) -> Path:
+    PIL.Image.new("RGB", (8, 8), colour).save(path)
+    return path
+
+
+def test_pictures_of_this_machine_are_sent_and_known_by_content(server, tmp_path):
+    workflow = {
+        "1": node("LoadImage", image="none.png"),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="sent"),
+    }
+    picture_file(tmp_path / "photo.png", "red")
+    job = BatchJob(tmp_path, workflow, "image\nphoto.png\n", server.url)
+    ended = job.run()
+    assert ended.returncode == 0, ended.stderr
+    assert colour_of(job.pictures()["0001.png"]) == (255, 0, 0)
+    picture_file(tmp_path / "photo.png", "lime")  # another content is another job
+    assert job.run().returncode == 0
+    assert colour_of(job.pictures()["0001.png"]) == (0, 255, 0)
+    assert len(list((server.base / "input" / "detex").glob("photo-*.png"))) == 2
+
+
+def test_a_product_renders_each_of_one_column_with_each_of_the_other(colours):
+    colours.write_table(f"Paint.color,Paint.width\n{RED},8\n{GREEN},16\n,24\n")
+    ended = colours.run("--product")
+    assert ended.returncode == 0, ended.stderr
+    values = [(line["Paint.color"], line["Paint.width"]) for line in colours.results()]
+    assert values == [(str(c), w) for c in (RED, GREEN) for w in ("8", "16", "24")]
+    sheet = (colours.out / "contact_sheet.html").read_text(encoding="utf-8")
+    assert sheet.count("<img") == 6
+    assert f"Paint.color: {GREEN}<br>Paint.width: 24" in sheet
+
+
+def test_status_tells_how_far_a_stopped_run_came(colours, capsys):
+    colours.run()
+    assert main(["status", str(colours.out)]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 rows done, 0 failed, 0 open." in told
+    assert ", stopped " in told
+    assert main(["status", str(colours.folder)]) == 2
+    assert "No run has begun in" in capsys.readouterr().err
+
+
+def test_headers_go_with_every_request(elsewhere, tmp_path, capsys):
+    (tmp_path / "token").write_text("Authorization: Bearer secret\n")
+    (tmp_path / "w.json").write_text("{}")
+    command = ["--server", elsewhere.url, "--workflow", str(tmp_path / "w.json")]
+    assert main([*command, "--header", f"@{tmp_path / 'token'}", "--header", "X-Team: a"]) == 2
+    assert elsewhere.headers == {"Authorization": "Bearer secret", "X-Team": "a"}
+
+
+def training(steps: int, info: dict[str, Any]) -> dict[str, Any]:
+    """A toy is learned and saved: a row chooses toy and name."""
+    small = {"steps": steps, "batch_size": 1, "lambda_pr": 0.0}
+    graph = {
+        "1": node("DETEXDemoModel"),
+        "2": node("DETEXDemoSubject", number=1, count=2, seed=0),
+        "3": node("DETEXSubjectImages", images=["2", 0], masks=["2", 1], clip_vision=["1", 3],
+                  vae=["1", 2], class_word=["2", 2], resolution=64),
+        "4": node("DETEXTrain", model=["1", 0], clip=["1", 1], subject=["3", 0], **small),
+        "5": node("DETEXSaveEmbeddings", concept=["4", 0], name="toy", stock_files=False),
+    }  # fmt: skip
+    return with_defaults(graph, info)
+
+
+def painting() -> dict[str, Any]:
+    """The toys' workflow with a concept in it, whose file a row names."""
+    workflow = toys(2)
+    workflow["8"] = node("DETEXLoadEmbeddings", model=["1", 0], file="none.safetensors", strength=1)
+    text = {"text": "photo of a [V] ball", "pose": 0, "background": 0}
+    workflow["2"] = node("DETEXComposePrompt", clip=["1", 1], concept=["8", 1], **text)
+    workflow["5"]["inputs"]["model"] = ["8", 0]
+    return workflow
+
+
+def test_a_table_trains_concepts_and_the_next_one_paints_them(server, tmp_path):
+    graph = training(4, server.object_info())
+    trained = BatchJob(tmp_path, graph, "number,name,5.name\n1,one,toy_one\n2,two,toy_two\n",
+                       server.url)  # fmt: skip
+    ended = trained.run()
+    assert ended.returncode == 0, ended.stderr
+    files = [line["files"] for line in trained.results()]
+    assert files == ["0001_one.safetensors", "0002_two.safetensors"]
+    (tmp_path / "next").mkdir()
+    rows = "".join(f"../out/{file},{pose}\n" for file, pose in zip(files, (1, 2), strict=True))
+    painted = BatchJob(tmp_path / "next", painting(), "file,pose\n" + rows, server.url)
+    ended = painted.run()
+    assert ended.returncode == 0, ended.stderr
+    assert len(set(painted.pictures().values())) == 2
+    painted.write_table(f"file,pose\n../out/{files[0]},9\n../out/{files[1]},2\n")
+    refused = painted.run()
+    assert refused.returncode == 2
+    assert "Row 1 asks for [P9], but 0001_one-" in refused.stderr
+    assert "has [V], [P1], [P2], [B1], [B2]." in refused.stderr

@@ -117,7 +117,7 @@ def test_the_canvas_says_what_to_do(workflow):
 
 
 def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
-    """train_detex, train_folder and train_many save what use_concept and attention_preview then load."""
+    """The first three save what use_concept and attention_preview then load."""
     for name in ("train_detex", "train_folder", "train_many"):
         server.run(
             small(with_demo_model(to_api_prompt(read_workflow(name), object_info))), timeout=300
