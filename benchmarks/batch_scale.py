@@ -34,7 +34,7 @@ from detex_pack.detex.batch.table import Row, Table
 from detex_pack.detex.batch.view import View
 from detex_pack.detex.batch.workflow import Input
 
-PICTURE = os.urandom(400_000)  # a PNG of 512x512 pixels has about so many bytes
+PICTURE = os.urandom(100_000)
 WORKFLOW: dict[str, Any] = {
     str(n): {"class_type": f"Node{n}", "inputs": {"text": "a photo of a dog " * 4, "seed": n}}
     for n in range(12)
