@@ -71,8 +71,9 @@ def _refusal(address: str | None, error: Exception) -> str:
             f"The Ray cluster at {address} is of another version: {error} Install the same Ray and "
             "Python here, or run the command on one of its machines."
         )
-    where = f"at {address} does not answer" if address else "did not start"
-    return f"Ray {where}: {error}"
+    if address:
+        return f"The Ray cluster at {address} does not answer: {error}"
+    return f"Ray did not start: {error}"
 
 
 class Rays:

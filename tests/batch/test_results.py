@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from simulated import Simulated
 
 from detex_pack.detex.batch.job import Job
 from detex_pack.detex.batch.meter import Meter
+from detex_pack.detex.batch.progress import status, write_progress
 from detex_pack.detex.batch.run import Run, Task
 from detex_pack.detex.batch.server import Ending
+from detex_pack.detex.batch.sheet import ON_A_PAGE, write_sheet
 from detex_pack.detex.batch.store import JobStore, Record
 from detex_pack.detex.batch.view import View
 from detex_pack.detex.concept.files import replace_file
@@ -357,3 +360,57 @@ def test_a_log_gets_notes_at_once_and_a_line_now_and_then(out, store):
         "Row 1 failed on A: node 3 (KSampler): no memory",
         "[########################] 1/1, 1 failed, 1 server, 31.0 s a job, 0 s left",
     ]
+
+
+def test_results_have_the_row_s_values(out, store):
+    row = Job(1, "", "0001", "a", {}, {"seed": "7", "server": "mine"})
+    View(out, store, [row], ("seed", "server", "text")).write_results()
+    (line,) = listed(out)
+    assert (line["seed"], line["server (set)"], line["text"]) == ("7", "mine", "")
+
+
+def test_a_long_table_s_pictures_lie_in_folders_and_move_there(out, store):
+    store.keep("k", DONE, [("1.png", b"a")])
+    arranged(out, store, job(7, "k", "0007"))
+    arranged(out, store, job(7, "k", "00/00007"))
+    assert not shown(out)
+    assert (out / "00" / "00007.png").read_bytes() == b"a"
+    (out / "01").mkdir()
+    (out / "01" / "01234.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"01234.png stands where a result will come"):
+        arranged(out, store, job(1234, "b", "01/01234"))
+
+
+def test_the_contact_sheet_labels_each_picture_and_has_pages(out, store):
+    store.keep("k", DONE, [("1.png", b"a"), ("2.mp4", b"b")])
+    rows = [
+        Job(n, "<dog>", f"{n:04d}", "k", {}, {"text": "a & b"}) for n in range(1, ON_A_PAGE + 2)
+    ]
+    view = arranged(out, store, *rows)
+    write_sheet(view)
+    first, second = ((out / f"contact_sheet{n}.html").read_text() for n in ("", "_2"))
+    assert (first.count("<img"), second.count("<img")) == (ON_A_PAGE, 1)
+    assert '<img loading="lazy" src="0001_1.png"' in first and "0001_2.mp4</a>" in first
+    assert "<b>501 &lt;dog&gt;</b><br>text: a &amp; b" in second
+
+
+def test_status_tells_what_runs_where_and_how_long_it_takes(out, store):
+    store.keep("a", DONE)
+    jobs = [job(1, "a"), job(2, "b"), job(3, "c")]
+    run = Run({}, jobs, store, View(out, store, jobs), Simulated({"A": [], "B": []}))
+    begun = time.time() - 120
+    run.tasks["call"] = Task("B", "c", "p", time.time() - 90)
+    run._on_ending(Task("A", "b"), Ending("done"))
+    write_progress(run, begun)
+    told = status(out).splitlines()
+    assert told[0] == "2 of 3 rows done, 0 failed, 1 open."
+    assert told[1].startswith("Running since ")
+    assert told[2:] == [
+        "1 rows in 2 min: 120.0 s a row, 2 min left at this pace.",
+        "  row 3 on B for 2 min",
+        "  A does not answer",
+        "  B does not answer",
+    ]
+    store.__exit__()
+    assert status(out).endswith("at this pace.")
+    assert "stopped 0 s ago. Run the same command again to go on." in status(out)

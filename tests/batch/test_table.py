@@ -75,3 +75,25 @@ def test_a_table_that_cannot_be_meant_is_refused(table, text, message):
 def test_another_encoding_is_refused_with_the_remedy(table):
     with pytest.raises(ValueError, match='Save it as "CSV UTF-8"'):
         table("text\nein Bär\n", encoding="cp1252")
+
+
+def product(tmp_path: Path, text: str) -> Table:
+    path = tmp_path / "lists.csv"
+    path.write_text(text)
+    return read_table(path, product=True)
+
+
+def test_a_product_has_every_value_with_every_other_the_last_column_fastest(tmp_path):
+    made = product(tmp_path, "text,#why,seed\na,x,1\nb,,2\n,,3\n")
+    assert made.columns == ("text", "seed")
+    cells = [(row.number, *row.cells.values()) for row in made.rows]
+    assert cells == [(1, "a", "1"), (2, "a", "2"), (3, "a", "3"),
+                     (4, "b", "1"), (5, "b", "2"), (6, "b", "3")]  # fmt: skip
+
+
+def test_a_product_of_named_rows_or_of_too_many_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="rows are not those of the file"):
+        product(tmp_path, "name,seed\na,1\n")
+    lists = "a,b,c\n" + "".join(f"{n},{n},{n}\n" for n in range(101))
+    with pytest.raises(ValueError, match="has 1030301 rows; 1000000 are the most"):
+        product(tmp_path, lists)
