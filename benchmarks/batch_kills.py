@@ -18,17 +18,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from devtools.batch_cluster import LOOPBACK, cluster, comfys, processes
 from devtools.batch_jobs import BatchJob, toys, wait_for
-from devtools.host_process import exit_on_terminate, prepare_base
-from devtools.pack_host import host_folder
+from devtools.host_process import exit_on_terminate
 from devtools.server import ComfyServer
 
 from .batch_scale import facts
@@ -47,7 +46,6 @@ RUNS = {
     "Ray node killed": 2,
 }
 PATIENCE = ("--patience", "5")
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class Doubtful(ThreadingHTTPServer):
@@ -201,29 +199,11 @@ def disk_full(rack: Rack) -> tuple[BatchJob, str]:
         subprocess.run(["umount", out], check=True)
 
 
-@contextmanager
-def cluster(rack: Rack) -> Iterator[tuple[Any, list[Any], BatchJob, list[str]]]:
-    """A Ray cluster of a head and two nodes with a card each, all on this machine."""
-    from ray.cluster_utils import Cluster
-
-    node = {"include_dashboard": False, "node_ip_address": "127.0.0.1", "num_cpus": 1}
-    node["object_store_memory"] = 200 * 2**20
-    rays = Cluster(initialize_head=True, head_node_args={**node, "num_gpus": 0})
-    try:
-        nodes = [rays.add_node(**node, num_gpus=1) for _ in range(2)]
-        base = prepare_base(rack.folder / "cards").parents[1]
-        comfy = f"--cpu --disable-api-nodes --base-directory {base}"
-        where = ["--ray", rays.address, "--comfyui", str(host_folder()), "--comfyui-args", comfy]
-        job = rack.job()
-        job.servers = ()
-        yield rays, nodes, job, where
-    finally:
-        rays.shutdown()
-
-
 def on_a_cluster(harm: Callable[[Rack, Any, list[Any]], None]) -> Harm:
     def run(rack: Rack) -> tuple[BatchJob, str]:
-        with cluster(rack) as (rays, nodes, job, where):
+        with cluster(rack.folder / "cards") as (rays, nodes, where):
+            job = rack.job()
+            job.servers = ()
             process = job.start(*where)
             rack.moment(job)
             harm(rack, rays, nodes)
@@ -233,7 +213,8 @@ def on_a_cluster(harm: Callable[[Rack, Any, list[Any]], None]) -> Harm:
 
 
 def kill_comfy(rack: Rack, rays: Any, nodes: list[Any]) -> None:  # noqa: ARG001
-    rack.rng.choice([p for p in processes(psutil.Process(), "main.py") if is_cards(p)]).kill()
+    cards = [p for p in comfys(psutil.Process()) if "cards" in " ".join(p.cmdline())]
+    rack.rng.choice(cards).kill()
 
 
 def kill_card_actor(rack: Rack, rays: Any, nodes: list[Any]) -> None:  # noqa: ARG001
@@ -242,21 +223,6 @@ def kill_card_actor(rack: Rack, rays: Any, nodes: list[Any]) -> None:  # noqa: A
 
 def kill_node(rack: Rack, rays: Any, nodes: list[Any]) -> None:
     rays.remove_node(rack.rng.choice(nodes), allow_graceful=False)
-
-
-def is_cards(process: psutil.Process) -> bool:
-    return "guard.py" not in " ".join(process.cmdline()) and "cards" in " ".join(process.cmdline())
-
-
-def processes(parent: psutil.Process, word: str) -> list[psutil.Process]:
-    found = []
-    for process in parent.children(recursive=True):
-        try:
-            if word in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 HARMS: dict[str, Harm] = {

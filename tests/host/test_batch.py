@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from detex_pack.detex.batch.__main__ import main
+from devtools.batch_cluster import cluster, comfys
 from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for, with_defaults
 from devtools.graphs import node
 from devtools.server import ComfyServer
@@ -218,12 +219,12 @@ def test_a_killed_command_goes_on_with_what_the_server_renders(server, tmp_path)
 
 @pytest.mark.slow
 def test_a_server_killed_midway_loses_nothing_and_nothing_is_rendered_twice(server, tmp_path):
-    count = 36  # so many that the other server has not made them all before this one dies
+    count = 24  # so many that the other server has not made them all before this one dies
     rows = "".join(f"{seed},toy {seed}\n" for seed in range(100, 100 + count))
     (tmp_path / "job").mkdir()
     with ComfyServer() as doomed:
         servers = server.url, doomed.url
-        job = BatchJob(tmp_path / "job", toys(QUICK), "KSampler.seed,name\n" + rows, *servers)
+        job = BatchJob(tmp_path / "job", toys(QUICK // 2), "KSampler.seed,name\n" + rows, *servers)
         before = saved(server)
         process = job.start()
         kill_between_two_pictures(doomed, job)
@@ -257,6 +258,20 @@ def test_the_only_server_may_be_started_again(tmp_path):
         assert f"{second.url} answers again." in errors
         assert saved(second) == 5  # both servers save in one folder
     assert len(set(job.pictures().values())) == 5
+
+
+@pytest.mark.slow
+def test_the_cards_of_a_cluster_share_a_table_and_one_that_dies_is_started_again(tmp_path):
+    with cluster(tmp_path / "base") as (_, _, where):
+        job = BatchJob(tmp_path, toys(QUICK), "seed\n" + "".join(f"{n}\n" for n in range(16)))
+        process = job.start(*where)
+        wait_for(lambda: {record["server"] for record in job.records()} == {"card 0", "card 1"})
+        comfys(psutil.Process())[0].kill()
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert "16 rows: 16 done, 0 failed" in output
+        assert "does not answer" in errors
+    assert len(set(job.pictures().values())) == 16
 
 
 def kill_between_two_pictures(server: ComfyServer, job: BatchJob) -> None:
