@@ -41,6 +41,21 @@ def toys(steps: int) -> dict[str, Any]:
     }
 
 
+def training(steps: int, info: dict[str, Any], snapshot_every: int = 50) -> dict[str, Any]:
+    """A toy is learned and saved: a row chooses toy and name."""
+    small = {"steps": steps, "batch_size": 1, "lambda_pr": 0.0}
+    small["snapshot_every"] = snapshot_every
+    graph = {
+        "1": node("DETEXDemoModel"),
+        "2": node("DETEXDemoSubject", number=1, count=2, seed=0),
+        "3": node("DETEXSubjectImages", images=["2", 0], masks=["2", 1], clip_vision=["1", 3],
+                  vae=["1", 2], class_word=["2", 2], resolution=64),
+        "4": node("DETEXTrain", model=["1", 0], clip=["1", 1], subject=["3", 0], **small),
+        "5": node("DETEXSaveEmbeddings", concept=["4", 0], name="toy", stock_files=False),
+    }  # fmt: skip
+    return with_defaults(graph, info)
+
+
 def with_defaults(graph: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     """The graph, with the default of every widget that it does not set."""
     for entry in graph.values():

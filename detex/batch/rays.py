@@ -19,7 +19,7 @@ from .server import LEAVE_PATIENCE, Server
 
 INSTALL = "Several servers and cards need Ray: pip install ray"
 CONNECT_WITHIN = 10.0  # s
-STORE_BYTES = 512 * 2**20  # memory for pictures on their way; more goes to the disk
+ROOM = {"object_store_memory": 512 * 2**20}  # for pictures on their way; more goes to the disk
 
 
 def import_ray() -> Any:
@@ -42,10 +42,9 @@ def connect(address: str | None) -> Any:
     if address:
         _check_listening(address)
     before = signal.getsignal(signal.SIGTERM)
-    quiet = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    options = {"address": address} if address else quiet | {"object_store_memory": STORE_BYTES}
-    if address:
-        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
+    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    code = {"py_modules": [str(Path(__file__).parents[1])]}  # the other machines need not have it
+    options = {"address": address, "runtime_env": code} if address else alone | ROOM
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (RuntimeError, ConnectionError, ValueError) as error:

@@ -14,7 +14,7 @@ import pytest
 
 from detex_pack.detex.batch.__main__ import main
 from devtools.batch_cluster import cluster, comfys
-from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, wait_for, with_defaults
+from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, training, wait_for
 from devtools.graphs import node
 from devtools.server import ComfyServer
 
@@ -338,20 +338,6 @@ def test_headers_go_with_every_request(elsewhere, tmp_path, capsys):
     command = ["--server", elsewhere.url, "--workflow", str(tmp_path / "w.json")]
     assert main([*command, "--header", f"@{tmp_path / 'token'}", "--header", "X-Team: a"]) == 2
     assert elsewhere.headers == {"Authorization": "Bearer secret", "X-Team": "a"}
-
-
-def training(steps: int, info: dict[str, Any]) -> dict[str, Any]:
-    """A toy is learned and saved: a row chooses toy and name."""
-    small = {"steps": steps, "batch_size": 1, "lambda_pr": 0.0}
-    graph = {
-        "1": node("DETEXDemoModel"),
-        "2": node("DETEXDemoSubject", number=1, count=2, seed=0),
-        "3": node("DETEXSubjectImages", images=["2", 0], masks=["2", 1], clip_vision=["1", 3],
-                  vae=["1", 2], class_word=["2", 2], resolution=64),
-        "4": node("DETEXTrain", model=["1", 0], clip=["1", 1], subject=["3", 0], **small),
-        "5": node("DETEXSaveEmbeddings", concept=["4", 0], name="toy", stock_files=False),
-    }  # fmt: skip
-    return with_defaults(graph, info)
 
 
 def painting() -> dict[str, Any]:
