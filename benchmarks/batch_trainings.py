@@ -2,8 +2,8 @@
 
     python -m benchmarks.batch_trainings --out runs/batch_trainings.json
 
-The cards are those of a Ray cluster on this machine, and share a user folder: a killed training goes
-on from its snapshot at the other card. The concepts must have the bytes of an undisturbed run.
+The cards are those of a Ray cluster on this machine, and share a user folder: a killed training
+goes on from its snapshot at the other card. The concepts must have the bytes of an undisturbed run.
 docs/batch_rendering.md has the result.
 """
 
@@ -36,10 +36,10 @@ def concepts(job: BatchJob) -> list[bytes]:
 
 def kill_some(folder: Path, job: BatchJob, rng: random.Random) -> int:
     """Kill a card's ComfyUI when a training has a snapshot -> how many were killed."""
+    runs = folder / "user" / "__detex" / "runs"
     for number in range(KILLS):
-        runs = folder / "user" / "__detex" / "runs"
-        before = len(list(runs.rglob("step_*")))
-        wait_for(lambda n=before: len(list(runs.rglob("step_*"))) > n or finished(job), 300)
+        known = set(runs.rglob("step_*"))
+        wait_for(lambda seen=known: set(runs.rglob("step_*")) - seen or finished(job), 300)
         time.sleep(5 * rng.random())
         if finished(job):
             return number
