@@ -100,8 +100,8 @@ class BatchJob:
 
     def records(self) -> list[dict[str, Any]]:
         """The jobs that are home, while the command may still run."""
-        return [json.loads(f.read_text()) for f in (self.out / ".jobs").glob("*/*/record.json")
-                if f.parent.suffix != ".part"]  # fmt: skip
+        found = (self.out / ".jobs").glob("??/*/record.json")  # not the half ones, *.part
+        return [json.loads(file.read_text()) for file in found]
 
     def pictures(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(self.out.glob("*.png"))}
