@@ -1,4 +1,4 @@
-"""Many light jobs over several servers, and an actor killed every minute: what does the driver hold?
+"""Many light jobs over several servers, an actor killed every minute: does the driver stay small?
 
     python -m benchmarks.batch_soak --out runs/batch_soak.json
 

@@ -16,6 +16,8 @@ from detex_pack.detex.batch.__main__ import main
 from devtools.batch_cluster import cluster, comfys
 from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, training, wait_for
 from devtools.graphs import node
+from devtools.host_process import prepare_base
+from devtools.pack_host import host_folder
 from devtools.server import ComfyServer
 
 SLOW, QUICK = 400, 8  # sampling steps: a job that is never waited for; one of a second or so
@@ -258,6 +260,19 @@ def test_the_only_server_may_be_started_again(tmp_path):
         assert f"{second.url} answers again." in errors
         assert saved(second) == 5  # both servers save in one folder
     assert len(set(job.pictures().values())) == 5
+
+
+@pytest.mark.slow
+def test_where_no_server_is_one_is_started_and_ends_with_the_command(colours, tmp_path):
+    """It is that of --comfyui, with a folder of its own for what it saves."""
+    base = prepare_base(tmp_path / "base").parents[1]
+    comfy = f"--cpu --disable-api-nodes --base-directory {base}"
+    colours.servers = ()
+    ended = colours.run("--comfyui", str(host_folder()), "--comfyui-args", comfy)
+    assert ended.returncode == 0, ended.stderr
+    assert [line["server"] for line in colours.results()] == ["ComfyUI", "ComfyUI"]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(base) in str(p.info["cmdline"])]
+    assert not list((base / "output").iterdir())
 
 
 @pytest.mark.slow
