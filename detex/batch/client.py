@@ -19,7 +19,11 @@ class ServerLost(ConnectionError):
 
     def __init__(self, url: str, reason: object):
         super().__init__(f"{url} does not answer ({reason}).")
+        self.url, self.reason = url, str(reason)
         self.stopped = isinstance(reason, ConnectionRefusedError)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # on its way from another process
+        return ServerLost, (self.url, self.reason)
 
 
 class PromptError(RuntimeError):

@@ -40,7 +40,12 @@ def parser() -> argparse.ArgumentParser:
     add("--gpus", metavar="N|all", help="start a ComfyUI on so many cards (needs Ray)")
     add("--ray", metavar="ADDRESS", help="on the cards of this Ray cluster")
     add("--comfyui", type=Path, help="ComfyUI's folder, on each machine that is to start one")
-    add("--comfyui-args", default="", metavar="TEXT", help="options for those ComfyUIs")
+    add(
+        "--comfyui-args",
+        default="",
+        metavar="TEXT",
+        help='options for those ComfyUIs: --comfyui-args="--cpu"',
+    )
     add = made.add_argument_group("when something goes wrong").add_argument
     add("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     silent = "how long a server may be silent before others take its jobs (default: 60)"

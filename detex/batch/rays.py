@@ -94,8 +94,8 @@ class Rays:
     def result(self, call: Any) -> Any:
         try:
             return self.ray.get(call)
-        except self.ray.exceptions.RayTaskError:
-            raise  # a fault of ours, or of the disk there
+        except self.ray.exceptions.RayTaskError as error:  # raised there by what was called
+            raise error.cause from None
         except self.ray.exceptions.RayError as error:
             raise ServerLost("Ray's actor", str(error).splitlines()[0]) from error
 

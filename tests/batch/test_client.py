@@ -1,5 +1,6 @@
 """The client of a server: addresses, answers that are not a ComfyUI's, what a prompt has saved."""
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -77,6 +78,11 @@ def test_where_nothing_listens_the_server_has_stopped():
     with pytest.raises(ServerLost) as caught:
         Client("http://127.0.0.1:9").queued()
     assert caught.value.stopped
+
+
+def test_a_lost_server_is_told_from_another_process_too():
+    told = pickle.loads(pickle.dumps(ServerLost("card 1", "the actor died")))
+    assert str(told) == "card 1 does not answer (the actor died)."
 
 
 def file(name: str, kind: str = "output") -> dict[str, str]:
