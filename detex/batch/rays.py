@@ -42,7 +42,7 @@ def connect(address: str | None) -> Any:
     if address:
         _check_listening(address)
     before = signal.getsignal(signal.SIGTERM)
-    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    alone = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     code = {"py_modules": [str(Path(__file__).parents[1])]}  # the other machines need not have it
     options = {"address": address, "runtime_env": code} if address else alone | ROOM
     try:
