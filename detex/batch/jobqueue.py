@@ -29,6 +29,11 @@ class JobQueue:
         return not (self._fresh or self._again)
 
     @property
+    def troubled(self) -> bool:
+        """Whether jobs have come back that were not rendered."""
+        return bool(self._again)
+
+    @property
     def broken(self) -> bool:
         """Whether so many jobs failed without a success between that the rest is not worth it."""
         return self._in_a_row >= FAILURES_IN_A_ROW

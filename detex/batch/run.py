@@ -83,6 +83,7 @@ class Run:
         self._away = dict.fromkeys(engine.servers, time.monotonic())  # since when
         self._told: set[str] = set()  # of them, those that the user was told of
         self._busy: Counter[str] = Counter()  # server -> how many jobs it has
+        self._free: set[str] = set()  # servers that may have one more
         self._errors: dict[str, Record] = {}
         self._shared: dict[str, object] = {}  # the content of files to send, by name
 
@@ -93,10 +94,11 @@ class Run:
                 self._enter(server, patient=False)
             while not self.over:
                 self._fill()
-                for call in self.engine.wait(list(self.tasks), SHOW_EVERY):
+                for call in self.engine.wait(self.tasks.keys(), SHOW_EVERY):
                     self._settle(self.tasks.pop(call), call)
-                for key in self.queue.hopeless(self._hoped_for()):
-                    self._give_up(key)
+                if self.queue.troubled:
+                    for key in self.queue.hopeless(self._hoped_for()):
+                        self._give_up(key)
                 look()
         finally:
             self._stop()
@@ -104,7 +106,7 @@ class Run:
     @property
     def over(self) -> bool:
         finished = self.queue.empty and not self._busy.total()
-        return finished or self.queue.broken or not self._hoped_for()
+        return finished or self.queue.broken or not (self.present or self._hoped_for())
 
     @property
     def away(self) -> frozenset[str]:
@@ -129,6 +131,7 @@ class Run:
             answer = Ending("away", str(error))
         if task.key:
             self._busy[task.server] -= 1
+            self._free.add(task.server)
             self._on_ending(task, answer)
         elif isinstance(answer, Welcome):
             self._welcome(task.server, answer)
@@ -152,6 +155,7 @@ class Run:
             self.notes.append(f"{server} is busy with {many}; this table waits behind.")
         self._drop_unwanted(server)
         self.present.add(server)
+        self._free.add(server)
 
     def _drop_unwanted(self, server: str) -> None:
         """Take back what the server still has of this run and what was done elsewhere since."""
@@ -174,8 +178,11 @@ class Run:
 
     def _fill(self) -> None:
         """Give each server that is there as many jobs as it may have."""
-        for server in sorted(self.present):
-            while self._busy[server] < QUEUED and not self.queue.broken:
+        for server in sorted(self._free & self.present) if not self.queue.empty else ():
+            while not self.queue.broken:
+                if self._busy[server] >= QUEUED:
+                    self._free.remove(server)
+                    break
                 noted = {key: i for i, key in self.store.queued_at(server).items()}
                 key = next((key for key in noted if self.queue.adopt(key)), None)
                 key = key or self.queue.take(server)
