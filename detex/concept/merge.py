@@ -1,25 +1,28 @@
 """Several concepts of one base model in one set of K, V deltas, in closed form.
 
-Custom Diffusion (arXiv 2212.04488, section 3.2): keys and values of "[V] dog" are those of its own
-concept exactly, and under this constraint neutral captions change least. We add that each
-concept's longer captions, with places, poses and backgrounds, come as near to its own as they can:
-the paper leaves these to chance.
+Custom Diffusion (arXiv 2212.04488, section 3.2) keeps the keys and values of "[V] dog" exactly as
+in its own concept, and under this constraint changes neutral captions least. Of concepts that are
+alike the constraint asks for opposite things at nearly one point, and the deltas blow up; so here
+it is a term of the sum, of weight 100. We add that each concept's longer captions, with places,
+poses and backgrounds, come as near to its own as they can: the paper leaves these to chance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..prompt.captions import NEUTRAL, PLACES
+from ..prompt.grammar import with_article
 from ..unet.deltas import Delta, LowRank, as_matrix
 from .compress import common_basis
 from .file import Concept
+from .overlap import Alike, alike
 
 RIDGE = 1e-2  # of the captions' covariance, relative to its mean eigenvalue: bounds the deltas
-EXACT_RIDGE = 1e-10  # of the constraints' system: near-duplicate tokens must not break it
+WEIGHT = 100  # of short captions: as a constraint, concepts that are alike would blow up
 LEAD = 3  # "photo of a": the same for all subjects, so no constraint
 
 Features = Callable[[Sequence[str], Mapping[str, Tensor]], list[Tensor]]  # texts, words -> [t, C]
@@ -43,6 +46,7 @@ class Quality:
 
     kept: tuple[float, ...]  # of each concept's change of its longer captions, 1 = all
     spill: float  # change of neutral captions, 1 = as much as the concepts alone on average
+    alike: tuple[Alike, ...] = ()  # concepts that can hardly be told apart
 
 
 def renamed_subjects(concepts: Sequence[Concept]) -> list[Renamed]:
@@ -101,7 +105,7 @@ def check_mergeable(concepts: Sequence[Concept]) -> None:
 
 
 def short_captions(subject: Renamed) -> list[str]:
-    """The captions that a subject keeps exactly."""
+    """The captions that a subject keeps before all others."""
     name = f"[{subject.own}] {subject.class_word}"
     return [name, f"photo of a {name}"]
 
@@ -133,11 +137,11 @@ def merge_concepts(concepts: Sequence[Concept], features: Features) -> tuple[Con
 
     exact = [rows(i, short_captions) for i in range(len(concepts))]
     near = [rows(i, long_captions) for i in range(len(concepts))]
-    classes = dict.fromkeys(f"photo of a {s.class_word}" for s in subjects)
+    classes = dict.fromkeys(f"photo of {with_article(s.class_word)}" for s in subjects)
     neutral = torch.cat(features([*classes, *NEUTRAL], {})).double()
     bases, own = in_bases([concept.deltas for concept in concepts])
     deltas = merged_deltas(own, exact, near, neutral)
-    quality = merge_quality(own, deltas, near, neutral)
+    quality = replace(merge_quality(own, deltas, near, neutral), alike=alike(exact, neutral))
     learned = {n: LowRank(bases[n].float(), d) if n in bases else d for n, d in deltas.items()}
     return _merged(concepts, subjects, learned, quality), quality
 
@@ -171,28 +175,25 @@ def merged_deltas(
     near: Sequence[Tensor],
     neutral: Tensor,
 ) -> dict[str, Tensor]:
-    """min ||D C^T||^2 + sum_j ||(D - D_j) S_j^T||^2  subject to  D T_j^T = D_j T_j^T, each matrix.
+    """min ||D C^T||^2 + sum_j ||(D - D_j) S_j^T||^2 + w sum_j ||(D - D_j) T_j^T||^2, each matrix.
 
-    With A the rows of C and all S_j, G = (A^T A)^-1, T the rows of all T_j, and D' the minimum
-    without the constraint: D = D' + ([D_j T_j^T] - D' T^T) (T G T^T)^-1 T G.
+    With A the rows of C and all S_j, M_j = S_j^T S_j + w T_j^T T_j and w = 100:
+    D = (sum_j D_j M_j) (A^T A + w sum_j T_j^T T_j)^-1.
     own: D_j [out, in] by name; exact: T_j [k_j, in]; near: S_j [m_j, in]; neutral: C [n, in].
     -> D, float32
     """
-    fixed, width = torch.cat(list(exact)).double(), neutral.shape[1]
     every = torch.cat([neutral.double(), *(rows.double() for rows in near)])
-    gram = _ridged(every.mT @ every, RIDGE)
-    weighted = torch.linalg.solve(gram, fixed.mT).mT  # T G, [k, in]
-    system = _ridged(weighted @ fixed.mT, EXACT_RIDGE)
-    project = torch.linalg.solve(system, weighted)  # (T G T^T)^-1 T G
+    fixed = torch.cat(list(exact)).double()
+    gram = _ridged(every.mT @ every, RIDGE) + WEIGHT * fixed.mT @ fixed
     factors = torch.linalg.lu_factor(gram)  # once for all matrices
+    pulls = [
+        long.double().mT @ long.double() + WEIGHT * short.double().mT @ short.double()
+        for long, short in zip(near, exact, strict=True)
+    ]
     merged = {}
-    for name, first in own[0].items():
-        pull = torch.zeros(first.shape[0], width, dtype=torch.float64)
-        for delta, rows in zip(own, near, strict=True):
-            pull += delta[name].double() @ rows.double().mT @ rows.double()
-        free = torch.linalg.lu_solve(*factors, pull.mT).mT  # D'
-        wanted = [d[name].double() @ t.double().mT for d, t in zip(own, exact, strict=True)]
-        merged[name] = (free + (torch.cat(wanted, dim=1) - free @ fixed.mT) @ project).float()
+    for name in own[0]:
+        pull = sum(delta[name].double() @ of for delta, of in zip(own, pulls, strict=True))
+        merged[name] = torch.linalg.lu_solve(*factors, pull.mT).mT.float()
     return merged
 
 

@@ -17,8 +17,14 @@ def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) ->
     """Add `deltas` to the K and V of a private UNet for the time of the context."""
 
     def hook_of(delta: Delta):
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return add_delta(output, inputs[0], delta, detach_start_token=detach_start_token)
+        def hook(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return add_delta(
+                output,
+                inputs[0],
+                delta,
+                detach_start_token=detach_start_token,
+                weight=layer.weight,
+            )
 
         return hook
 

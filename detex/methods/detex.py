@@ -120,12 +120,11 @@ class Detex:
         return [group for group in groups if group["params"] and group["lr"]]
 
     def sample_batch(self) -> Batch:
-        """Photos without replacement where there are enough, each blanked or not."""
+        """Photos in turn, none again before all have been taken, each blanked or not."""
         size, subject = self.train_config.batch_size, self.subject
-        if subject.count >= size:
-            photos = torch.randperm(subject.count, generator=self.photo_rng)[:size]
-        else:
-            photos = torch.randint(subject.count, (size,), generator=self.photo_rng)
+        rounds = range(-(-size // subject.count))
+        turns = [torch.randperm(subject.count, generator=self.photo_rng) for _ in rounds]
+        photos = torch.cat(turns)[:size]
         copies = torch.randint(subject.latents.shape[1], (size,), generator=self.photo_rng)
         blanked = torch.rand(size, generator=self.gamma_rng) < self.config.gamma
         picked = subject.latents[photos, copies], subject.blanked[photos, copies]

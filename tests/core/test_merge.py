@@ -1,4 +1,4 @@
-"""The closed-form merge: exact where it must be, least elsewhere, and what it refuses."""
+"""The closed-form merge: near where it must be, least elsewhere, and what it refuses."""
 
 import dataclasses
 
@@ -17,6 +17,7 @@ from detex_pack.detex.concept.merge import (
     renamed_subjects,
     short_captions,
 )
+from detex_pack.detex.concept.overlap import alike, overlap
 from detex_pack.detex.prompt.captions import NEUTRAL
 from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
@@ -42,26 +43,32 @@ def cost(delta: Tensor, name: str) -> float:
     near = sum(
         ((delta - own[name]) @ rows.mT).square().sum() for own, rows in zip(OWN, NEAR, strict=True)
     )
-    return (near + (delta @ PLAIN.mT).square().sum() + ridge * delta.square().sum()).item()
+    kept = sum(
+        ((delta - own[name]) @ rows.mT).square().sum() for own, rows in zip(OWN, EXACT, strict=True)
+    )
+    return (
+        near + 100 * kept + (delta @ PLAIN.mT).square().sum() + ridge * delta.square().sum()
+    ).item()
+
+
+def missed(merged: Tensor, own: Tensor, rows: Tensor) -> float:
+    """The part of a concept's keys and values on these tokens that a merge has lost."""
+    wanted = own @ rows.mT
+    return ((merged.double() @ rows.mT - wanted).norm() / wanted.norm()).item()
 
 
 def test_each_concept_keeps_its_keys_and_values_on_its_own_tokens():
     merged = merged_deltas(OWN, EXACT, NEAR, PLAIN)
     for own, rows in zip(OWN, EXACT, strict=True):
         for name in ("k", "v"):
-            wanted = own[name] @ rows.mT
-            torch.testing.assert_close(merged[name].double() @ rows.mT, wanted, atol=1e-4, rtol=0)
+            assert missed(merged[name], own[name], rows) < 0.07  # of concepts that differ
 
 
 @pytest.mark.parametrize("name", ["k", "v"])
-def test_no_feasible_change_costs_less(name: str):
+def test_no_change_costs_less(name: str):
     best = merged_deltas(OWN, EXACT, NEAR, PLAIN)[name].double()
-    off = torch.linalg.svd(torch.cat(EXACT)).Vh[6:]  # orthogonal to all six exact tokens
     for seed in range(200):
-        change = random(OUT, len(off), seed=seed) @ off * 10.0 ** -(seed % 4)
-        torch.testing.assert_close(
-            change @ torch.cat(EXACT).mT, torch.zeros(OUT, 6).double(), atol=1e-12, rtol=0
-        )
+        change = random(OUT, WIDTH, seed=seed) * 10.0 ** -(seed % 4)
         assert cost(best + change, name) > cost(best, name)
 
 
@@ -73,8 +80,7 @@ def test_without_any_token_nothing_changes():
 
 def test_single_concept_reproduces_its_own_on_its_own_tokens():
     merged = merged_deltas(OWN[:1], EXACT[:1], NEAR[:1], PLAIN)
-    wanted = (OWN[0]["k"] @ EXACT[0].mT).float()
-    torch.testing.assert_close(merged["k"] @ EXACT[0].float().mT, wanted, atol=1e-4, rtol=0)
+    assert missed(merged["k"], OWN[0]["k"], EXACT[0]) < 0.07
 
 
 def test_order_of_the_concepts_does_not_matter_to_the_solution():
@@ -85,7 +91,7 @@ def test_order_of_the_concepts_does_not_matter_to_the_solution():
 
 def test_same_concept_twice_is_solved_too():
     merged = merged_deltas(OWN[:1] * 2, EXACT[:1] * 2, NEAR[:1] * 2, PLAIN)["k"].double()
-    torch.testing.assert_close(merged @ EXACT[0].mT, OWN[0]["k"] @ EXACT[0].mT, atol=1e-3, rtol=0)
+    assert missed(merged, OWN[0]["k"], EXACT[0]) < 0.07
 
 
 def test_long_captions_come_nearer_than_by_adding_the_deltas():
@@ -213,3 +219,25 @@ def test_concepts_of_other_models_are_refused_by_number():
         check_mergeable(
             [make_concept(i, 1) for i in (1, 2)] + [make_concept(3, 1, base=other_weights)]
         )
+
+
+def test_concepts_of_nearly_the_same_words_are_bounded_and_named():
+    """Their words differ by a hundredth and ask for opposite keys: kept exactly, they would need
+    deltas of a hundred times the size.
+    """
+    nearly = [EXACT[0], EXACT[0] + 0.01 * random(3, WIDTH, seed=99)]
+    opposite = [OWN[0], {name: -delta for name, delta in OWN[0].items()}]
+    merged = merged_deltas(opposite, nearly, NEAR, PLAIN)["k"]
+    assert merged.norm() < 2 * OWN[0]["k"].norm()
+    ((one, other, share),) = alike(nearly, PLAIN)
+    assert (one, other) == (0, 1) and share > 0.99
+
+
+def test_concepts_that_differ_are_not_named():
+    assert alike(EXACT, PLAIN) == ()
+
+
+def test_overlap_is_the_share_in_the_others_span():
+    """One row of energy 9 + 16 along two axes, of which the other spans the first: 9 / 25."""
+    one, other = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]])
+    assert overlap(one, other) == pytest.approx(9 / 25)
