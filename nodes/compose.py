@@ -3,10 +3,9 @@
 from comfy_api.latest import io, ui
 
 from ..detex.concept.file import Concept
-from ..detex.concept.merge import own_subjects
-from ..detex.host.text import compose
+from ..detex.host.text import compose, counts_of
 from ..detex.host.towers import tower_of
-from ..detex.prompt.grammar import with_clauses
+from ..detex.prompt.grammar import spelled_out, with_clauses
 from ..detex.prompt.nearly import check_prompt
 from ..detex.prompt.subjects import Subject, prompt_notes, with_subjects
 from .sockets import CATEGORY, ConceptSocket
@@ -80,10 +79,12 @@ class ComposePrompt(io.ComfyNode):
         text = with_subjects(text, subjects) if insert_v else text
         full = with_clauses(text, concept.attribute_of(pose), pose, background)
         check_prompt(full, concept.word_names)
-        conditioning = compose(clip, full, concept.vectors(tower_of(clip)))
+        vectors = concept.vectors(tower_of(clip))
+        conditioning = compose(clip, full, vectors)
         said = [full, *prompt_notes(text, subjects, pose, background)]
-        return io.NodeOutput(conditioning, full, ui=ui.PreviewText("\n\n".join(said)))
+        watched = spelled_out(full, counts_of(vectors))  # each token as Capture Attention counts it
+        return io.NodeOutput(conditioning, watched, ui=ui.PreviewText("\n\n".join(said)))
 
 
 def subjects_of(concept: Concept) -> list[Subject]:
-    return [Subject(one["word"], one["class_word"]) for one in own_subjects(concept)]
+    return [Subject(one.word, one.class_word) for one in concept.named]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..unet.attention import AttentionMaps, AttentionTap, attend, attention_probs
-from ..unet.transfer import sent
+from ..unet.transfer import to_device
 from .families import CrossAttention, cross_attentions
 from .passes import Area, Passes, Reading
 
@@ -20,15 +20,15 @@ CAPTURE_KEY = "detex_capture"
 MAX_POSITIONS = 32 * 32  # at once; larger grids cost much and look the same once drawn
 
 
-def training_options(layers: Sequence[CrossAttention], tap: AttentionTap | None) -> dict:
+def training_options(layers: Sequence[CrossAttention], taps: Sequence[AttentionTap]) -> dict:
     """transformer_options of one training forward.
 
     All attention runs on torch's own kernel: others a user may have chosen (sage, flash) have no
-    backward. With a tap, the layers on its grid compute their softmax in the open.
+    backward. The layers on the grid of a tap compute their softmax in the open.
     """
     options: dict = {"optimized_attention_override": _pytorch_attention}
-    if tap is not None:
-        replace = _tapping(tap)
+    if taps:
+        replace = _tapping({tap.grid: tap for tap in taps})
         options["patches_replace"] = {"attn2": {layer.key: replace for layer in layers}}
     return options
 
@@ -38,10 +38,13 @@ def _pytorch_attention(_chosen: Callable, *args, **kwargs) -> Tensor:
     return attention_pytorch(*args, **kwargs)
 
 
-def _tapping(tap: AttentionTap) -> Callable:
+def _tapping(taps: Mapping[tuple[int, ...], AttentionTap]) -> Callable:
+    """taps: by their grids."""
+
     def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
         heads = options["n_heads"]
-        if tuple(options["activations_shape"][-2:]) != tap.grid:
+        tap = taps.get(tuple(options["activations_shape"][-2:]))
+        if tap is None:
             return attention_pytorch(q, k, v, heads)
         rows = tap.rows
         with torch.autocast("cuda", enabled=False):  # it would take the scores in half precision
@@ -149,7 +152,7 @@ def _collect(q: Tensor, k: Tensor, options: dict, maps: AttentionMaps, passes: P
     for number, reading, area, shape in passes.rows(options):
         rows = len(options["uuids"])
         q_rows, k_rows = q.chunk(rows)[number], k.chunk(rows)[number]
-        columns = [sent(torch.tensor(p), q.device) for p in reading.positions]
+        columns = [to_device(torch.tensor(p), q.device) for p in reading.positions]
         words = [
             _word_maps(part, k_rows, options["n_heads"], columns)
             for part in q_rows.split(MAX_POSITIONS, dim=1)

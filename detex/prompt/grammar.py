@@ -5,8 +5,9 @@ In training the photo's own words are plain [P] and [B]; in a finished concept t
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # a Chinese or Japanese keyboard types its brackets, letters and digits in full width
 OPENED, CLOSED = r"[\[［【]\s*", r"\s*[\]］】]"
@@ -35,6 +36,15 @@ LIFELESS = frozenset(("toy", "plush", "plushie", "stuffed", "teddy", "rubber", "
 SOUNDS_LIKE_YOU = r"uni(?![nm])|us[eu]|ut[ei]|uk|eu|ewe|one\b"
 SILENT_H = r"hour|heir|honest|honou?r"
 HEAD = re.compile(r"\s(?:with|wearing|in|on|at|of|from|and)\s.*")  # what follows the noun
+
+
+class Named(NamedTuple):
+    """One learned thing."""
+
+    word: str  # "V", "V2"
+    class_word: str
+    attribute: str  # "pose" or "view": the word after [P]
+    photos: tuple[int, ...] = ()  # numbers of the photos whose [P_i] and [B_i] belong to it
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,18 @@ def with_clauses(text: str, attribute: str, pose: int, background: int) -> str:
     if background:
         text += f" in [B{background}] background"
     return text
+
+
+def spelled_out(text: str, vectors: Mapping[str, int]) -> str:
+    """A word of several vectors, written once, as the placeholders of all of them: with
+    {"V": 2}, "a [V] dog" -> "a [V] [V] dog".
+    """
+
+    def repeated(match: re.Match) -> str:
+        count = vectors.get(unicodedata.normalize("NFKC", match[1]), 1)
+        return " ".join([match[0]] * count)
+
+    return PLACEHOLDER.sub(repeated, text)
 
 
 def split_placeholders(text: str) -> tuple[list[str], list[str]]:
