@@ -1,10 +1,12 @@
 """Capture Attention and Attention Map Preview."""
 
+import re
+
 from comfy_api.latest import io
 
 from ..detex.canvas.sheets import overlay, resize_maps, sheet
 from ..detex.host.attention import capture_attention
-from ..detex.host.text import word_positions
+from ..detex.host.passes import prompt_readings
 from ..detex.unet.attention import AttentionMaps
 from .sockets import CATEGORY, AttentionSocket
 
@@ -43,12 +45,12 @@ class CaptureAttention(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, text, words) -> io.NodeOutput:
-        chosen = tuple(word.strip() for word in words.split(",") if word.strip())
+        chosen = tuple(word.strip() for word in re.split("[,，、]", words) if word.strip())
         if not chosen:
             raise ValueError('No word to watch. Name some of the prompt, such as "[V], dog".')
-        positions = word_positions(clip, text, chosen)
-        maps = AttentionMaps(tuple(positions))
-        patched = capture_attention(model, maps, list(positions.values()))
+        readings = prompt_readings(clip, text, chosen)
+        maps = AttentionMaps(tuple(dict.fromkeys(chosen)))
+        patched = capture_attention(model, maps, readings[0].positions, readings)
         return io.NodeOutput(patched, maps)
 
 

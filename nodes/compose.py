@@ -2,9 +2,12 @@
 
 from comfy_api.latest import io, ui
 
-from ..detex.host.text import compose
+from ..detex.concept.file import Concept
+from ..detex.host.text import compose, counts_of
 from ..detex.host.towers import tower_of
-from ..detex.prompt.grammar import check_words, with_clauses
+from ..detex.prompt.grammar import spelled_out, with_clauses
+from ..detex.prompt.nearly import check_prompt
+from ..detex.prompt.subjects import Subject, prompt_notes, with_subjects
 from .sockets import CATEGORY, ConceptSocket
 
 
@@ -43,6 +46,15 @@ class ComposePrompt(io.ComfyNode):
                     max=99,
                     tooltip="Adds the background of this photo: in [B1] background. 0 adds none.",
                 ),
+                io.Boolean.Input(
+                    "insert_v",
+                    display_name="insert [V]",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Puts [V] before the class word where the text has none, so that a "
+                    "plain prompt shows your subject.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="For any sampler."),
@@ -54,8 +66,25 @@ class ComposePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, concept, text, pose, background) -> io.NodeOutput:
+    def execute(
+        cls,
+        clip,
+        concept,
+        text,
+        pose,
+        background,
+        insert_v=False,  # noqa: FBT002
+    ) -> io.NodeOutput:
+        subjects = subjects_of(concept)
+        text = with_subjects(text, subjects) if insert_v else text
         full = with_clauses(text, concept.attribute_of(pose), pose, background)
-        check_words(full, concept.word_names)
-        conditioning = compose(clip, full, concept.vectors(tower_of(clip)))
-        return io.NodeOutput(conditioning, full, ui=ui.PreviewText(full))
+        check_prompt(full, concept.word_names)
+        vectors = concept.vectors(tower_of(clip))
+        conditioning = compose(clip, full, vectors)
+        said = [full, *prompt_notes(text, subjects, pose, background)]
+        watched = spelled_out(full, counts_of(vectors))  # each token as Capture Attention counts it
+        return io.NodeOutput(conditioning, watched, ui=ui.PreviewText("\n\n".join(said)))
+
+
+def subjects_of(concept: Concept) -> list[Subject]:
+    return [Subject(one.word, one.class_word) for one in concept.named]

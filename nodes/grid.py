@@ -1,12 +1,15 @@
 """Prompt Grid and Labelled Grid."""
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io, ui
 
 from ..detex.canvas.labelled_grid import labelled_grid
 from ..detex.host.images import rgb
 from ..detex.host.text import compose
 from ..detex.host.towers import tower_of
-from ..detex.prompt.grammar import check_words
+from ..detex.prompt.grammar import split_placeholders
+from ..detex.prompt.nearly import check_prompt
 from ..detex.prompt.prompt_table import grid_prompts, parse_numbers
 from .sockets import CATEGORY, ConceptSocket
 
@@ -63,12 +66,22 @@ class PromptGrid(io.ComfyNode):
         numbers = parse_numbers(poses, "poses"), parse_numbers(backgrounds, "backgrounds")
         grid = grid_prompts(prompts.splitlines(), *numbers, concept.attribute_of)
         for text, _ in grid:
-            check_words(text, concept.word_names)
+            check_prompt(text, concept.word_names)
         vectors = concept.vectors(tower_of(clip))
         conditionings = [compose(clip, text, vectors) for text, _ in grid]
         texts, labels = [text for text, _ in grid], [label for _, label in grid]
-        said = f"{len(grid)} prompts\n" + "\n".join(texts)
+        said = f"{len(grid)} prompts\n" + "\n".join(texts) + without_subject(texts)
         return io.NodeOutput(conditionings, texts, labels, ui=ui.PreviewText(said))
+
+
+def without_subject(texts: Sequence[str]) -> str:
+    """A line for the node where prompts have no [V]."""
+    found = [
+        text for text in texts if not any(w.startswith("V") for w in split_placeholders(text)[1])
+    ]
+    if not found:
+        return ""
+    return f"\n\n{len(found)} of these have no [V], so the subject will not come there."
 
 
 class LabelledGrid(io.ComfyNode):

@@ -67,4 +67,10 @@ def summary(concepts: list, quality: Quality) -> str:
     kept = ", ".join(f"{share:.0%}" for share in quality.kept)
     lines.append(f"kept of each concept in long prompts: {kept}")
     lines.append(f"change of other prompts: {quality.spill:.0%} of what one concept changes")
+    for one, other, overlap in quality.alike:
+        names = f"{concepts[one].class_word} and {concepts[other].class_word}"
+        lines.append(
+            f"{names} can hardly be told apart (overlap {overlap:.0%}): they will share much of "
+            "their looks. Train them under words that differ more, or paint them one by one."
+        )
     return "\n".join(lines)

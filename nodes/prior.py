@@ -1,5 +1,7 @@
 """Class Prior Images."""
 
+import re
+
 import comfy.samplers
 import comfy.utils
 from comfy_api.latest import io, ui
@@ -7,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..detex.canvas.pictures import as_picture
 from ..detex.host.prior import PriorConfig, Report, prior_pictures
 from ..detex.photos.checks import check_class_word
+from ..detex.prompt.grammar import with_article
 from .sockets import CATEGORY
 
 
@@ -130,7 +133,11 @@ def class_prompt(prompt: str, class_word: str) -> str:
             f'The prompt "{prompt}" lacks {{class}}, which stands for the class word. Write for '
             'example "photo of a {class}".'
         )
-    return " ".join(prompt.replace("{class}", check_class_word(class_word)).split())
+    word = check_class_word(class_word)
+    article = with_article(word).partition(" ")[0]  # "an" before an apple
+    plain = " ".join(prompt.split())
+    named = re.sub(r"\b([Aa])n? (?=\{class\})", rf"\1{article[1:]} ", plain)
+    return named.replace("{class}", word)
 
 
 def progress() -> Report:

@@ -3,24 +3,27 @@
 Custom Diffusion (arXiv 2212.04488, section 3.2): keys and values of "[V] dog" are those of its own
 concept exactly, and under this constraint neutral captions change least. We add that each
 concept's longer captions, with places, poses and backgrounds, come as near to its own as they can:
-the paper leaves these to chance.
+the paper leaves these to chance. Of concepts that are alike the constraint asks for different
+things at nearly one point, and the deltas blow up; for them it is a term of the sum, of weight 100.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..prompt.captions import NEUTRAL, PLACES
-from ..prompt.grammar import Named
+from ..prompt.grammar import Named, with_article
 from ..unet.deltas import Delta, LowRank, as_matrix
 from .compress import common_basis
 from .file import Concept
+from .overlap import Alike, alike
 
 RIDGE = 1e-2  # of the captions' covariance, relative to its mean eigenvalue: bounds the deltas
 EXACT_RIDGE = 1e-10  # of the constraints' system: near-duplicate tokens must not break it
+WEIGHT = 100  # of short captions, where concepts are alike
 LEAD = 3  # "photo of a": the same for all subjects, so no constraint
 
 Features = Callable[[Sequence[str], Mapping[str, Tensor]], list[Tensor]]  # texts, words -> [t, C]
@@ -44,6 +47,7 @@ class Quality:
 
     kept: tuple[float, ...]  # of each concept's change of its longer captions, 1 = all
     spill: float  # change of neutral captions, 1 = as much as the concepts alone on average
+    alike: tuple[Alike, ...] = ()  # concepts that can hardly be told apart
 
 
 def renamed_subjects(concepts: Sequence[Concept]) -> list[Renamed]:
@@ -94,7 +98,7 @@ def only_reads_text(concept: Concept) -> bool:
 
 
 def short_captions(subject: Renamed) -> list[str]:
-    """The captions that a subject keeps exactly."""
+    """The captions that a subject keeps exactly, or before all others."""
     name = f"[{subject.own}] {subject.class_word}"
     return [name, f"photo of a {name}"]
 
@@ -126,11 +130,12 @@ def merge_concepts(concepts: Sequence[Concept], features: Features) -> tuple[Con
 
     exact = [rows(i, short_captions) for i in range(len(concepts))]
     near = [rows(i, long_captions) for i in range(len(concepts))]
-    classes = dict.fromkeys(f"photo of a {s.class_word}" for s in subjects)
+    classes = dict.fromkeys(f"photo of {with_article(s.class_word)}" for s in subjects)
     neutral = torch.cat(features([*classes, *NEUTRAL], {})).double()
     bases, own = in_bases([concept.deltas for concept in concepts])
-    deltas = merged_deltas(own, exact, near, neutral)
-    quality = merge_quality(own, deltas, near, neutral)
+    similar = alike(exact, neutral)
+    deltas = (softly_merged_deltas if similar else merged_deltas)(own, exact, near, neutral)
+    quality = replace(merge_quality(own, deltas, near, neutral), alike=similar)
     learned = {n: LowRank(bases[n].float(), d) if n in bases else d for n, d in deltas.items()}
     return _merged(concepts, subjects, learned, quality), quality
 
@@ -186,6 +191,33 @@ def merged_deltas(
         free = torch.linalg.lu_solve(*factors, pull.mT).mT  # D'
         wanted = [d[name].double() @ t.double().mT for d, t in zip(own, exact, strict=True)]
         merged[name] = (free + (torch.cat(wanted, dim=1) - free @ fixed.mT) @ project).float()
+    return merged
+
+
+def softly_merged_deltas(
+    own: Sequence[Mapping[str, Tensor]],
+    exact: Sequence[Tensor],
+    near: Sequence[Tensor],
+    neutral: Tensor,
+) -> dict[str, Tensor]:
+    """min ||D C^T||^2 + sum_j ||(D - D_j) S_j^T||^2 + w sum_j ||(D - D_j) T_j^T||^2, each matrix.
+
+    With A the rows of C and all S_j, M_j = S_j^T S_j + w T_j^T T_j and w = 100:
+    D = (sum_j D_j M_j) (A^T A + w sum_j T_j^T T_j)^-1.
+    Arguments and answer as those of `merged_deltas`.
+    """
+    every = torch.cat([neutral.double(), *(rows.double() for rows in near)])
+    fixed = torch.cat(list(exact)).double()
+    gram = _ridged(every.mT @ every, RIDGE) + WEIGHT * fixed.mT @ fixed
+    factors = torch.linalg.lu_factor(gram)  # once for all matrices
+    pulls = [
+        long.double().mT @ long.double() + WEIGHT * short.double().mT @ short.double()
+        for long, short in zip(near, exact, strict=True)
+    ]
+    merged = {}
+    for name in own[0]:
+        pull = sum(delta[name].double() @ of for delta, of in zip(own, pulls, strict=True))
+        merged[name] = torch.linalg.lu_solve(*factors, pull.mT).mT.float()
     return merged
 
 

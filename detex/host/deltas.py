@@ -19,8 +19,9 @@ def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) ->
     def hook_of(layer: Layer, delta: Delta):
         detach = detach_start_token and layer.text
 
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return add_delta(output, inputs[0], delta, detach_start_token=detach)
+        def hook(module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            weight = module.weight if layer.text else None  # 77 tokens: cheap to take exactly
+            return add_delta(output, inputs[0], delta, detach_start_token=detach, weight=weight)
 
         return hook
 

@@ -7,11 +7,12 @@ import comfy.sd
 import torch
 from torch import Tensor
 
-from ..prompt.grammar import PLACEHOLDER, PromptTokens, spelled_out, split_placeholders
+from ..prompt.grammar import PromptTokens, spelled_out, split_placeholders
 from ..unet.condition import Condition
 from ..unet.transfer import to_device
 from .towers import Tower, split_word, towers_of
 
+PROMPT_KEY = "detex_prompt"  # in the options of a CONDITIONING
 # Each is one rare token of CLIP's vocabulary; the first one that a prompt lacks marks the places.
 MARKERS = ("ucd", "olis", "vsco", "wnba")
 T = TypeVar("T")
@@ -70,10 +71,11 @@ def compose(clip: comfy.sd.CLIP, text: str, vectors: Mapping[str, Tensor]) -> li
 
     vectors: word -> [n, C], the text towers' parts side by side. Weights, punctuation, repeats and
     several 77-token chunks are the host's own business: the vectors take their places in its token
-    lists.
+    lists. The text goes along, so that Capture Attention knows its prompt among others.
     """
-    marked = marked_tokens(clip, spelled_out(text, counts_of(vectors)))
-    return clip.encode_from_tokens_scheduled(placed_tokens(clip, marked, vectors))
+    text = spelled_out(text, counts_of(vectors))
+    placed = placed_tokens(clip, marked_tokens(clip, text), vectors)
+    return clip.encode_from_tokens_scheduled(placed, add_dict={PROMPT_KEY: text})
 
 
 def counts_of(vectors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -128,22 +130,20 @@ def text_features(
     return features
 
 
-def word_positions(clip: comfy.sd.CLIP, text: str, words: Sequence[str]) -> dict[str, list[int]]:
+def word_positions(
+    clip: comfy.sd.CLIP, text: str, words: Sequence[str], *, learned: bool = True
+) -> dict[str, list[int]]:
     """Token positions of each word in the prompt's CONDITIONING, counted over all chunks.
 
-    A word is a placeholder such as "[V]", "embedding:name", or plain words of the prompt.
+    A word is a placeholder such as "[V]", "embedding:name", or some words of the prompt in a row,
+    "red ball" or "[V] dog". learned: whether placeholders are learned words, or text like any.
     Raises ValueError for a word that the prompt does not have.
     """
-    chunks, places = of_any_tower(marked_tokens(clip, text))
-    length = len(chunks[0])
-    taken = {row * length + position: f"[{word}]" for row, position, word in places}
-    flat = [entry for chunk in chunks for entry in chunk]
+    flat = token_row(clip, text, learned=learned)
     found: dict[str, list[int]] = {}
     for word in words:
-        if match := PLACEHOLDER.fullmatch(word):
-            positions = [at for at, name in taken.items() if name == f"[{match[1]}]"]
-        else:
-            positions = _sequence_positions(clip, word, flat, set(taken))
+        wanted = [token for token in token_row(clip, word, learned=learned) if token is not None]
+        positions = _sequence_positions(wanted, flat)
         if not positions:
             raise ValueError(
                 f'"{word}" is not in the prompt "{text}". Give words of the prompt, separated by '
@@ -153,27 +153,41 @@ def word_positions(clip: comfy.sd.CLIP, text: str, words: Sequence[str]) -> dict
     return found
 
 
-def _sequence_positions(
-    clip: comfy.sd.CLIP, word: str, flat: list[tuple], taken: set[int]
-) -> list[int]:
-    """Where the tokens of `word` stand in a row in `flat`."""
-    wanted = [
-        token for token, _, word_id in of_any_tower(marked_tokens(clip, word)).chunks[0] if word_id
-    ]
+def token_row(clip: comfy.sd.CLIP, text: str, *, learned: bool) -> list:
+    """The prompt's tokens over all chunks: an id or an embedding, "[V]" for a learned word, None
+    for what only pads or frames a chunk.
+    """
+    chunks, places = of_any_tower(
+        marked_tokens(clip, text) if learned else stock_tokens(clip, text)
+    )
+    row = [token if word_id else None for chunk in chunks for token, _, word_id in chunk]
+    for chunk, position, word in places:
+        row[chunk * len(chunks[0]) + position] = f"[{word}]"
+    return row
+
+
+def stock_tokens(clip: comfy.sd.CLIP, text: str) -> dict[str, MarkedTokens]:
+    """As `marked_tokens`, where nothing is a placeholder."""
+    tokens = clip.tokenize(text, return_word_ids=True)
+    return {tower: MarkedTokens(tokens[tower], []) for tower in towers_of(clip)}
+
+
+def _sequence_positions(wanted: list, row: list) -> list[int]:
+    """Where the tokens `wanted` stand one after the other in `row`."""
 
     def same(a: Any, b: Any) -> bool:
         if torch.is_tensor(a) or torch.is_tensor(b):
             return torch.is_tensor(a) and torch.is_tensor(b) and torch.equal(a, b)
         return a == b
 
-    positions: list[int] = []
-    for start in range(len(flat) - len(wanted) + 1):
-        run = range(start, start + len(wanted))
-        if taken.isdisjoint(run) and all(
-            same(flat[i][0], w) for i, w in zip(run, wanted, strict=True)
-        ):
-            positions.extend(run)
-    return positions
+    starts = range(len(row) - len(wanted) + 1 if wanted else 0)
+    runs = [range(start, start + len(wanted)) for start in starts]
+    return [
+        place
+        for run in runs
+        if all(same(row[i], token) for i, token in zip(run, wanted, strict=True))
+        for place in run
+    ]
 
 
 class ComfyTextEncoder:

@@ -236,12 +236,10 @@ class SubjectMethod:
         return ("all",)
 
     def draw(self) -> Batch:
-        """Photos without replacement where there are enough, as many prior images, noise."""
+        """Photos in turn, none again before all have been taken; as many prior images; noise."""
         size, given, rng = self.train_config.batch_size, self.photos, self.rngs["photos"]
-        if given.count >= size:
-            photos = torch.randperm(given.count, generator=rng)[:size]
-        else:
-            photos = torch.randint(given.count, (size,), generator=rng)
+        turns = [torch.randperm(given.count, generator=rng) for _ in range(-(-size // given.count))]
+        photos = torch.cat(turns)[:size]
         copies = torch.randint(given.latents.shape[1], (size,), generator=rng)
         chosen = self.choose(photos, copies)
         latents, valid = chosen.latents, chosen.valid

@@ -1,6 +1,7 @@
 """What Subject Images refuses: photos, masks and class words that would spoil the training."""
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 OTHER_SHAPE = 0.05  # natural logarithm of two aspect ratios' ratio: rounding makes less
 SMALLEST = 64  # pixels, of either side of a photo
+CAPTION = re.compile(  # what captions add themselves
+    r"^(?:(?:an? |the )?(?:photo|picture|image) of )?(?:(?:an?|the|my)(?: |$))?", re.IGNORECASE
+)
 
 
 def check_sizes(photos: Sequence[Tensor]) -> None:
@@ -80,9 +84,15 @@ def check_class_word(class_word: str) -> str:
         raise ValueError(
             'The class word is empty. Name what the photos show, such as "dog" or "boot".'
         )
-    if any(sign in word for sign in "[]<>,():"):
+    if re.search(r"[\[\]<>,():{}|\\［］【】＜＞，（）：｛｝｜]", word):
         raise ValueError(
             f'The class word "{class_word}" must be plain words such as "dog" or "rubber duck": '
             "the placeholder [V] is added for you."
+        )
+    noun = CAPTION.sub("", word)
+    if noun != word:
+        raise ValueError(
+            f'The class word "{class_word}" is more than a name: write "{noun or "dog"}". The '
+            'captions add "photo of a" for you.'
         )
     return word

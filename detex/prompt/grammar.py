@@ -4,11 +4,15 @@ In training the photo's own words are plain [P] and [B]; in a finished concept t
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-PLACEHOLDER = re.compile(r"\[\s*([A-Za-z]\d*)\s*\]")
+# a Chinese or Japanese keyboard types its brackets, letters and digits in full width
+OPENED, CLOSED = r"[\[［【]\s*", r"\s*[\]］】]"
+PLACEHOLDER = re.compile(rf"{OPENED}([VPBＶＰＢ]\d*){CLOSED}")
+UNKNOWN = re.compile(rf"{OPENED}([A-Za-z]\d*){CLOSED}")  # a letter that no concept has
 
 LIVING = frozenset(
     "person people man men woman women boy girl child children baby toddler kid animal pet dog "
@@ -27,6 +31,11 @@ LIVING = frozenset(
 )
 # beside a living word: no living thing
 LIFELESS = frozenset(("toy", "plush", "plushie", "stuffed", "teddy", "rubber", "hot"))
+
+
+SOUNDS_LIKE_YOU = r"uni(?![nm])|us[eu]|ut[ei]|uk|eu|ewe|one\b"
+SILENT_H = r"hour|heir|honest|honou?r"
+HEAD = re.compile(r"\s(?:with|wearing|in|on|at|of|from|and)\s.*")  # what follows the noun
 
 
 class Named(NamedTuple):
@@ -54,7 +63,8 @@ class PromptTokens:
 
 def attribute_word(class_word: str) -> str:
     """ "pose" for living things, else "view" (DETEX section 3.2 and supplement B.1)."""
-    words = class_word.lower().split()
+    plain = HEAD.sub("", class_word.lower()).replace("'s", "").replace("’s", "")
+    words = re.findall(r"[^\W_]+", plain)
     last = words[-1] if words else ""
     singular = {last, last.removesuffix("s"), last.removesuffix("es"), re.sub("ies$", "y", last)}
     return "pose" if singular & LIVING and not LIFELESS.intersection(words) else "view"
@@ -66,14 +76,22 @@ def training_prompt(
     """y = "photo of a [V] dog with [P] pose in [B] background"; a word not in `words` and its
     clause are left out (DETEX section 3.2). `prefix` is the caption of a scaled copy.
     """
-    subject = f"[V] {class_word}" if "V" in words else class_word
+    subject = f"a [V] {class_word}" if "V" in words else with_article(class_word)
     pose = f" with [P] {attribute}" if "P" in words else ""
     background = " in [B] background" if "B" in words else ""
-    return f"{prefix}photo of a {subject}{pose}{background}"
+    return f"{prefix}photo of {subject}{pose}{background}"
+
+
+def with_article(class_word: str) -> str:
+    """ "a dog", "an apple", "an hourglass", "a unicorn": by the sound that it begins with."""
+    vowel = re.match(rf"(?!{SOUNDS_LIKE_YOU})[aeiou]|{SILENT_H}", class_word, re.IGNORECASE)
+    return f"an {class_word}" if vowel else f"a {class_word}"
 
 
 def with_clauses(text: str, attribute: str, pose: int, background: int) -> str:
     """`text` with the trained clauses in trained order; number 0 adds none."""
+    if not pose and not background:
+        return text
     text = text.rstrip().rstrip(",.")
     if pose:
         text += f" with [P{pose}] {attribute}"
@@ -88,23 +106,33 @@ def spelled_out(text: str, vectors: Mapping[str, int]) -> str:
     """
 
     def repeated(match: re.Match) -> str:
-        return " ".join([match[0]] * vectors.get(match[1], 1))
+        count = vectors.get(unicodedata.normalize("NFKC", match[1]), 1)
+        return " ".join([match[0]] * count)
 
     return PLACEHOLDER.sub(repeated, text)
 
 
 def split_placeholders(text: str) -> tuple[list[str], list[str]]:
-    """ "a [V] dog" -> pieces ["a ", " dog"] and words ["V"]; len(pieces) == len(words) + 1."""
+    """ "a [V] dog" -> pieces ["a ", " dog"] and words ["V"]; len(pieces) == len(words) + 1.
+
+    Full-width forms are read; what is no placeholder is text.
+    """
     parts = PLACEHOLDER.split(text)
-    return parts[0::2], parts[1::2]
+    return parts[0::2], [unicodedata.normalize("NFKC", word) for word in parts[1::2]]
 
 
 def check_words(text: str, known: Sequence[str]) -> None:
     """Raise ValueError where `text` uses a placeholder that is not in `known`."""
-    unknown = sorted({word for word in split_placeholders(text)[1] if word not in known})
+    used = {*split_placeholders(text)[1], *UNKNOWN.findall(text)}
+    unknown = sorted(word for word in used if word not in known)
     if unknown:
         raise ValueError(
-            f"The prompt asks for {', '.join(f'[{w}]' for w in unknown)}, but this concept has "
-            f"{', '.join(f'[{w}]' for w in known)}. Use one of these; the contact sheet of "
-            '"Load Decoupled Embeddings" shows which photo each number stands for.'
+            f"The prompt asks for {bracketed(unknown)}, but this concept has {bracketed(known)}. "
+            'Use one of these; the contact sheet of "Load Decoupled Embeddings" shows which photo '
+            "each number stands for."
         )
+
+
+def bracketed(words: Iterable[str]) -> str:
+    """ "[V], [P1]" """
+    return ", ".join(f"[{word}]" for word in words)

@@ -68,8 +68,11 @@ class AttentionMaps:
     words: tuple[str, ...]
     _sums: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
     _counts: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
+    _sampled: bool = field(default=False, repr=False)
 
     def reset(self) -> None:
+        """A sampling run starts."""
+        self._sampled = True
         self._sums.clear()
         self._counts.clear()
 
@@ -85,6 +88,12 @@ class AttentionMaps:
 
         Raises ValueError where nothing was captured.
         """
+        if not self._sums and self._sampled:
+            raise ValueError(
+                "The sampler ran, but never computed the watched words. It may have been stopped, "
+                "or the prompt's time range holds none of its steps. Sample again, with the whole "
+                "range."
+            )
         if not self._sums:
             raise ValueError(
                 "No attention was captured. Wire the MODEL of Capture Attention into the sampler, "

@@ -127,6 +127,13 @@ def test_large_subject_that_touches_the_border_is_no_inverted_mask():
     [
         ("  ", "class word is empty"),
         ("[V] dog", "must be plain words"),
+        ("{dog|cat}", "must be plain words"),
+        ("［V］ dog", "must be plain words"),
+        ("a dog", 'is more than a name: write "dog"'),
+        ("An apple", 'is more than a name: write "apple"'),
+        ("photo of a dog", 'is more than a name: write "dog"'),
+        ("my dog", 'is more than a name: write "dog"'),
+        ("the", 'is more than a name: write "dog"'),
         ("a, b", "plain words"),
         ("(dog:1.2)", "plain words"),
     ],

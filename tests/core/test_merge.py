@@ -16,7 +16,9 @@ from detex_pack.detex.concept.merge import (
     merged_deltas,
     renamed_subjects,
     short_captions,
+    softly_merged_deltas,
 )
+from detex_pack.detex.concept.overlap import alike, overlap
 from detex_pack.detex.prompt.captions import NEUTRAL
 from detex_pack.detex.prompt.grammar import Named
 from detex_pack.detex.unet.deltas import LowRank, as_matrix
@@ -215,3 +217,52 @@ def test_concepts_of_other_models_are_refused_by_number():
         check_mergeable(
             [make_concept(i, 1) for i in (1, 2)] + [make_concept(3, 1, base=other_weights)]
         )
+
+
+def missed(merged: Tensor, own: Tensor, rows: Tensor) -> float:
+    """The part of a concept's keys and values on these tokens that a merge has lost."""
+    wanted = own @ rows.mT
+    return ((merged.double() @ rows.mT - wanted).norm() / wanted.norm()).item()
+
+
+def test_soft_merge_keeps_concepts_that_differ_within_seven_percent():
+    merged = softly_merged_deltas(OWN, EXACT, NEAR, PLAIN)
+    for own, rows in zip(OWN, EXACT, strict=True):
+        for name in ("k", "v"):
+            assert missed(merged[name], own[name], rows) < 0.07
+
+
+@pytest.mark.parametrize("name", ["k", "v"])
+def test_no_change_of_a_soft_merge_costs_less(name: str):
+    best = softly_merged_deltas(OWN, EXACT, NEAR, PLAIN)[name].double()
+
+    def soft_cost(delta: Tensor) -> float:
+        pairs = zip(OWN, EXACT, strict=True)
+        kept = sum(((delta - own[name]) @ rows.mT).square().sum() for own, rows in pairs)
+        return cost(delta, name) + 100 * float(kept)
+
+    for seed in range(200):
+        change = random(OUT, WIDTH, seed=seed) * 10.0 ** -(seed % 4)
+        assert soft_cost(best + change) > soft_cost(best)
+
+
+def test_concepts_of_nearly_the_same_words_are_bounded_and_named():
+    """Their words differ by a hundredth and ask for opposite keys: kept exactly, they would need
+    deltas of a hundred times the size.
+    """
+    nearly = [EXACT[0], EXACT[0] + 0.01 * random(3, WIDTH, seed=99)]
+    opposite = [OWN[0], {name: -delta for name, delta in OWN[0].items()}]
+    merged = softly_merged_deltas(opposite, nearly, NEAR, PLAIN)["k"]
+    assert merged.norm() < 2 * OWN[0]["k"].norm()
+    ((one, other, share),) = alike(nearly, PLAIN)
+    assert (one, other) == (0, 1) and share > 0.99
+
+
+def test_concepts_that_differ_are_not_named():
+    assert alike(EXACT, PLAIN) == ()
+
+
+def test_overlap_is_the_share_in_the_others_span():
+    """One row of energy 9 + 16 along two axes, of which the other spans the first: 9 / 25."""
+    one, other = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]])
+    assert overlap(one, other) == pytest.approx(9 / 25)

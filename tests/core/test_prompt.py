@@ -8,6 +8,7 @@ from detex_pack.detex.prompt.grammar import (
     check_words,
     split_placeholders,
     training_prompt,
+    with_article,
     with_clauses,
 )
 
@@ -47,10 +48,38 @@ def test_scaled_copy_puts_its_prefix_first():
         ("stuffed animal", "view"),
         ("boot", "view"),
         ("dog bowl", "view"),
+        ("dog's", "pose"),
+        ("Dog!", "pose"),
+        ("brown dog with hat", "pose"),
+        ("bowl with a dog on it", "view"),
+        ("dog in a teacup", "pose"),
+        ("dog-shaped lamp", "view"),
     ],
 )
 def test_living_things_have_a_pose_and_objects_a_view(class_word: str, word: str):
     assert attribute_word(class_word) == word
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    ["a dog", "an apple", "an Umbrella", "an hourglass", "an heirloom", "a unicorn", "a uniform"]
+    + [
+        "a used car",
+        "a European bison",
+        "an urn",
+        "an unimportant toy",
+        "a ukulele",
+        "an oneiric egg",
+    ]
+    + ["a one-eyed cat", "an iron"],
+)
+def test_article_follows_the_sound(phrase: str):
+    assert with_article(phrase.partition(" ")[2]) == phrase
+
+
+def test_prior_caption_of_an_apple():
+    assert training_prompt("apple", "view", ()) == "photo of an apple"
+    assert training_prompt("apple", "view", {"V"}) == "photo of a [V] apple"
 
 
 def test_pieces_and_placeholders_of_a_prompt_alternate():
@@ -74,6 +103,11 @@ def test_clauses_follow_the_trained_order():
 
 def test_number_zero_adds_no_clause():
     assert with_clauses("a [V] dog", "pose", 0, 0) == "a [V] dog"
+
+
+@pytest.mark.parametrize("text", ["a [V] dog.", "a [V] dog, ", "a [V] dog...\n", " a dog"])
+def test_text_without_clauses_is_left_as_it_is(text: str):
+    assert with_clauses(text, "pose", 0, 0) == text
 
 
 def test_clause_does_not_follow_a_full_stop():

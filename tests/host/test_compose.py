@@ -156,3 +156,37 @@ def test_wrong_number_or_unknown_word_lists_what_there_is(
     there = r"\[V\], \[P1\], \[P2\], \[P3\], \[B1\], \[B2\], \[B3\]\."
     with pytest.raises(ValueError, match=f"asks for {asked}, but this concept has {there}"):
         run_node(clip, concept, text, pose, background)
+
+
+@pytest.mark.parametrize("written", ["[V|P2]", "[P 2]", "<V>", "[V", r"\[V\]", "[V\u200b]"])
+def test_near_placeholder_is_refused(clip: comfy.sd.CLIP, concept: Concept, written: str):
+    with pytest.raises(ValueError, match="in the prompt is no placeholder, .* Write "):
+        run_node(clip, concept, f"a {written} ball with [V] toys")
+
+
+@pytest.mark.parametrize("written", ["［V］", "【V】", "[Ｖ]"])
+def test_full_width_placeholder_is_the_learned_word(
+    clip: comfy.sd.CLIP, concept: Concept, written: str
+):
+    wide, right = (run_node(clip, concept, f"a {w} ball")[0] for w in (written, "[V]"))
+    assert torch.equal(wide[0][0], right[0][0])
+
+
+def said(clip: comfy.sd.CLIP, concept: Concept, *args, **kwargs) -> str:
+    return ComposePrompt.execute(clip, concept, *args, **kwargs).ui.as_dict()["text"][0]
+
+
+def test_prompt_without_the_subject_is_said_on_the_node(clip: comfy.sd.CLIP, concept: Concept):
+    assert "This prompt has no [V]" in said(clip, concept, "photo of a ball", 0, 0)
+    assert said(clip, concept, "a [V] ball", 0, 0) == "a [V] ball"
+
+
+def test_subject_is_inserted_where_it_is_wanted(clip: comfy.sd.CLIP, concept: Concept):
+    inserted = ComposePrompt.execute(clip, concept, "photo of a ball", 0, 0, insert_v=True)
+    conditioning, text = inserted.args
+    assert text == "photo of a [V] ball"
+    assert torch.equal(conditioning[0][0], encoded(clip, text, concept.vectors("l")))
+
+
+def test_final_full_stop_stays_where_nothing_is_added(clip: comfy.sd.CLIP, concept: Concept):
+    assert run_node(clip, concept, "photo of a [V] ball.")[1] == "photo of a [V] ball."

@@ -96,6 +96,14 @@ def test_photos_do_not_repeat_within_a_batch_where_there_are_enough(made):
     assert all(len(set(method.draw().photos.tolist())) == 3 for _ in range(20))
 
 
+def test_every_photo_is_taken_before_one_comes_again(made):
+    """Three photos in batches of eight: each twice, and two of them a third time."""
+    method = made(prior=None, batch_size=8)
+    for _ in range(20):
+        counts = torch.bincount(method.draw().photos.cpu(), minlength=3)
+        assert sorted(counts.tolist()) == [2, 3, 3]
+
+
 def crafted_tap(pose: Tensor, background: Tensor, subject: Tensor | None = None) -> AttentionTap:
     """Maps in which tokens 7, 10 and 4 ([P], [B], [V]) look like this; [h, w] each, one sample."""
     probs = torch.zeros(1, 1, GRID[0] * GRID[1], 77)

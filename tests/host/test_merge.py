@@ -120,3 +120,11 @@ def test_clip_of_another_family_is_refused(concept: Concept, other: Concept):
 def test_one_wired_concept_is_refused(clip: comfy.sd.CLIP, concept: Concept):
     with pytest.raises(ValueError, match="Only one concept is wired"):
         MergeConcepts.execute(clip, concept_1=concept)
+
+
+def test_node_names_the_concepts_that_can_hardly_be_told_apart(
+    clip: comfy.sd.CLIP, concept: Concept
+):
+    output = MergeConcepts.execute(clip, concept_1=concept, concept_2=concept)
+    text = output.ui.as_dict()["text"][0]
+    assert "ball and ball can hardly be told apart (overlap 100%)" in text

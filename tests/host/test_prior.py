@@ -293,6 +293,8 @@ def test_bypass_lora_is_refused_before_a_picture_is_made(
 
 def test_class_word_takes_its_place_in_the_prompt():
     assert class_prompt("photo of a {class}", " rubber  duck ") == "photo of a rubber duck"
+    assert class_prompt("photo of a {class}", "apple") == "photo of an apple"
+    assert class_prompt("An {class} at sea, {class}", "dog") == "A dog at sea, dog"
     with pytest.raises(ValueError, match='"photo of a dog" lacks {class}, which stands for'):
         class_prompt("photo of a dog", "dog")
     with pytest.raises(ValueError, match="The class word is empty"):
