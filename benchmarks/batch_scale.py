@@ -3,7 +3,7 @@
     python -m benchmarks.batch_scale --out runs/batch_scale.json
 
 The servers are simulated: each has a rendered picture ready when it is asked. Measured are the
-driver's milliseconds a job with everything it writes (5,000 rows over 4 and over 1,000 servers),
+driver's milliseconds a job with everything it writes (6,000 rows over 4 and over 1,000 servers),
 and its memory and time for 1,000,000 rows with a store that writes nothing. docs/batch_rendering.md
 has the result.
 """
@@ -139,12 +139,14 @@ def facts() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the simulated store")
+    parser.add_argument("--kept", type=int, default=6000, help="rows of the real store")
     options = parser.parse_args()
     runs = []
     for rows, servers, store, view in (
-        (1_000_000, 1000, Weightless, Unseen),
-        (6000, 4, JobStore, View),
-        (6000, 1000, JobStore, View),
+        (options.rows, 1000, Weightless, Unseen),
+        (options.kept, 4, JobStore, View),
+        (options.kept, 1000, JobStore, View),
     ):
         runs.append(measured(rows, servers, store, view))
         print(json.dumps(runs[-1]), flush=True)
