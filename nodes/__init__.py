@@ -11,6 +11,7 @@ from .demo import DemoModel, DemoSubject
 from .folder import LoadSubjectFolder
 from .grid import LabelledGrid, PromptGrid
 from .merge import MergeConcepts
+from .places import PlacePictures
 from .prior import ClassPriorImages
 from .sam import SubjectMask
 from .subject import SubjectImages
@@ -30,6 +31,7 @@ class DetexExtension(ComfyExtension):
             SubjectMask,
             SubjectImages,
             ClassPriorImages,
+            PlacePictures,
             Train,
             SaveEmbeddings,
             LoadEmbeddings,
