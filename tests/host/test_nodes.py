@@ -39,6 +39,7 @@ IDS = {
     "DETEXLoadEmbeddings",
     "DETEXLoadSubjectFolder",
     "DETEXMergeConcepts",
+    "DETEXPlacePictures",
     "DETEXPromptGrid",
     "DETEXSaveEmbeddings",
     "DETEXSubjectImages",
