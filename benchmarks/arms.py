@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig, as_json
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.methods.dreambooth_lora import DreamboothLoraConfig
+from detex_pack.detex.methods.textual_inversion import TextualInversionConfig
+from detex_pack.detex.prompt.words import Attributes
+from detex_pack.detex.training.config import TrainConfig, as_json
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,12 @@ class Tuned:
 
 
 TUNED = Tuned()
+# How cells of methods other than DETEX are named: by what differs from DETEX's paper.
+_OTHERS: dict[type, dict[str, Any]] = {
+    CustomDiffusionConfig: {"attributes": "none", "gamma": 0, "attention_weight": 0},
+    TextualInversionConfig: {"method": "Textual Inversion"},
+    DreamboothLoraConfig: {"method": "DreamBooth LoRA"},
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Arm:
 
     name: str
     title: str
-    config: DetexConfig | None
+    config: Any  # the settings of a method, or None
     train: dict[str, Any] = field(default_factory=dict)  # settings beside TUNED's
     blank: str = "white"
     scaled_copies: int = 0
@@ -41,7 +52,7 @@ class Arm:
     @property
     def words(self) -> bool:
         """Whether the arm learns [P_i] and [B_j]."""
-        return self.config is not None and self.config.attributes is not Attributes.NONE
+        return isinstance(self.config, DetexConfig)
 
     def train_config(self, steps: int, seed: int) -> TrainConfig:
         """The optimisation of one cell."""
@@ -55,13 +66,16 @@ class Arm:
         if self.config is None:
             return {}
         paper = as_json(TrainConfig(), DetexConfig())
-        named = as_json(self.train_config(steps, seed), self.config)
+        named = as_json(self.train_config(steps, seed), self.config) | _OTHERS.get(
+            type(self.config), {}
+        )
         changed = {name: value for name, value in named.items() if value != paper.get(name)}
         subject = {"blank": self.blank, "scaled_copies": self.scaled_copies}
         return changed | subject | {"priors": TUNED.priors}
 
 
 _RATES = ("learning_rate", "token_rate", "mapper_rate")
+_AT_4 = {"token_rate": TUNED.token_rate}
 _FREE = {"mapper_rate": TUNED.token_rate}  # free vectors at the rate of [V]
 _FREE_100 = {"mapper_rate": 100 * TUNED.token_rate}
 _FASTER_MAPPER = {"mapper_rate": 1.0}
@@ -77,9 +91,14 @@ def _improved(name: str, title: str, train: dict[str, Any] | None = None, **sett
     return replace(_detex(name, title, train, **chosen), blank="random")
 
 
+def _inversion() -> TextualInversionConfig:
+    """At the rate that TUNED has for [V], so that arms differ in what is learned alone."""
+    return TextualInversionConfig(rate=1.0)
+
+
 def _main_arms() -> list[Arm]:
     vectors = {"attributes": Attributes.VECTORS}
-    custom = DetexConfig.custom_diffusion()
+    custom = CustomDiffusionConfig()
     held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
     return [
         Arm("base", "base model", None),
@@ -91,6 +110,8 @@ def _main_arms() -> list[Arm]:
         held,
         _improved("improved", "DETEX, improved mode"),
         Arm("textual_inversion", "Textual Inversion", custom, {"kv_rate": 0}),
+        Arm("textual_inversion_word", "Textual Inversion, the method", _inversion(), _AT_4),
+        Arm("dreambooth_lora", "DreamBooth LoRA, rank 16", DreamboothLoraConfig()),
         _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
         _detex("gamma_1", "DETEX, gamma 1", gamma=1),
         _detex("masked_loss", "DETEX, masked diffusion loss", masked_loss=True),

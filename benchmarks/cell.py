@@ -25,7 +25,7 @@ from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import make_subject
+from detex_pack.detex.photos.photos import make_photos
 from detex_pack.detex.toys.subjects import DemoSubject
 from detex_pack.detex.training.loop import Watcher
 from detex_pack.pretraining.judge import HEADS, load_judge
@@ -74,7 +74,7 @@ def learn(
         return None
     demo = demo_model()
     encode = latent_encoder(demo.vae)
-    subject = make_subject(
+    subject = make_photos(
         list(photos.images),
         list(photos.masks),
         feature_encoder(demo.clip_vision),

@@ -25,16 +25,17 @@ from torch import Tensor
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.preflight import measure
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject, make_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos, make_photos
+from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run
 
 from .machine import device, matrix_rate, memory_now, operations, peak, reset_peak, timed
 
 Step = Callable[[], float | None]  # its seconds, where it measures itself
 SEED = 0
-DETEX = DetexConfig(subject_attention=True, center_poses=True)  # as the nodes have it
+DETEX = DetexConfig.recommended()
 PROMPT = "photo of a sks dog"
 
 
@@ -53,13 +54,13 @@ def pictures(setting: Setting) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
 
 
-def random_subject(photos: Tensor, encode: Callable[[Tensor], Tensor]) -> Subject:
+def random_subject(photos: Tensor, encode: Callable[[Tensor], Tensor]) -> Photos:
     """The middle of each of `photos` [N, S, S, 3], with random image features."""
     count, side = photos.shape[:2]
     mask = torch.zeros(side, side)
     mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
     features = torch.randn(count, 768, generator=torch.Generator().manual_seed(SEED))
-    return make_subject(
+    return make_photos(
         list(photos), [mask] * count, lambda _: features, encode, "dog", resolution=side
     )
 
@@ -68,7 +69,7 @@ def random_subject(photos: Tensor, encode: Callable[[Tensor], Tensor]) -> Subjec
 def open_run(
     model: ModelPatcher,
     clip: comfy.sd.CLIP,
-    subject: Subject,
+    subject: Photos,
     prior: Tensor,
     config: DetexConfig,
     train: TrainConfig,
@@ -90,7 +91,7 @@ def our_run(
 
 def _run_inputs(
     setting: Setting, config: DetexConfig
-) -> tuple[ModelPatcher, comfy.sd.CLIP, Subject, Tensor, DetexConfig, TrainConfig]:
+) -> tuple[ModelPatcher, comfy.sd.CLIP, Photos, Tensor, DetexConfig, TrainConfig]:
     """What open_run takes: the checkpoint's models, random photos, and the configuration."""
     loaded: Any = comfy.sd.load_checkpoint_guess_config(setting.checkpoint)
     model, clip, vae, _ = loaded
@@ -287,7 +288,7 @@ def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
     return {
         "DETEX": lambda: ours(setting, DETEX),
         "DETEX, gradient checkpointing": lambda: ours(setting, DETEX, checkpointing=True),
-        "Custom Diffusion, ours": lambda: ours(setting, DetexConfig.custom_diffusion()),
+        "Custom Diffusion, ours": lambda: ours(setting, CustomDiffusionConfig()),
         "Custom Diffusion, diffusers": lambda: diffusers(setting, cached_latents=False),
         "diffusers, latents kept": lambda: diffusers(setting, cached_latents=True),
         "Train LoRA, no checkpointing": lambda: train_lora(setting),

@@ -23,19 +23,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from detex_pack.detex.host.attention import training_options
 from detex_pack.detex.host.checkpointing import observed
-from detex_pack.detex.host.families import cross_attentions, family_of, kv_shapes
+from detex_pack.detex.host.families import attention_layers, cross_attentions, family_of
 from detex_pack.detex.host.towers import Tower, towers_of
 from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.memory import (
     Footprint,
     SavedBytes,
     bytes_of,
+    describe_passes,
     make_plan,
-    optimizer_bytes,
-    way,
+    optimiser_bytes,
 )
 from detex_pack.detex.unet.attention import AttentionTap
-from detex_pack.detex.unet.deltas import make_deltas
+from detex_pack.detex.unet.deltas import Deltas, text_layers
 from devtools.checkpoints import LAYOUTS
 
 from .machine import FOLDER, keep
@@ -85,15 +85,16 @@ def footprint(name: str, pixels: int) -> tuple[int, Footprint]:
     layout = LAYOUTS[name]
     with as_on_a_card():
         config: Any = layout.kind(dict(layout.unet))
-        config.set_inference_dtype(torch.bfloat16, None)  # as hold_weights leaves them
+        config.set_inference_dtype(torch.bfloat16, None)  # as cast_frozen_weights leaves them
         model = ModelPatcher(config.get_model({}, "", CARD), CARD, torch.device("cpu"))
         unet: Any = model.model.diffusion_model
         unet.requires_grad_(requires_grad=False)
         text = layout.text(device=CARD, dtype=torch.float32).requires_grad_(requires_grad=False)
-        deltas = make_deltas(kv_shapes(model), family_of(model).rank, torch.Generator(), "cuda")
+        layers = text_layers(attention_layers(model))
+        deltas = Deltas(layers, family_of(model).rank, torch.Generator(), "cuda")
         weights = sum(bytes_of(module.parameters()) for module in (unet, text, deltas))
         one, two = (kept(model, text, pixels, photos) for photos in (1, 2))
-        fixed = optimizer_bytes(torch.optim.AdamW(deltas.parameters()))
+        fixed = optimiser_bytes([torch.optim.AdamW(deltas.parameters())])
         return weights, Footprint.through(fixed, one, two)
 
 
@@ -108,7 +109,7 @@ def kept(model: ModelPatcher, text: nn.Module, pixels: int, photos: int) -> Save
         sizes = torch.zeros(2 * photos, 6 * 256, device=CARD)
         vector = torch.cat([pooled, sizes], 1) if pooled.shape[1] else None
         tap = AttentionTap(grid=(side // 2, side // 2), rows=photos)
-        options = training_options(cross_attentions(model), tap)
+        options = training_options(cross_attentions(model), (tap,))
         with autocast(), observed(unet, saved):
             unet(noisy, timesteps, context=context, y=vector, transformer_options=options)
     return saved
@@ -133,7 +134,7 @@ def planned(name: str, pixels: int) -> dict[str, Any]:
     cards = {}
     for card in CARDS:
         plan = make_plan(step, PHOTOS, (card - SPENT) * GIGABYTE - weights)
-        how = way(plan.parts, checkpointing=plan.checkpointing)
+        how = describe_passes(plan.passes, checkpointing=plan.checkpointing)
         needs = round((weights + plan.needs) / GIGABYTE, 1)
         cards[card] = {"fits": plan.fits, "way": how, "gb": needs}
     whole = {

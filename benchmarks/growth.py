@@ -18,7 +18,7 @@ from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.denoiser import ComfyDenoiser
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
-from detex_pack.detex.photos.subject import make_subject
+from detex_pack.detex.photos.photos import make_photos
 from detex_pack.detex.toys.subjects import demo_subject
 from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run
@@ -48,7 +48,7 @@ def demo_run(
     """DETEX Train's run on a toy, with prior images."""
     toy = demo_subject(0, photos, 0)
     see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
-    subject = make_subject(
+    subject = make_photos(
         list(toy.images), list(toy.masks), see, encode, toy.class_word, resolution=pixels
     )
     train = TrainConfig(batch_size=batch)

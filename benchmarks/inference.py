@@ -26,14 +26,16 @@ from detex_pack.detex.concept.file import BaseModel, Concept
 from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.families import (
+    attention_layers,
     cross_attentions,
     family_of,
     fingerprint,
-    kv_shapes,
     unet_layout,
 )
 from detex_pack.detex.host.towers import tower_of
+from detex_pack.detex.prompt.grammar import Named
 from detex_pack.detex.unet.attention import AttentionMaps, attend, attention_probs
+from detex_pack.detex.unet.deltas import text_layers
 
 from .machine import keep, operations, peak, real_size_parser, reset_peak, timed
 from .statistics import bootstrap_interval, hodges_lehmann
@@ -48,19 +50,21 @@ CAPTURED, EVERY_MAP = "with a concept, three words captured", "with a concept, e
 def random_concept(model: ModelPatcher, clip: comfy.sd.CLIP) -> Concept:
     """Deltas as a training makes them, in size; their values do not matter here."""
     rng = torch.Generator().manual_seed(0)
-    deltas = {name: 1e-3 * torch.randn(s, generator=rng) for name, s in kv_shapes(model).items()}
+    deltas = {
+        layer.path: 1e-3 * torch.randn(layer.out, layer.inp, generator=rng)
+        for layer in text_layers(attention_layers(model))
+    }
     base = BaseModel(
         family=family_of(model).name,
         fingerprint=fingerprint(model),
         tower=tower_of(clip),
-        v_prediction=False,
+        prediction="eps",
         unet=unet_layout(model),
     )
     return Concept(
         words={},
         deltas=deltas,
-        class_word="dog",
-        attribute="pose",
+        named=(Named("V", "dog", "pose"),),
         method="DETEX",
         base=base,
         config={},

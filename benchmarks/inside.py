@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from detex_pack.detex.methods.detex import Detex, photo_maps
-from detex_pack.detex.training.loop import Run, Watcher, draw, step_terms
+from detex_pack.detex.training.loop import Run, Watcher
 
 from .arms import ARMS
 from .cell import learn
@@ -51,7 +51,7 @@ class Probe(Watcher):
         self.found[run.step] = {"norms": word_norms(method), "gradients": gradient_norms(run)}
         words = ("V", *method.words.attributes)
         shares: dict[str, list[Tensor]] = {word: [] for word in words}
-        for maps, inside in photo_maps(method, run.denoiser, words):
+        for maps, inside in photo_maps(method, run.predict, words):
             self.maps = {word: seen.cpu() for word, seen in maps.items()}
             for word, seen in maps.items():
                 shares[word].append(concentration(seen, inside))
@@ -88,8 +88,8 @@ def gradient_norms(run: Run) -> dict[str, dict[str, float]]:
     parameters = [p for group in learned.values() for p in group]
     sums: dict[str, list[Tensor]] = {}  # of each term, as `parameters`
     for _ in range(DRAWS):
-        drawn = draw(method, run.denoiser, run.config, run.rng)
-        for term, value in step_terms(method, run.denoiser, drawn).items():
+        turn = method.turn(run.step)
+        for term, value in method.losses(method.draw(), run.predict, turn).items():
             found = torch.autograd.grad(
                 method.weights[term] * value / DRAWS,
                 parameters,

@@ -20,7 +20,7 @@ import torch
 from detex_pack.detex.concept.file import concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import latent_encoder
-from detex_pack.detex.host.runs import Keeper
+from detex_pack.detex.host.runs import ResumeStore
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.towers import tower_of
 from detex_pack.detex.host.training import train_concept
@@ -90,8 +90,8 @@ def timed_run(options: argparse.Namespace, file: Path) -> None:
     reset_peak()
     train = TrainConfig(steps=options.steps, batch_size=batch, seed=SEED)
     folder_paths.set_user_directory(str(file.parent))  # where the run is kept
-    keeper = Keeper(SNAPSHOT_EVERY)
-    concept, _ = train_concept(model, clip, subject, prior, DETEX, train, [Stages(clock)], keeper)
+    store = ResumeStore(SNAPSHOT_EVERY)
+    concept, _ = train_concept(model, clip, subject, prior, DETEX, train, [Stages(clock)], store)
     clock.done("last maps of the words, the run's own file, and the copies put away")
     report["peak_gb"] = round(peak() / 2**30, 2)
     file.write_bytes(concept_bytes(concept))

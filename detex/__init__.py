@@ -1,14 +1,51 @@
 """DETEX for ComfyUI: learn a subject as [V], its poses as [P_i], its backgrounds as [B_i].
 
-The data, in the order of the files:
-photos and masks (subject) -> prompts and tokens (prompt, embeddings) -> UNet forward with
-attention taps (noise, attention, kv) -> losses (losses, methods) -> step (trainer)
--> concept file (concept) -> load, compose, sample, preview (host, preview).
-Beside it, render is a client of ComfyUI servers: batch rendering without the page.
+The map of the house, in the order in which data flows:
 
-Shapes: B batch, N photos, H heads, L = h*w latent positions, T text tokens, C channels,
-D head width, h and w latent cells, F image-feature width.
+photos/         what goes in
+  folder          a folder of photos and masks, read in a stable order
+  checks          what is refused, and why
+  framing         scaled copies of a photo
+  segment         which of a segmenter's masks is the subject
+  photos          crop, blank, scale, encode: the value `Photos`
+prompt/         what is said
+  grammar         [V], [P2], [B1] in a text; `Named`; training captions
+  words           learned words: vectors, attribute mappers
+  captions        neutral captions, for merging
+  prompt_table    every line with every pose and background
+unet/           what is asked
+  interfaces      all that the core asks of a host: denoiser, text encoder
+  condition       what the UNet is told beside the latents
+  schedules       noise by timestep, and the UNet's target: eps, v, flow
+  attention       attention maps: taps while training, capture while sampling
+  deltas          additions to linear layers, full or of low rank
+  losses          every loss, pure
+  transfer        small tensors on their way to the device
+methods/        what is learned: the register, what methods share (base), one file a method
+  detex, custom_diffusion, textual_inversion, dreambooth_lora
+training/       how
+  config          steps, rates, seed
+  loop            draw, predict, losses, step; watchers
+  steady          the loss on fixed draws
+  snapshot        the state of a run in a file
+  memory          how many passes a step takes
+  live            the picture on the node
+concept/        what comes out
+  file            one .safetensors: words, deltas, facts
+  merge           several concepts in one
+  compress        deltas at a smaller rank
+  lora_metadata, diffusers_readme   what other tools are told
+  files           files that are whole or not there
+evaluate/       how good it is: scores
+canvas/         what is shown: sheets, grids, masks over photos
+render/         many jobs: a table of prompts over ComfyUI servers
+toys/           the demo world and its model
+host/           the only room that knows ComfyUI
 
-Papers: DETEX, arXiv 2312.11826; Custom Diffusion, arXiv 2212.04488.
+Shapes: B batch, R prior images, N photos, K copies of a photo, H heads, L = h*w latent positions,
+T text tokens, C channels, D head width, h and w latent cells, F image-feature width.
+
+Papers: DETEX, arXiv 2312.11826; Custom Diffusion, arXiv 2212.04488; Textual Inversion,
+arXiv 2208.01618; DreamBooth, arXiv 2208.12242; LoRA, arXiv 2106.09685.
 Only `detex.host` and `nodes` import ComfyUI.
 """

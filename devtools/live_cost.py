@@ -24,9 +24,10 @@ from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent_encoder
 from detex_pack.detex.host.progress import LiveView
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import Subject, make_subject
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import Photos, make_photos
 from detex_pack.detex.toys.subjects import demo_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run
 
 
@@ -51,16 +52,15 @@ class Measured(LiveView):
         self.seconds = self.drawing.elapsed()
 
 
-def demo_photos(demo: DemoModel) -> Subject:
+def demo_photos(demo: DemoModel) -> Photos:
     photos = demo_subject(0, 4, 0)
     see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
-    decode = latent_decoder(demo.vae)
     pictures, masks, word = list(photos.images), list(photos.masks), photos.class_word
-    return make_subject(pictures, masks, see, encode, word, resolution=64, decode=decode)
+    return make_photos(pictures, masks, see, encode, word, resolution=64)
 
 
-def measure(demo: DemoModel, subject: Subject, steps: int, preview_every: int) -> Measured:
-    view = Measured(steps, preview_every, subject.decode)
+def measure(demo: DemoModel, subject: Photos, steps: int, preview_every: int) -> Measured:
+    view = Measured(steps, preview_every, latent_decoder(demo.vae))
     settings = DetexConfig(), TrainConfig(steps=steps, learning_rate=1e-3, mapper_rate=0.1)
     prior = subject.latents[:, 0]  # the cost of a step is that of any prior images
     train_concept(demo.model, demo.clip, subject, prior, *settings, [view])

@@ -125,9 +125,9 @@ class SaveEmbeddings(io.ComfyNode):
             export.write(files)
         lines = ["Dry run, nothing is saved:" if dry_run else "Saved in models:"]
         lines += listed(files)
-        if exports and dry_run:
+        if exports and dry_run and concept.deltas:
             lines += compared(forms.sizes({*SHARES, share}), share)
-        elif exports and share < 1:
+        elif exports and share < 1 and concept.deltas:
             lines += [f"LoRA of share {described(size)}" for size in forms.sizes([share])]
         return io.NodeOutput(files[0].name, ui=ui.PreviewText("\n".join(lines)))
 

@@ -13,7 +13,7 @@ from ..detex.photos.folder import (
     photo_files,
     read_photo,
 )
-from ..detex.photos.subject import photo_hash
+from ..detex.photos.photos import photo_hash
 from .sockets import CATEGORY, ConceptSocket
 
 

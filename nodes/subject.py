@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..detex.canvas.masks import subject_sheet
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
 from ..detex.photos.checks import check_sizes, matched_masks
-from ..detex.photos.subject import BLANK_COLOURS, make_subject
+from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos, whole_planes
 from .sockets import CATEGORY, SubjectSocket
 
 
@@ -28,11 +28,13 @@ class SubjectImages(io.ComfyNode):
                 ),
                 io.Mask.Input(
                     "masks",
+                    optional=True,
                     tooltip="One mask a photo, in the same order: white is the subject. From any "
-                    "segmentation node, or painted.",
+                    "segmentation node, or painted. DETEX needs them; the other methods do not.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
+                    optional=True,
                     tooltip="Its image features drive the pose and background words. CLIP "
                     "ViT-L/14, whatever the checkpoint.",
                 ),
@@ -101,15 +103,16 @@ class SubjectImages(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, masks, clip_vision, vae, **widgets) -> io.NodeOutput:
+    def execute(cls, images, vae, masks=None, clip_vision=None, **widgets) -> io.NodeOutput:
         settings = {name: values[0] for name, values in widgets.items()}
         photos = [rgb(photo).cpu() for batch in images for photo in batch]
         check_sizes(photos)
-        planes = [plane.cpu() for batch in masks for plane in batch.reshape(-1, *batch.shape[-2:])]
-        planes = matched_masks(photos, planes)
-        see, encode = feature_encoder(clip_vision[0]), latent_encoder(vae[0])
-        decode, report = latent_decoder(vae[0]), ProgressBar(len(photos)).update_absolute
-        subject = make_subject(
-            photos, planes, see, encode, decode=decode, report=report, **settings
-        )
-        return io.NodeOutput(subject, subject_sheet(photos, planes))
+        planes = None
+        if masks:
+            flat = [batch.reshape(-1, *batch.shape[-2:]) for batch in masks]
+            planes = matched_masks(photos, [plane.cpu() for batch in flat for plane in batch])
+        encode_image = feature_encoder(clip_vision[0]) if clip_vision else None
+        encode, report = latent_encoder(vae[0]), ProgressBar(len(photos)).update_absolute
+        encoded = make_photos(photos, planes, encode_image, encode, report=report, **settings)
+        subject = Subject(encoded, encode, latent_decoder(vae[0]))
+        return io.NodeOutput(subject, subject_sheet(photos, planes or whole_planes(photos)))

@@ -1,7 +1,5 @@
 """DETEX Train."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
@@ -9,21 +7,21 @@ from comfy_api.latest import io, ui
 from ..detex.concept.file import Concept
 from ..detex.host.images import rgb
 from ..detex.host.progress import LiveView, say
-from ..detex.host.runs import Keeper
+from ..detex.host.runs import ResumeStore
 from ..detex.host.training import train_concept
-from ..detex.training.config import Attributes, DetexConfig, TrainConfig
+from ..detex.methods import METHODS
+from ..detex.photos.photos import Subject
+from ..detex.training.config import TrainConfig
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
-    ADVANCED_DETEX,
-    CENTER_POSES,
+    RECOMMENDED,
     START_OVER,
-    SUBJECT_ATTENTION,
     advanced_inputs,
-    later_inputs,
+    appended_inputs,
+    config_of,
+    only_of,
     presentation_inputs,
 )
-
-METHODS = {"DETEX": DetexConfig, "Custom Diffusion": DetexConfig.custom_diffusion}
 
 
 class Train(io.ComfyNode):
@@ -56,8 +54,9 @@ class Train(io.ComfyNode):
                     "method",
                     options=list(METHODS),
                     default="DETEX",
-                    tooltip="DETEX, or plain Custom Diffusion for comparison: [V] alone, no [P] or "
-                    "[B]; gamma and lambda_ca do nothing then.",
+                    tooltip="DETEX: [V] apart from poses and backgrounds. Custom Diffusion: [V] "
+                    "and the K, V deltas, nothing beside. Textual Inversion: the word alone, a "
+                    "file of kilobytes. DreamBooth LoRA: a LoRA on all attention.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -85,15 +84,17 @@ class Train(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "gamma",
-                    default=DetexConfig.gamma,
+                    default=RECOMMENDED.gamma,
                     min=0.0,
                     max=1.0,
                     step=0.05,
+                    extra_dict=only_of("gamma"),
                     tooltip="Chance that a sample trains on the subject alone, on a blank ground.",
                 ),
                 io.Float.Input(
                     "lambda_ca",
-                    default=DetexConfig.attention_weight,
+                    default=RECOMMENDED.attention_weight,
+                    extra_dict=only_of("attention_weight"),
                     min=0.0,
                     max=10.0,
                     step=0.001,
@@ -103,7 +104,8 @@ class Train(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "lambda_pr",
-                    default=DetexConfig.prior_weight,
+                    default=RECOMMENDED.prior_weight,
+                    extra_dict=only_of("prior_weight"),
                     min=0.0,
                     max=10.0,
                     step=0.1,
@@ -120,7 +122,7 @@ class Train(io.ComfyNode):
                 ),
                 *advanced_inputs(),
                 *presentation_inputs(),
-                *later_inputs(),
+                *appended_inputs(),
             ],
             outputs=[
                 ConceptSocket.Output(
@@ -133,9 +135,9 @@ class Train(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, lambda_pr, **inputs) -> list[str]:
+    def check_lazy_status(cls, method, lambda_pr, **inputs) -> list[str]:
         waiting = "prior_images" in inputs and inputs["prior_images"] is None
-        return ["prior_images"] if waiting and lambda_pr else []
+        return ["prior_images"] if waiting and uses_prior(method, lambda_pr) else []
 
     @classmethod
     def execute(
@@ -144,41 +146,41 @@ class Train(io.ComfyNode):
         clip,
         subject,
         method,
-        lambda_ca,
-        lambda_pr,
         resume,
         snapshot_every,
         preview_every,
         prior_images=None,
-        rank=0,
-        subject_attention=SUBJECT_ATTENTION,
-        center_poses=CENTER_POSES,
         **settings,
     ) -> io.NodeOutput:
-        detex = {name: settings.pop(name) for name in ("gamma", *ADVANCED_DETEX)}
-        detex["attributes"] = Attributes(detex["attributes"])
-        detex |= {"subject_attention": subject_attention, "center_poses": center_poses}
-        config = METHODS[method](attention_weight=lambda_ca, prior_weight=lambda_pr, **detex)
-        train = TrainConfig(rank=rank or None, **settings)
-        prior = prior_latents(subject, prior_images) if lambda_pr else None
+        config, train = config_of(METHODS[method], settings)
+        images = prior_images if uses_prior(method, settings["lambda_pr"]) else None
+        prior = prior_latents(subject, images)
         view = LiveView(train.steps, preview_every, subject.decode)
-        keeper = Keeper(snapshot_every, start_over=resume == START_OVER, say=say)
-        concept, history = train_concept(model, clip, subject, prior, config, train, [view], keeper)
-        note = prior_note(subject, prior_images) if lambda_pr else ""
-        text = "\n".join(filter(None, [keeper.note, note, summary(concept)]))
-        losses = total_loss(history, config)
-        return io.NodeOutput(concept, {"loss": losses}, ui=ui.PreviewText(text))
+        store = ResumeStore(snapshot_every, start_over=resume == START_OVER, say=say)
+        concept, losses = train_concept(
+            model, clip, subject.photos, prior, config, train, [view], store
+        )
+        note = prior_note(subject, images)
+        text = "\n".join(filter(None, [store.note, note, summary(concept)]))
+        curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
+        return io.NodeOutput(concept, curves, ui=ui.PreviewText(text))
 
 
-def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
+def uses_prior(method: str, weight: float) -> bool:
+    """Whether the method reads prior images at all, with this weight of theirs."""
+    return bool(weight) and hasattr(METHODS[method].Config, "prior_weight")
+
+
+def prior_latents(subject: Subject, images: torch.Tensor | None) -> torch.Tensor | None:
     """Prior images [R, H, W, 3], centre-cropped to the subject's resolution, as latents."""
     if images is None:
         return None
+    resolution = subject.photos.resolution
     side = min(images.shape[1:3])
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     square = rgb(images)[:, top : top + side, left : left + side].movedim(-1, 1)
-    if side != subject.resolution:
-        size = (subject.resolution, subject.resolution)
+    if side != resolution:
+        size = (resolution, resolution)
         square = torch.nn.functional.interpolate(square, size=size, mode="bicubic", antialias=True)
     bar, latents = ProgressBar(len(square)), []
     for picture in square.movedim(1, -1).clamp(0, 1).split(1):
@@ -187,31 +189,28 @@ def prior_latents(subject, images: torch.Tensor | None) -> torch.Tensor | None:
     return torch.cat(latents)
 
 
-def prior_note(subject, images: torch.Tensor | None) -> str:
+def prior_note(subject: Subject, images: torch.Tensor | None) -> str:
     """What to know of prior images [R, H, W, 3] that are smaller than the subject's resolution."""
-    if images is None or (side := min(images.shape[1:3])) >= subject.resolution:
+    resolution = subject.photos.resolution
+    if images is None or (side := min(images.shape[1:3])) >= resolution:
         return ""
     return (
-        f"The prior images of {side} pixels were enlarged to {subject.resolution}, and are "
-        f"blurred. Make them at {subject.resolution}."
+        f"The prior images of {side} pixels were enlarged to {resolution}, and are "
+        f"blurred. Make them at {resolution}."
     )
-
-
-def total_loss(history: Mapping[str, Sequence[float]], config: DetexConfig) -> list[float]:
-    """The weighted sum at each step."""
-    weights = {"prior": config.prior_weight, "attention": config.attention_weight}
-    columns = [[weights.get(name, 1.0) * v for v in values] for name, values in history.items()]
-    return [sum(step) for step in zip(*columns, strict=True)]
 
 
 def summary(concept: Concept) -> str:
     """What the run did, in a few lines for the node."""
+    report = concept.report
+    first, last = report["steady"]
     lines = [f"{concept.method}: {concept.config['steps']} steps"]
-    for name, (first, last) in concept.report["losses"].items():
-        lines.append(f"{name} loss {first:.4f} -> {last:.4f}")
-    before, after = concept.report["overlap"]["before"], concept.report["overlap"]["after"]
-    for name in after:
-        lines.append(f"{name} map on its region (IoU) {before[name]:.2f} -> {after[name]:.2f}")
+    lines.append(f"steady loss {first:.4f} -> {last:.4f}")
+    for kind, when in report.items():
+        if kind in ("losses", "steady"):
+            continue
+        for name, after in when["after"].items():
+            lines.append(f"{name} {kind} {when['before'][name]:.2f} -> {after:.2f}")
     if concept.photo_count == 1:
         lines.append("One photo cannot tell subject, pose and background apart: use two or more.")
     return "\n".join(lines)

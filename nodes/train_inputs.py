@@ -1,21 +1,41 @@
 """The inputs of DETEX Train that the page folds away."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..detex.training.config import Attributes, DetexConfig, TrainConfig
+from ..detex.methods import METHODS
+from ..detex.methods.base import Method
+from ..detex.methods.detex import DetexConfig
+from ..detex.prompt.words import Attributes
+from ..detex.training.config import TrainConfig
 
 START_OVER = "start over"
-SUBJECT_ATTENTION = True  # the paper has no such term: docs/science.md
-CENTER_POSES = True  # nor this
-ADVANCED_DETEX = (
-    "attributes",
-    "attention_norm",
-    "attention_map",
-    "masked_loss",
-    "detach_start_token",
-    "center_features",
-    "reduction",
-)
+RECOMMENDED = DetexConfig.recommended()  # the one place where the nodes' defaults stand
+# Inputs whose names differ from those of the settings; they are in saved workflows.
+RENAMED = {"lambda_ca": "attention_weight", "lambda_pr": "prior_weight"}
+SETTLED = {
+    "hidden": True
+}  # questions that docs/science.md answers: in old workflows, not on the page
+
+
+def config_of(method: type[Method], inputs: Mapping[str, Any]) -> tuple[Any, TrainConfig]:
+    """The method's settings and those of the optimisation, each from the inputs that it knows."""
+    given = {RENAMED.get(name, name): value for name, value in inputs.items()}
+    given["attributes"] = Attributes(given["attributes"])
+    given["rank"] = given.get("rank") or None
+
+    def known(kind: type) -> dict[str, Any]:
+        return {f.name: given[f.name] for f in fields(kind) if f.name in given}
+
+    return method.Config.recommended(**known(method.Config)), TrainConfig(**known(TrainConfig))
+
+
+def only_of(setting: str) -> dict[str, list[str]]:
+    """For the page: the methods that have this setting; it is folded away with any other."""
+    return {"methods": [name for name, m in METHODS.items() if hasattr(m.Config, setting)]}
 
 
 def advanced_inputs() -> list[io.Input]:
@@ -28,8 +48,8 @@ def advanced_inputs() -> list[io.Input]:
             max=1000.0,
             step=0.01,
             advanced=True,
-            tooltip="Multiplies the learning rate of the K, V deltas. 0 trains the words alone: "
-            "with Custom Diffusion that is Textual Inversion; raise token_rate then. In the pack's "
+            tooltip="Multiplies the learning rate of the deltas. 0 trains the words alone: the "
+            "method Textual Inversion does that at its own rate. In the pack's "
             "little world 0.25 kept less of the look, obeyed new positions more often and let in "
             "more of the photos' backgrounds (docs/science.md of this pack).",
         ),
@@ -60,53 +80,60 @@ def advanced_inputs() -> list[io.Input]:
         io.Combo.Input(
             "attributes",
             options=[Attributes.MAPPERS.value, Attributes.VECTORS.value],
-            default=DetexConfig.attributes.value,
+            default=RECOMMENDED.attributes.value,
             advanced=True,
+            extra_dict=only_of("attributes"),
             tooltip="[P] and [B] from mappers over CLIP features (the paper), or as free vectors.",
         ),
         io.Combo.Input(
             "attention_norm",
             options=["mse", "l1", "fro"],
-            default=DetexConfig.attention_norm,
+            default=RECOMMENDED.attention_norm,
             advanced=True,
+            extra_dict=SETTLED,
             tooltip="The norm of the cross-attention loss, which the paper leaves open.",
         ),
         io.Combo.Input(
             "attention_map",
             options=["max", "max_detach", "minmax", "raw"],
-            default=DetexConfig.attention_map,
+            default=RECOMMENDED.attention_map,
             advanced=True,
+            extra_dict=SETTLED,
             tooltip="How an attention map is scaled before it is compared with the mask.",
         ),
         io.Boolean.Input(
             "masked_loss",
-            default=DetexConfig.masked_loss,
+            default=RECOMMENDED.masked_loss,
             advanced=True,
+            extra_dict=SETTLED,
             tooltip="Where the subject trains alone, count only its pixels (worse in the paper).",
         ),
         io.Boolean.Input(
             "detach_start_token",
-            default=DetexConfig.detach_start_token,
+            default=RECOMMENDED.detach_start_token,
             advanced=True,
+            extra_dict=only_of("detach_start_token"),
             tooltip="No gradient through the start token, which all prompts share.",
         ),
         io.Boolean.Input(
             "center_features",
-            default=DetexConfig.center_features,
+            default=RECOMMENDED.center_features,
             advanced=True,
+            extra_dict=SETTLED,
             tooltip="Subtract the photos' mean CLIP feature: their words start further apart.",
         ),
         io.Combo.Input(
             "reduction",
             options=["mean", "adobe"],
-            default=DetexConfig.reduction,
+            default=RECOMMENDED.reduction,
             advanced=True,
+            extra_dict=SETTLED,
             tooltip="adobe: the photo loss counts four times, as in Custom Diffusion's own code.",
         ),
     ]
 
 
-def later_inputs() -> list[io.Input]:
+def appended_inputs() -> list[io.Input]:
     """The last of all, in the order they came, as saved workflows know inputs by their place."""
     return [
         io.Int.Input(
@@ -116,28 +143,50 @@ def later_inputs() -> list[io.Input]:
             max=1280,
             optional=True,
             advanced=True,
-            tooltip="Of the K, V deltas. 0: as the model needs it, full matrices for Stable "
-            "Diffusion 1.x and 2.x, rank 16 for XL. A low rank makes small files and needs less "
-            "memory.",
+            tooltip="Of the deltas. 0: as method and model need it, full matrices of K and V for "
+            "Stable Diffusion 1.x and 2.x, rank 16 for XL and for DreamBooth LoRA. A low rank "
+            "makes small files and needs less memory.",
         ),
         io.Boolean.Input(
             "subject_attention",
-            default=SUBJECT_ATTENTION,
+            default=RECOMMENDED.subject_attention,
             optional=True,
             advanced=True,
+            extra_dict=only_of("subject_attention"),
             tooltip="The cross-attention loss also keeps [V] on the subject; lambda_ca weighs it. "
             "With the other defaults new backgrounds are obeyed more often than in the paper's "
             "form (docs/science.md of this pack). Off: as in the paper.",
         ),
         io.Boolean.Input(
             "center_poses",
-            default=CENTER_POSES,
+            default=RECOMMENDED.center_poses,
             optional=True,
             advanced=True,
+            extra_dict=only_of("center_poses"),
             tooltip="What the [P] words of all photos have in common is taken out of them, so that "
             "[V] learns it: the look. Otherwise much of the look is learned as pose and missing "
             "where [V] stands alone (docs/science.md of this pack). A position that most photos "
             "share goes to [V], too. Off: as in the paper.",
+        ),
+        io.Int.Input(
+            "vectors",
+            default=1,
+            min=1,
+            max=32,
+            optional=True,
+            advanced=True,
+            extra_dict=only_of("vectors"),
+            tooltip="Textual Inversion: of how many vectors [V] is made. More hold more of the "
+            "look, take as many tokens of the prompt, and obey it less.",
+        ),
+        io.Boolean.Input(
+            "learn_word",
+            default=True,
+            optional=True,
+            advanced=True,
+            extra_dict=only_of("learn_word"),
+            tooltip="DreamBooth LoRA: [V] learns beside the LoRA. Off: it stays the rare token "
+            "that it starts as, as in DreamBooth.",
         ),
     ]
 

@@ -22,10 +22,11 @@ from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import make_subject
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.photos.photos import make_photos
 from detex_pack.detex.toys.scene import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
 from detex_pack.detex.toys.subjects import SUBJECTS, demo_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.training.config import TrainConfig
 
 from .common import RUNS, sheet
 from .judge import load_judge
@@ -68,7 +69,7 @@ def _learn(recipe: Recipe) -> dict[str, Any]:
     photos = demo_subject(recipe.number, PHOTOS, recipe.seed)
     word = photos.class_word
     encode = latent_encoder(demo.vae)
-    subject = make_subject(
+    subject = make_photos(
         list(photos.images),
         list(photos.masks),
         feature_encoder(demo.clip_vision),
@@ -84,12 +85,12 @@ def _learn(recipe: Recipe) -> dict[str, Any]:
         token_rate=TOKEN_RATE,
         seed=recipe.seed,
     )
-    concept, history = train_concept(
+    concept, found = train_concept(
         demo.model,
         demo.clip,
         subject,
         prior,
-        DetexConfig.custom_diffusion(),
+        CustomDiffusionConfig(),
         train,
     )
     patched = apply_concept(demo.model, concept, 1.0)
@@ -109,7 +110,7 @@ def _learn(recipe: Recipe) -> dict[str, Any]:
     )
     name = f"learn_{recipe.number}_{recipe.rate:g}.png"
     sheet(torch.cat((photos.images, neutral, edits)), RUNS / name, columns=10)
-    losses = history["diffusion"]
+    losses = found.terms["diffusion"]
     return _verdict(recipe, neutral, edits, away) | {
         "first_and_last_loss": [sum(losses[:50]) / 50, sum(losses[-50:]) / 50]
     }

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(Path(__file__).parent))  # for `from fakes import ...`
 sys.path.insert(0, str(ROOT))  # plain `pytest` does not put it there; enter_host takes it out again
 
 from devtools.pack_host import HOST_VERSION, enter_host

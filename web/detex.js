@@ -1,26 +1,43 @@
 // Two things that ComfyUI's page leaves to extensions: in the classic canvas, fold the advanced
-// widgets away (right-click, "Show Advanced", brings them back; Nodes 2.0 folds them by itself),
-// and show what a node has to say (its `text` output) on the node.
+// widgets away (right-click, "Show Advanced", brings them back; Nodes 2.0 folds them by itself) and
+// those that the chosen training method does not have; and show what a node has to say (its `text`
+// output) on the node.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const isOurs = (node) => node?.comfyClass?.startsWith("DETEX");
 
-function foldAdvanced(node) {
-  const advanced = (node.widgets ?? []).filter((widget) => widget.options?.advanced);
-  if (!advanced.length) return;
-  const isFolded = () => !LiteGraph.vueNodesMode && !node.showAdvanced;
-  for (const widget of advanced) {
-    widget.advanced = true; // puts "Show Advanced" into the node's menu
-    let hidden = widget.hidden;
+function foldAway(node) {
+  const inputs = { ...node.constructor.nodeData?.input?.required };
+  Object.assign(inputs, node.constructor.nodeData?.input?.optional);
+  const chosen = node.widgets?.find(({ name }) => name === "method");
+  let count = 0;
+  for (const widget of node.widgets ?? []) {
+    const { methods, hidden: settled } = inputs[widget.name]?.[1] ?? {};
+    const advanced = widget.options?.advanced;
+    if (!advanced && !methods) continue;
+    count += 1;
+    if (advanced) widget.advanced = true; // puts "Show Advanced" into the node's menu
+    let hidden = widget.hidden || settled;
+    const isFolded = () =>
+      (advanced && !node.showAdvanced) || (methods && !methods.includes(chosen?.value));
     Object.defineProperty(widget, "hidden", {
-      get: () => hidden || isFolded(), // else the page keeps room for it
+      get: () => hidden || (!LiteGraph.vueNodesMode && isFolded()), // else the page keeps room
       set: (value) => (hidden = value),
       configurable: true,
     });
   }
-  node.setSize([node.size[0], node.computeSize()[1]]);
+  if (count) fit(node);
+  if (!count || !chosen) return;
+  const changed = chosen.callback;
+  chosen.callback = function (...given) {
+    const answer = changed?.apply(this, given);
+    fit(node);
+    return answer;
+  };
 }
+
+const fit = (node) => node.setSize([node.size[0], node.computeSize()[1]]);
 
 function showText({ detail }) {
   const text = detail?.output?.text;
@@ -57,6 +74,6 @@ app.registerExtension({
     api.addEventListener("progress_text", makeRoom);
   },
   nodeCreated(node) {
-    if (isOurs(node)) foldAdvanced(node);
+    if (isOurs(node)) foldAway(node);
   },
 });

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..photos.subject import square_crop
+from ..photos.photos import square_crop
 from .sheets import sheet
 
 CELL = 256  # pixels, side of a photo on the sheet

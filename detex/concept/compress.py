@@ -54,7 +54,7 @@ class LowRankForms:
     def _size(self, share: float) -> LoraSize:
         check_share(share)
         if share == 1:
-            numbers = sum(map(numbers_in, self.deltas.values()))
+            numbers = sum(map(parameter_count, self.deltas.values()))
             return LoraSize(share, ranks_as_trained(self.deltas.values()), 4 * numbers, 0)
         spectra = {name: parts.sigma for name, parts in self.svds.items()}
         ranks = {name: rank_of(sigma, share) for name, sigma in spectra.items()}
@@ -128,7 +128,7 @@ def ranks_as_trained(deltas: Collection[Delta]) -> tuple[int, int] | None:
     return (min(ranks), max(ranks)) if len(ranks) == len(deltas) else None
 
 
-def numbers_in(delta: Delta) -> int:
+def parameter_count(delta: Delta) -> int:
     """How many it takes to write it down."""
     if isinstance(delta, LowRank):
         return delta.up.numel() + delta.down.numel()

@@ -14,19 +14,18 @@ from diffusers import {pipeline}
 {imports}
 folder = Path("{title}")  # this folder
 pipe = {pipeline}.from_pretrained(...)  # the model that it was trained on
-pipe.load_lora_weights(str(folder))
-{words_loaded}
+{deltas_loaded}{words_loaded}
 picture = pipe("{prompt}").images[0]
 ```
-
-`load_lora_weights` needs the package peft.
-
+{needs}
 | words | photos |
 |---|---|
 {words}
 """
 
 
+DELTAS = "pipe.load_lora_weights(str(folder))\n"
+NEEDS = "\n`load_lora_weights` needs the package peft.\n"
 ONE_TOWER = """\
 pipe.load_textual_inversion([str(path) for path in sorted(folder.glob("words/*.safetensors"))])"""
 TWO_TOWERS = """\
@@ -50,6 +49,8 @@ def readme(concept: Concept, title: str, spell: Spelling) -> str:
         pipeline=pipeline,
         imports=imports,
         words_loaded=words_loaded,
+        deltas_loaded=DELTAS if concept.deltas else "",
+        needs=NEEDS if concept.deltas else "",
         what=concept.class_word,
         family=concept.base.family,
         method=concept.method,

@@ -1,7 +1,7 @@
 """The concept file: everything that training leaves behind, in one .safetensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..prompt.grammar import Named
 from ..unet.deltas import Delta, LowRank
 
 FORMAT = "detex-concept"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: one class word; several subjects within the settings
 
 
 @dataclass(frozen=True)
@@ -24,27 +25,26 @@ class BaseModel:
     family: str  # "Stable Diffusion 1.x", as `host.families` names it
     fingerprint: str  # hash of the base K and V matrices
     tower: str  # the text towers of the words: "l" is CLIP-L, "l+g" the two of SDXL
-    v_prediction: bool
+    prediction: str  # "eps" or "v": what the UNet answers, as `unet.schedules` names it
     unet: Mapping[str, Any]  # the layout: what other tools' layer names are made from
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A learned subject.
+    """What was learned.
 
-    words: "V", "P1".., "B1".. -> tower -> vector [1, C]; deltas: the path of a to_k or to_v in the
-    UNet, "input_blocks.1.1.….attn2.to_k" -> [out, in], to be added to the base weight: a matrix, or
-    two of low rank.
+    words: "V", "P1".., "B1".. -> tower -> vectors [n, C], one but for a [V] of several; deltas: the
+    path of a linear layer of the UNet, "input_blocks.1.1.….attn2.to_k" -> [out, in], to be added to
+    the base weight: a matrix, or two of low rank.
     """
 
     words: Mapping[str, Mapping[str, Tensor]]
     deltas: Mapping[str, Delta]
-    class_word: str
-    attribute: str  # "pose" or "view"
+    named: tuple[Named, ...]  # one, or those it was merged from
     method: str
     base: BaseModel
     config: Mapping[str, Any] = field(default_factory=dict)
-    report: Mapping[str, Any] = field(default_factory=dict)  # losses, overlap of maps and masks
+    report: Mapping[str, Any] = field(default_factory=dict)  # losses, scores of the method
     photo_hashes: tuple[str, ...] = ()
     thumbnails: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1, 3, dtype=torch.uint8))
 
@@ -64,13 +64,18 @@ class Concept:
             *(f"B{i}" for i in numbers),
         )
 
+    @property
+    def class_word(self) -> str:
+        """Of all that is named: "dog and boot"."""
+        return " and ".join(named.class_word for named in self.named)
+
     def attribute_of(self, photo: int) -> str:
         """The word after [P_photo]. In a merged concept it differs between the subjects."""
-        attributes = self.config.get("photo_attributes", [])
-        return attributes[photo - 1] if 1 <= photo <= len(attributes) else self.attribute
+        owners = [named.attribute for named in self.named if photo in named.photos]
+        return (owners or [self.named[0].attribute])[0]
 
     def vectors(self, tower: str) -> dict[str, Tensor]:
-        """The words [1, C] for the CLIP whose text towers are so named; the parts for "l+g" stand
+        """The words [n, C] for the CLIP whose text towers are so named; the parts for "l+g" stand
         side by side. Raises ValueError where the concept has others.
         """
         names = tower.split("+")
@@ -96,8 +101,7 @@ def concept_bytes(concept: Concept) -> bytes:
     tensors["thumbnails"] = concept.thumbnails
     header = {
         "method": concept.method,
-        "class_word": concept.class_word,
-        "attribute": concept.attribute,
+        "named": [named._asdict() for named in concept.named],
         "base": vars(concept.base),
         "config": dict(concept.config),
         "report": dict(concept.report),
@@ -146,7 +150,8 @@ def load_concept(path: Path) -> Concept:
             metadata = file.metadata() or {}
             check_format(path.name, metadata)
             tensors = all_tensors(file)
-        return _parsed(json.loads(metadata["concept"]), tensors)
+        header = json.loads(metadata["concept"])
+        return _parsed(header if "named" in header else from_format_1(header, tensors), tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path.name} is damaged or incomplete ({error}). Copy it again from where it came, or "
@@ -170,8 +175,10 @@ def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept
     return Concept(
         words=words,
         deltas=deltas,
-        class_word=header["class_word"],
-        attribute=header["attribute"],
+        named=tuple(
+            Named(one["word"], one["class_word"], one["attribute"], tuple(one["photos"]))
+            for one in header["named"]
+        ),
         method=header["method"],
         base=BaseModel(**header["base"]),
         config=header["config"],
@@ -179,6 +186,24 @@ def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept
         photo_hashes=tuple(header["photo_hashes"]),
         thumbnails=tensors["thumbnails"],
     )
+
+
+def from_format_1(header: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A header of format 1 as one of format 2. There, one class word stood for all; the subjects of
+    a merged concept, with the number of photos of each, stood in its settings.
+    """
+    photos = len({name.split(".")[1] for name in names if name.startswith("words.P")})
+    alone = {"word": "V", "photos": photos} | {k: header[k] for k in ("class_word", "attribute")}
+    config = dict(header["config"])
+    subjects, named, first = config.pop("subjects", [alone]), [], 1
+    for subject in subjects:
+        numbers = list(range(first, first + subject["photos"]))
+        named.append({**subject, "photos": numbers})
+        first += subject["photos"]
+    config.pop("photo_attributes", None)
+    base = dict(header["base"])
+    base["prediction"] = "v" if base.pop("v_prediction") else "eps"
+    return {**header, "named": named, "config": config, "base": base}
 
 
 def check_format(name: str, metadata: Mapping[str, str]) -> None:

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from .file import BaseModel, Concept
-from .merge import own_subjects
 
 SPECIFICATION = "1.0.0"
 
@@ -36,7 +35,7 @@ def base_of(model: BaseModel) -> Base:
         return Base("stable-diffusion-v1", "sd_v1", 512)
     if model.family == "Stable Diffusion 2.x":
         wide = Base("stable-diffusion-v2-768-v", "sd_v2_v", 768)
-        return wide if model.v_prediction else Base("stable-diffusion-v2-512", "sd_v2", 512)
+        return wide if model.prediction == "v" else Base("stable-diffusion-v2-512", "sd_v2", 512)
     if model.family == "Stable Diffusion XL":
         return Base("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024)
     return Base("detex-demo", "detex_demo", 64)
@@ -45,9 +44,9 @@ def base_of(model: BaseModel) -> Base:
 def phrases(concept: Concept, spell: Spelling) -> dict[str, int]:
     """Each word as the captions had it, "embedding:toy_v dog" -> in how many photos it is."""
     found = {}
-    for subject in own_subjects(concept):
-        photos = subject["photos"] or len(concept.photo_hashes)
-        found[f"{spell(subject['word'])} {subject['class_word']}"] = photos
+    for named in concept.named:
+        photos = len(named.photos) or len(concept.photo_hashes)
+        found[f"{spell(named.word)} {named.class_word}"] = photos
     for photo in range(1, concept.photo_count + 1):
         found[f"{spell(f'P{photo}')} {concept.attribute_of(photo)}"] = 1
         found[f"{spell(f'B{photo}')} background"] = 1
@@ -56,8 +55,8 @@ def phrases(concept: Concept, spell: Spelling) -> dict[str, int]:
 
 def example_prompt(concept: Concept, spell: Spelling) -> str:
     """The training prompt of photo 1: "photo of a embedding:toy_v dog with embedding:toy_p1 …"."""
-    subject = own_subjects(concept)[0]
-    prompt = f"photo of a {spell(subject['word'])} {subject['class_word']}"
+    first = concept.named[0]
+    prompt = f"photo of a {spell(first.word)} {first.class_word}"
     if concept.photo_count:
         prompt += f" with {spell('P1')} {concept.attribute_of(1)} in {spell('B1')} background"
     return prompt
@@ -74,7 +73,7 @@ def lora_metadata(concept: Concept, title: str, spell: Spelling) -> dict[str, st
 
 def _modelspec(concept: Concept, title: str, spell: Spelling) -> dict[str, str]:
     base = base_of(concept.base)
-    subjects = [f"{spell(s['word'])} {s['class_word']}" for s in own_subjects(concept)]
+    subjects = [f"{spell(named.word)} {named.class_word}" for named in concept.named]
     facts = {
         "sai_model_spec": SPECIFICATION,
         "architecture": f"{base.architecture}/lora",
@@ -85,7 +84,7 @@ def _modelspec(concept: Concept, title: str, spell: Spelling) -> dict[str, str]:
         "usage_hint": f'With its embeddings: "{example_prompt(concept, spell)}"',
         "trigger_phrase": ", ".join(subjects),
         "resolution": f"{base.side}x{base.side}",
-        "prediction_type": "v" if concept.base.v_prediction else "epsilon",
+        "prediction_type": "v" if concept.base.prediction == "v" else "epsilon",
     }
     return {f"modelspec.{key}": value for key, value in facts.items()}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..prompt.captions import NEUTRAL, PLACES
+from ..prompt.grammar import Named
 from ..unet.deltas import Delta, LowRank, as_matrix
 from .compress import common_basis
 from .file import Concept
@@ -33,7 +34,7 @@ class Renamed(NamedTuple):
     word: str  # and here, "V2"
     class_word: str
     attribute: str
-    photos: range  # numbers of its photos in its own concept
+    photos: tuple[int, ...]  # numbers of its photos in its own concept
     offset: int  # added to these numbers here
 
 
@@ -50,41 +51,27 @@ def renamed_subjects(concepts: Sequence[Concept]) -> list[Renamed]:
     subjects: list[Renamed] = []
     photos = 0
     for i, concept in enumerate(concepts):
-        first = 1
-        for part in own_subjects(concept):
+        for own in concept.named:
             number = len(subjects) + 1
-            numbers = range(first, first + part["photos"])
+            word = "V" if number == 1 else f"V{number}"
             subjects.append(
-                Renamed(
-                    i,
-                    part["word"],
-                    "V" if number == 1 else f"V{number}",
-                    part["class_word"],
-                    part["attribute"],
-                    numbers,
-                    photos,
-                )
+                Renamed(i, own.word, word, own.class_word, own.attribute, own.photos, photos)
             )
-            first += part["photos"]
         photos += concept.photo_count
     return subjects
-
-
-def own_subjects(concept: Concept) -> list[dict]:
-    """The subjects of a concept: one, or those it was merged from."""
-    alone = {
-        "word": "V",
-        "class_word": concept.class_word,
-        "attribute": concept.attribute,
-        "photos": concept.photo_count,
-    }
-    return list(concept.config.get("subjects", [alone]))
 
 
 def check_mergeable(concepts: Sequence[Concept]) -> None:
     """Raise ValueError for fewer than two concepts, or for those of different base models."""
     if len(concepts) < 2:
         raise ValueError("Only one concept is wired. Wire two or more to merge them.")
+    for number, concept in enumerate(concepts, start=1):
+        if not only_reads_text(concept):
+            raise ValueError(
+                f"Concept {number} was learned with {concept.method}, which does not change just K "
+                "and V of the cross-attention: the merge is computed from what captions make of "
+                "these. Use the concepts one after the other with Apply Decoupled Embeddings."
+            )
     first = concepts[0]
     for number, other in enumerate(concepts[1:], start=2):
         if other.base.family != first.base.family:
@@ -98,6 +85,12 @@ def check_mergeable(concepts: Sequence[Concept]) -> None:
                 f"({other.base.fingerprint}, {first.base.fingerprint}). Train both on one "
                 "checkpoint, or put them one after the other with Apply Decoupled Embeddings."
             )
+
+
+def only_reads_text(concept: Concept) -> bool:
+    """Whether it has deltas, and those of K and V of cross-attention alone."""
+    others = (".attn1." in path or path.endswith(("to_q", "to_out.0")) for path in concept.deltas)
+    return bool(concept.deltas) and not any(others)
 
 
 def short_captions(subject: Renamed) -> list[str]:
@@ -235,26 +228,15 @@ def _merged(
         for role in ("P", "B"):
             words |= {f"{role}{i + subject.offset}": own[f"{role}{i}"] for i in subject.photos}
     numbered = [c for c in concepts if c.photo_count] or list(concepts)
-    first = concepts[0]
     return Concept(
         words=words,
         deltas=deltas,
-        class_word=" and ".join(s.class_word for s in subjects),
-        attribute=first.attribute,
+        named=tuple(
+            Named(s.word, s.class_word, s.attribute, tuple(i + s.offset for i in s.photos))
+            for s in subjects
+        ),
         method=f"Merge of {len(subjects)} concepts",
-        base=first.base,
-        config={
-            "subjects": [
-                {
-                    "word": s.word,
-                    "class_word": s.class_word,
-                    "attribute": s.attribute,
-                    "photos": len(s.photos),
-                }
-                for s in subjects
-            ],
-            "photo_attributes": [s.attribute for s in subjects for _ in s.photos],
-        },
+        base=concepts[0].base,
         report={"merge": {"kept": list(quality.kept), "spill": quality.spill}},
         photo_hashes=tuple(photo for c in numbered for photo in c.photo_hashes),
         thumbnails=torch.cat([c.thumbnails for c in numbered]),

@@ -1,6 +1,6 @@
 """The one file that replaces ComfyUI's cross-attention: taps for training, capture for viewing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.patcher_extension
@@ -10,22 +10,22 @@ from comfy.model_patcher import ModelPatcher, set_model_options_patch_replace
 from torch import Tensor
 
 from ..unet.attention import AttentionMaps, AttentionTap, attend, attention_probs
-from ..unet.transfer import sent
+from ..unet.transfer import to_device
 from .families import CrossAttention, cross_attentions
 
 CAPTURE_KEY = "detex_capture"
 MAX_POSITIONS = 32 * 32  # at once; larger grids cost much and look the same once drawn
 
 
-def training_options(layers: Sequence[CrossAttention], tap: AttentionTap | None) -> dict:
+def training_options(layers: Sequence[CrossAttention], taps: Sequence[AttentionTap]) -> dict:
     """transformer_options of one training forward.
 
     All attention runs on torch's own kernel: others a user may have chosen (sage, flash) have no
-    backward. With a tap, the layers on its grid compute their softmax in the open.
+    backward. The layers on the grid of a tap compute their softmax in the open.
     """
     options: dict = {"optimized_attention_override": _pytorch_attention}
-    if tap is not None:
-        replace = _tapping(tap)
+    if taps:
+        replace = _tapping({tap.grid: tap for tap in taps})
         options["patches_replace"] = {"attn2": {layer.key: replace for layer in layers}}
     return options
 
@@ -35,10 +35,13 @@ def _pytorch_attention(_chosen: Callable, *args, **kwargs) -> Tensor:
     return attention_pytorch(*args, **kwargs)
 
 
-def _tapping(tap: AttentionTap) -> Callable:
+def _tapping(taps: Mapping[tuple[int, ...], AttentionTap]) -> Callable:
+    """taps: by their grids."""
+
     def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
         heads = options["n_heads"]
-        if tuple(options["activations_shape"][-2:]) != tap.grid:
+        tap = taps.get(tuple(options["activations_shape"][-2:]))
+        if tap is None:
             return attention_pytorch(q, k, v, heads)
         rows = tap.rows
         with torch.autocast("cuda", enabled=False):  # it would take the scores in half precision
@@ -74,7 +77,7 @@ def capture_attention(
         options = executor.class_obj.model_options  # the guider's: a copy for this run
         device = executor.class_obj.model_patcher.load_device
         taken = options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-        columns = [sent(torch.tensor(p), device) for p in positions]
+        columns = [to_device(torch.tensor(p), device) for p in positions]
         for layer in layers:
             inner = taken.get(layer.key) or taken.get(layer.key[:2])
             capturing = _capturing(inner, maps, columns, last, coarsest=layer.level == deepest)

@@ -57,7 +57,7 @@ def shares_weights(patcher: ModelPatcher) -> bool:
     return on_cpu and not patcher.is_dynamic() and patcher.forced_hooks is None
 
 
-def put_away(patchers: Iterable[ModelPatcher]) -> None:
+def unload_patches(patchers: Iterable[ModelPatcher]) -> None:
     """Have ComfyUI take its patches off weights that are going to be shared. It writes in place, so
     call it in the torch.inference_mode that the weights were made in.
     """
@@ -67,13 +67,15 @@ def put_away(patchers: Iterable[ModelPatcher]) -> None:
 
 def private_copy(patcher: ModelPatcher) -> ModelPatcher:
     """A ModelPatcher with a model of its own and the same patches, whose weights stay where they
-    are. Call it outside of torch.inference_mode, after `put_away`.
+    are. Call it outside of torch.inference_mode, after `unload_patches`.
 
     On a graphics card the copy has its own weights, from disk. On a CPU it has the user's, which
     training only reads: a second set would cost gigabytes of the same memory.
     """
     if shares_weights(patcher):
-        fresh = ModelPatcher(twin(patcher.model), patcher.load_device, patcher.offload_device)
+        fresh = ModelPatcher(
+            copy_sharing_weights(patcher.model), patcher.load_device, patcher.offload_device
+        )
         return copy_on(patcher, fresh)
     return loaded_again(patcher)
 
@@ -97,7 +99,7 @@ def copy_on(patcher: ModelPatcher, fresh: ModelPatcher) -> ModelPatcher:
     return made
 
 
-def twin(model: nn.Module) -> nn.Module:
+def copy_sharing_weights(model: nn.Module) -> nn.Module:
     """Other modules on the same weights.
 
     What other packs have hung on the modules is copied with them. ComfyUI's configuration cannot be

@@ -1,4 +1,4 @@
-"""K and V deltas on ComfyUI's UNet: live while training, as ModelPatcher patches afterwards."""
+"""Deltas on ComfyUI's UNet: live while training, as ModelPatcher patches afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,23 +8,25 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
 from ..concept.file import Concept, check_base
-from ..unet.deltas import Delta, Deltas, LowRank, add_delta
-from .families import family_of, kv_shapes
+from ..unet.deltas import Delta, Deltas, Layer, LowRank, add_delta
+from .families import attention_layers, family_of
 
 
 @contextmanager
 def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) -> Iterator[None]:
-    """Add `deltas` to the K and V of a private UNet for the time of the context."""
+    """Add `deltas` to the layers of a private UNet for the time of the context."""
 
-    def hook_of(delta: Delta):
+    def hook_of(layer: Layer, delta: Delta):
+        detach = detach_start_token and layer.text
+
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return add_delta(output, inputs[0], delta, detach_start_token=detach_start_token)
+            return add_delta(output, inputs[0], delta, detach_start_token=detach)
 
         return hook
 
     handles = [
-        unet.get_submodule(name).register_forward_hook(hook_of(delta))
-        for name, delta in deltas.named().items()
+        unet.get_submodule(layer.path).register_forward_hook(hook_of(layer, delta))
+        for layer, delta in deltas.of_layers()
     ]
     try:
         yield
@@ -35,19 +37,19 @@ def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) ->
 
 def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> ModelPatcher:
     """A clone of `model` with the concept's deltas as weight patches: free at sampling time, and
-    summed with LoRAs and other concepts. At strength 0 it is `model` itself.
+    summed with LoRAs and other concepts. At strength 0, or without deltas, it is `model` itself.
 
     Raises ValueError where the model is of another family than the concept.
     """
     check_base(concept, family_of(model).name)
-    shapes = kv_shapes(model)
+    shapes = {layer.path: (layer.out, layer.inp) for layer in attention_layers(model)}
     wrong = [name for name, delta in concept.deltas.items() if shapes.get(name) != delta.shape]
     if wrong:
         raise ValueError(
             f"{len(wrong)} of the concept's matrices do not fit this MODEL, {wrong[0]} for one. "
             f"Load the checkpoint it was trained on ({concept.base.family})."
         )
-    if strength == 0:
+    if strength == 0 or not concept.deltas:
         return model
     patched = model.clone()
     patches = {

@@ -16,16 +16,16 @@ from ..unet.condition import Condition, whole_picture
 from ..unet.deltas import Deltas
 from .attention import training_options
 from .checkpointing import checkpointed
-from .copies import check_copyable, check_loaded, private_copy, put_away
+from .copies import check_copyable, check_loaded, private_copy, unload_patches
 from .deltas import live_deltas
 from .families import (
+    attention_layers,
     check_schedule,
     check_text_to_image,
     cross_attentions,
     family_of,
     fingerprint,
-    is_v_prediction,
-    kv_shapes,
+    schedule_of,
 )
 from .text import ComfyTextEncoder
 from .towers import widths_of
@@ -52,7 +52,7 @@ def training_session(
     check_text_width(model, clip)
     check_copyable(model, "MODEL")
     check_copyable(clip.patcher, "CLIP")
-    put_away((model, clip.patcher))
+    unload_patches((model, clip.patcher))
     with torch.inference_mode(mode=False), torch.enable_grad():
         unet = private_copy(model)
         encoder = clip.clone()
@@ -72,7 +72,7 @@ def training_session(
                     copy.model.requires_grad_(requires_grad=False).eval()
                 encoder.cond_stage_model.float()
                 denoiser = ComfyDenoiser(unet, [encoder.patcher])
-                hold_weights(denoiser.unet, denoiser.dtype)
+                cast_frozen_weights(denoiser.unet, denoiser.dtype)
             yield denoiser, ComfyTextEncoder(encoder)
         finally:
             model_management.in_training = was_training
@@ -109,7 +109,7 @@ def check_text_width(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
         )
 
 
-def hold_weights(unet: nn.Module, dtype: torch.dtype) -> None:
+def cast_frozen_weights(unet: nn.Module, dtype: torch.dtype) -> None:
     """Hold frozen weights in the precision they are computed with.
 
     Autocast casts those of linear and convolutional layers in each step, and a backward pass would
@@ -138,14 +138,13 @@ class ComfyDenoiser:
         self.patcher, self.in_use = model, (model, *in_use)
         self.unet = model.model.diffusion_model
         self.device = str(model.load_device)
-        self.v_prediction = is_v_prediction(model)
-        self.sampling: Any = model.get_model_object("model_sampling")  # a patch of it counts
-        self.sigmas = self.sampling.sigmas.detach().float().cpu().clone()
+        self.sampling: Any = model.get_model_object("model_sampling")
+        self.schedule = schedule_of(model)
         self.family = family_of(model)
         self.rank = self.family.rank
-        self.kv_shapes = kv_shapes(model)
+        self.layers = attention_layers(model)
         self.fingerprint = fingerprint(model)  # now, before its weights are rounded
-        self.layers = cross_attentions(model)
+        self.cross_attentions = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
         self.gradient_checkpointing = False
 
@@ -155,16 +154,16 @@ class ComfyDenoiser:
         return live_deltas(self.unet, deltas, detach_start_token=detach_start_token)
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Condition, tap: AttentionTap | None
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap] = ()
     ) -> Tensor:
-        options = training_options(self.layers, tap)
+        options = training_options(self.cross_attentions, taps)
         context = cond.context.to(noisy.device)  # the CLIP may live on another device than the UNet
         vector = self.family.vector(self.patcher.model, self.sized(cond, noisy))
         with self._autocast(), self._keeping():
             output = self.unet(
                 noisy, timesteps, context=context, y=vector, transformer_options=options
             )
-        if tap is not None:
+        for tap in taps:
             tap.close()
         return output.float()
 
@@ -172,8 +171,9 @@ class ComfyDenoiser:
         """`cond` on the device of the latents, with their size where it has none of its own."""
         cells: Any = self.patcher.model.latent_format.spacial_downscale_ratio
         height, width = (cells * side for side in noisy.shape[-2:])
-        sizes = whole_picture(len(cond), height, width) if cond.sizes is None else cond.sizes
-        return replace(cond, pooled=cond.pooled.to(noisy.device), sizes=sizes.to(noisy.device))
+        whole = whole_picture(len(cond), height, width)
+        size_ids = (whole if cond.size_ids is None else cond.size_ids).to(noisy.device)
+        return replace(cond, pooled=cond.pooled.to(noisy.device), size_ids=size_ids)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         kind = torch.device(self.device).type

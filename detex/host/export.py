@@ -69,7 +69,7 @@ def plan(
         whole = lora_share == 1
         parts += stock_parts(concept, full_tensors(concept) if whole else lora_tensors(factors()))
     if Export.DIFFUSERS in exports:
-        parts += diffusers_parts(concept, lora_tensors(of_one_rank(factors())))
+        parts += diffusers_parts(concept, lora_tensors(pad_to_rank(factors())))
     taken = [(part.folder, part.suffix.partition("/")[0]) for part in parts]  # a folder as a whole
     stem = paths.free_stem(name, taken)
     return [File(part.folder, stem + part.suffix, part.content(stem)) for part in parts]
@@ -82,7 +82,7 @@ def write(files: Collection[File]) -> None:
 
 
 def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
-    """name_lora in models/loras, name_v, name_p1, ... in models/embeddings."""
+    """name_lora in models/loras, where there are deltas; name_v, ... in models/embeddings."""
 
     def lora(stem: str) -> bytes:
         return lora_bytes(concept, tensors, stem, lambda word: f"embedding:{stem}_{word.lower()}")
@@ -94,7 +94,7 @@ def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
         Part("embeddings", f"_{word.lower()}.safetensors", embedding(word))
         for word in concept.word_names
     ]
-    return [Part("loras", "_lora.safetensors", lora), *words]
+    return [Part("loras", "_lora.safetensors", lora), *words] if tensors else words
 
 
 def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
@@ -122,7 +122,8 @@ def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Par
         for word in concept.word_names
     ]
     manual = Part("diffusers", "/README.md", lambda s: readme(concept, s, token(s)).encode())
-    return [Part("diffusers", "/pytorch_lora_weights.safetensors", lora), *words, manual]
+    deltas = [Part("diffusers", "/pytorch_lora_weights.safetensors", lora)] if tensors else []
+    return [*deltas, *words, manual]
 
 
 def full_tensors(concept: Concept) -> dict[str, Tensor]:
@@ -140,7 +141,7 @@ def full_tensors(concept: Concept) -> dict[str, Tensor]:
 
 
 def word_tensors(concept: Concept, word: str) -> dict[str, Tensor]:
-    """A word as ComfyUI's embedding files have it: one tensor [1, C] for each text tower."""
+    """A word as ComfyUI's embedding files have it: one tensor [n, C] for each text tower."""
     towers = concept.words[word]
     return {f"clip_{tower}": vector.contiguous() for tower, vector in towers.items()}
 
@@ -151,12 +152,12 @@ def under_kohyas_names(concept: Concept, factors: Factors) -> Factors:
     return {names[name]: pair for name, pair in factors.items()}
 
 
-def of_one_rank(factors: Factors) -> Factors:
+def pad_to_rank(factors: Factors) -> Factors:
     """The same products, with zeros added up to the largest rank.
 
     diffusers (seen in 0.42.1) scales all products by the alpha of the most frequent rank.
     """
-    rank = max(len(down) for _, down in factors.values())
+    rank = max((len(down) for _, down in factors.values()), default=0)
     return {
         name: (F.pad(up, (0, rank - len(down))), F.pad(down, (0, 0, 0, rank - len(down))))
         for name, (up, down) in factors.items()

@@ -14,6 +14,8 @@ from comfy.model_sampling import EPS, V_PREDICTION
 from torch import Tensor
 
 from ..unet.condition import Condition
+from ..unet.deltas import Layer, text_layers
+from ..unet.schedules import EpsSchedule, Schedule, VSchedule
 from .demo_model import DemoSD15
 
 # A BaseModel of ComfyUI, B conditions with their sizes -> what the UNet takes as `y` [B, D].
@@ -28,8 +30,8 @@ def sdxl_vector(model: Any, cond: Condition) -> Tensor:
     """The prompt as a whole and six sizes, each as 256 sines: [B, 1280 + 6 * 256], as ComfyUI's
     SDXL.encode_adm has it.
     """
-    sizes: Any = cond.sizes
-    sines = model.embedder(sizes.flatten().float()).view(len(sizes), -1)
+    size_ids: Any = cond.size_ids
+    sines = model.embedder(size_ids.flatten().float()).view(len(size_ids), -1)
     return torch.cat([cond.pooled, sines.to(cond.pooled)], dim=1)
 
 
@@ -125,11 +127,14 @@ def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
         )
 
 
-def is_v_prediction(model: ModelPatcher) -> bool:
-    return isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
+def schedule_of(model: ModelPatcher) -> Schedule:
+    """The noise schedule the UNet was trained with, a patch of it included."""
+    sampling: Any = model.get_model_object("model_sampling")
+    sigmas = sampling.sigmas.detach().float().cpu().clone()
+    return VSchedule(sigmas) if isinstance(sampling, V_PREDICTION) else EpsSchedule(sigmas)
 
 
-def put_back(patcher: ModelPatcher) -> None:
+def restore_unet(patcher: ModelPatcher) -> None:
     """Have ComfyUI put the model's own UNet back: what another node puts in its place, such as a
     compiled one with other names, stays there until ComfyUI unloads it.
     """
@@ -139,7 +144,7 @@ def put_back(patcher: ModelPatcher) -> None:
 
 def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
     """Every attn2 of the UNet, in the order of the forward pass."""
-    put_back(model)
+    restore_unet(model)
     layers, level = [], 0
     for path, module in model.model.diffusion_model.named_modules():
         level += isinstance(module, Downsample) - isinstance(module, Upsample)
@@ -152,15 +157,21 @@ def cross_attentions(model: ModelPatcher) -> list[CrossAttention]:
     return layers
 
 
-def kv_shapes(model: ModelPatcher) -> dict[str, tuple[int, int]]:
-    """ "….attn2.to_k" and "….attn2.to_v" -> (out, in) of every cross-attention."""
-    put_back(model)
-    unet = model.model.diffusion_model
-    return {
-        name: tuple(unet.get_submodule(name).weight.shape)
-        for layer in cross_attentions(model)
-        for name in (f"{layer.path}.to_k", f"{layer.path}.to_v")
-    }
+def attention_layers(model: ModelPatcher) -> tuple[Layer, ...]:
+    """The linear layers of all attention, in the order of the forward pass. Those of an attn2 that
+    read text are its K and V.
+    """
+    restore_unet(model)
+    found = []
+    for path, module in model.model.diffusion_model.named_modules():
+        kind = path.rpartition(".")[2]
+        if kind not in ("attn1", "attn2") or not hasattr(module, "to_k"):
+            continue
+        for part in ("to_q", "to_k", "to_v", "to_out.0"):
+            out, inp = module.get_submodule(part).weight.shape
+            text = kind == "attn2" and part in ("to_k", "to_v")
+            found.append(Layer(f"{path}.{part}", out, inp, text))
+    return tuple(found)
 
 
 def unet_layout(model: ModelPatcher) -> dict:
@@ -174,14 +185,14 @@ def unet_layout(model: ModelPatcher) -> dict:
 def fingerprint(model: ModelPatcher) -> str:
     """A hash of the base K and V matrices, the same for half- and full-precision copies."""
     digest, weights = hashlib.sha256(), base_weights(model)
-    for name in kv_shapes(model):
-        weight = weights[f"diffusion_model.{name}.weight"]
+    for layer in text_layers(attention_layers(model)):
+        weight = weights[f"diffusion_model.{layer.path}.weight"]
         digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def base_weights(patcher: ModelPatcher) -> dict[str, Tensor]:
     """All weights as the checkpoint has them, whether or not ComfyUI has patched them by now."""
-    put_back(patcher)
+    restore_unet(patcher)
     unpatched = {key: entry.weight for key, entry in patcher.backup.items()}
     return {**patcher.model_state_dict(), **unpatched}

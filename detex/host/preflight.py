@@ -2,14 +2,15 @@
 
 import logging
 
-from ..training.loop import Draw, Run, Watcher, draw, step_terms
+from ..methods.base import Batch
+from ..training.loop import Run, Watcher
 from ..training.memory import (
     MARGIN,
     Footprint,
     SavedBytes,
+    describe_passes,
     make_plan,
-    optimizer_bytes,
-    way,
+    optimiser_bytes,
 )
 from .checkpointing import observed
 from .denoiser import ComfyDenoiser
@@ -33,8 +34,8 @@ class Preflight(Watcher):
         except RuntimeError as error:
             if not self.denoiser.is_out_of_memory(error):
                 raise
-            run.parts, self.denoiser.gradient_checkpointing = photos, True
-            how = way(photos, checkpointing=True)
+            run.passes, self.denoiser.gradient_checkpointing = photos, True
+            how = describe_passes(photos, checkpointing=True)
             log.warning("Memory: too little to measure it; each step is computed in %s.", how)
             return
         finally:
@@ -42,29 +43,29 @@ class Preflight(Watcher):
             self.denoiser.free_memory()
         whole = footprint.bytes_for(photos, checkpointing=False)
         free = self.denoiser.room_for(MARGIN * whole)
-        plan = make_plan(footprint, photos, free, least=run.parts)  # a resumed run may know better
-        run.parts = plan.parts
+        plan = make_plan(footprint, photos, free, least=run.passes)  # a resumed run may know better
+        run.passes = plan.passes
         self.denoiser.gradient_checkpointing = plan.checkpointing
         log.log(logging.INFO if plan.fits else logging.WARNING, "%s", plan)
 
 
 def measure(run: Run, denoiser: ComfyDenoiser) -> Footprint:
     """Bytes of a step, from forward passes of one photo and of two. Draws from the generators."""
-    drawn = draw(run.method, denoiser, run.config, run.rng)
-    one, two = (count(run, denoiser, first(drawn, photos)) for photos in (1, 2))
-    return Footprint.through(optimizer_bytes(run.optimizer), one, two)
+    batch = run.method.draw()
+    one, two = (count(run, denoiser, first(batch, photos)) for photos in (1, 2))
+    return Footprint.through(optimiser_bytes(run.optimisers.values()), one, two)
 
 
-def first(drawn: Draw, photos: int) -> Draw:
-    """The first photos of a draw, as many as it has."""
-    parts = -(-drawn.batch.count // photos)
-    return next(iter(drawn.split(parts)))[1]
+def first(batch: Batch, photos: int) -> Batch:
+    """The first photos of a batch, as many as it has."""
+    parts = -(-batch.count // photos)
+    return next(iter(batch.split(parts)))[1]
 
 
-def count(run: Run, denoiser: ComfyDenoiser, drawn: Draw) -> SavedBytes:
+def count(run: Run, denoiser: ComfyDenoiser, batch: Batch) -> SavedBytes:
     """What one forward pass keeps."""
     weights = [patcher.model for patcher in denoiser.in_use]
-    saved = SavedBytes(*weights, *run.method.modules.values())
+    saved = SavedBytes(*weights, run.method.learned)
     with saved.counting(), observed(denoiser.unet, saved):
-        step_terms(run.method, denoiser, drawn)
+        run.method.losses(batch, run.predict, run.method.turn(run.step))
     return saved

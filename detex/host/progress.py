@@ -14,9 +14,11 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ..photos.photos import Decode
 from ..training.live import Progress, live_picture
 from ..training.loop import Run, Watcher
-from .sampling import Decode, memory_in_use, pixels_of, sample
+from ..training.steady import SHARE, SteadyLoss
+from .sampling import memory_in_use, pixels_of, sample
 
 # The most that pictures may take of the time, 5 % together, so that charts do not starve samples.
 SAMPLES, CHARTS = 0.045, 0.005
@@ -73,7 +75,7 @@ class LiveView(Watcher):
         self.samples: list[tuple[str, Tensor]] = []
 
     def on_start(self, run: Run) -> None:
-        self.sampling, self.drawing = Budget(SAMPLES), Budget(CHARTS)
+        self.sampling, self.drawing, self.measuring = map(Budget, (SAMPLES, CHARTS, SHARE))
         self.drawn = 0.0  # when, in seconds after the start
         self.started_at = self.sampled_at = run.step
         self.bar.update_absolute(run.step)
@@ -92,6 +94,9 @@ class LiveView(Watcher):
         if self.sample_is_due(run):
             with self.sampling.spend():
                 self.take_samples(run)
+        if last or self.measuring.affords(self.measuring.last or self.seconds_per_step(run)):
+            with self.measuring.spend():
+                SteadyLoss.measure(run)
         with self.drawing.spend():
             image = live_picture(self.progress(run))
         self.drawn = self.drawing.elapsed()
@@ -99,6 +104,8 @@ class LiveView(Watcher):
 
     def read_losses(self, run: Run) -> None:
         for name, terms in run.history.items():
+            if name == "total":
+                continue
             values = self.losses.setdefault(name, [])
             if len(terms) > len(values):
                 values += torch.stack(terms[len(values) :]).tolist()
@@ -120,9 +127,9 @@ class LiveView(Watcher):
         self.sampled_at = run.step
         method = run.method
         denoiser: Any = run.denoiser  # a ComfyDenoiser
-        conds = method.preview_conds()
+        conds = method.samples()
         try:
-            latents = sample(denoiser, conds, method.latent_shape, SEED)
+            latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
             pictures = pixels_of(latents, denoiser.patcher, self.decode)
         except RuntimeError as error:
             if not denoiser.is_out_of_memory(error):
@@ -140,6 +147,7 @@ class LiveView(Watcher):
             seconds_per_step=self.seconds_per_step(run),
             memory=memory_in_use(run.denoiser.device),
             losses=self.losses,
+            steady=run.steady,
             samples=self.samples,
-            note=f"{run.parts} passes" if run.parts > 1 else "",
+            note=f"{run.passes} passes" if run.passes > 1 else "",
         )

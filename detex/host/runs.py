@@ -22,22 +22,19 @@ import folder_paths
 from comfy.model_management import InterruptProcessingException
 
 from ..concept.file import Concept, concept_bytes, load_concept
-from ..methods.detex import Detex
-from ..training.config import as_json
-from ..training.loop import Run, Watcher
+from ..methods.base import Method
+from ..training.loop import Losses, Run, Watcher
 from ..training.snapshot import read_snapshot, snapshot_bytes
 from .denoiser import ComfyDenoiser
 from .digest import hash_tensor, hash_weights
 from .paths import write_new
 from .text import ComfyTextEncoder
 
-VERSION = 4  # raise it when the same photos and settings come to train differently
+VERSION = 5  # raise it when the same photos and settings come to train differently
 SNAPSHOTS = 2  # kept of a run
 RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
 RUNS = 20
 SNAPSHOT_NAME = re.compile(r"step_(\d+)\.safetensors")
-
-Losses = dict[str, list[float]]
 
 log = logging.getLogger("detex")
 
@@ -46,26 +43,18 @@ def runs_folder() -> Path:
     return Path(folder_paths.get_system_user_directory("detex")) / "runs"
 
 
-def run_key(method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> str:
-    """A hash of photos, masks, prior latents, words, settings but for `steps`, the rank that the
-    deltas have, and every weight that is read of the private UNet and text towers, LoRAs and clip
-    skip included.
+def run_key(method: Method, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> str:
+    """A hash of all that decides the result but the number of steps: what the method says of itself
+    and its photos, the schedule, and every weight that is read of the private UNet and text towers,
+    LoRAs and clip skip included.
     """
-    subject, settings = method.subject, as_json(method.train_config, method.config)
-    del settings["steps"]
-    settings["rank"] = method.train_config.rank or denoiser.rank
-    facts = {
-        "version": VERSION,
-        "settings": settings,
-        "words": [subject.class_word, subject.attribute, subject.prefixes],
-        "photos": subject.photo_hashes,
-        "v_prediction": denoiser.v_prediction,
-        "clip_layer": text.clip.layer_idx,
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    tensors = [subject.features, subject.latents, subject.blanked, subject.masks, subject.valid]
-    for tensor in (*tensors, subject.sizes, method.prior_latents, denoiser.sigmas):
-        hash_tensor(digest, tensor)
+    facts = [VERSION, denoiser.schedule.prediction, text.clip.layer_idx]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for part in (*method.key(), denoiser.schedule.sigmas):
+        if isinstance(part, str):
+            digest.update(part.encode())
+        else:
+            hash_tensor(digest, part)
     for module in (denoiser.unet, *(part for tower in text.towers for part in tower.walked)):
         hash_weights(digest, module)
     return digest.hexdigest()[:24]
@@ -105,15 +94,16 @@ class RunFolder:
         """The concept after so many steps and its losses, where they are here and readable."""
         concept, losses = self._finished_files(steps)
         try:
-            return load_concept(concept), json.loads(losses.read_text(encoding="utf-8"))
-        except (ValueError, OSError):  # not there, or damaged
+            kept = json.loads(losses.read_text(encoding="utf-8"))
+            return load_concept(concept), Losses(**kept)
+        except (ValueError, TypeError, OSError):  # not there, or damaged
             return None
 
     def save_finished(self, concept: Concept, losses: Losses) -> None:
         """Keep the concept, and of the snapshots only the last: longer runs start from it."""
         files = self._finished_files(concept.config["steps"])
         for file, content in zip(
-            files, (concept_bytes(concept), json.dumps(losses).encode()), strict=True
+            files, (concept_bytes(concept), json.dumps(losses._asdict()).encode()), strict=True
         ):
             file.unlink(missing_ok=True)
             write_new(file, content)
@@ -142,7 +132,7 @@ def prune_runs() -> None:
             snapshot.unlink(missing_ok=True)
 
 
-class Keeper(Watcher):
+class ResumeStore(Watcher):
     """Keeps a run on disk while it trains, and finds what an earlier one has left.
 
     every: steps between snapshots; 0 writes one only where the run is stopped. say: tells the
@@ -158,7 +148,7 @@ class Keeper(Watcher):
         self._disk_failed = False
 
     def find(
-        self, method: Detex, denoiser: ComfyDenoiser, text: ComfyTextEncoder
+        self, method: Method, denoiser: ComfyDenoiser, text: ComfyTextEncoder
     ) -> tuple[Concept, Losses] | None:
         """Open the run's folder -> the concept and its losses where it was trained before."""
         self.folder = RunFolder(run_key(method, denoiser, text))
@@ -203,7 +193,7 @@ class Keeper(Watcher):
         cancelled = isinstance(error, InterruptProcessingException | KeyboardInterrupt)
         if not cancelled and not run.denoiser.is_out_of_memory(error):
             return
-        if run.whole and run.step > self.last_good:
+        if run.between_steps and run.step > self.last_good:
             with contextlib.suppress(FloatingPointError):
                 run.check_weights()
                 self.save(run)

@@ -1,6 +1,6 @@
 """Samples of a model in training, with ComfyUI's own sampler."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import comfy.k_diffusion.sampling
 import comfy.samplers
@@ -12,14 +12,12 @@ from latent_preview import Latent2RGBPreviewer
 from torch import Tensor
 
 from ..canvas.units import gigabytes
+from ..photos.photos import Decode
 from ..unet.condition import Condition, joined
 from .denoiser import ComfyDenoiser
 
 STEPS, CFG = 10, 5.0
 SAMPLER, SCHEDULER = comfy.k_diffusion.sampling.sample_dpmpp_2m, "karras"
-
-# Latents [n, 4, h, w] as a VAE gives them -> pictures [n, H, W, 3], or None where it has no room.
-Decode = Callable[[Tensor], Tensor | None]
 
 
 @torch.no_grad()
@@ -41,7 +39,7 @@ def sample(
 
     def denoised(x: Tensor, sigma: Tensor) -> Tensor:
         scaled, timesteps = model.calculate_input(sigma, x), model.timestep(sigma).float()
-        output = denoiser.predict(scaled.repeat(2, 1, 1, 1), timesteps.repeat(2), both, None)
+        output = denoiser.predict(scaled.repeat(2, 1, 1, 1), timesteps.repeat(2), both)
         cond, uncond = (model.calculate_denoised(sigma, part, x) for part in output.chunk(2))
         return uncond + CFG * (cond - uncond)
 

@@ -7,9 +7,9 @@ import comfy.sd
 import torch
 from torch import Tensor
 
-from ..prompt.grammar import PLACEHOLDER, PromptTokens, split_placeholders
+from ..prompt.grammar import PLACEHOLDER, PromptTokens, spelled_out, split_placeholders
 from ..unet.condition import Condition
-from ..unet.transfer import sent
+from ..unet.transfer import to_device
 from .towers import Tower, split_word, towers_of
 
 # Each is one rare token of CLIP's vocabulary; the first one that a prompt lacks marks the places.
@@ -68,25 +68,44 @@ def of_any_tower(towers: Mapping[str, T]) -> T:
 def compose(clip: comfy.sd.CLIP, text: str, vectors: Mapping[str, Tensor]) -> list:
     """CONDITIONING of a prompt in ComfyUI's syntax with [V], [P2], [B1] anywhere in it.
 
-    vectors: word -> [1, C], the text towers' parts side by side. Weights, punctuation, repeats and
+    vectors: word -> [n, C], the text towers' parts side by side. Weights, punctuation, repeats and
     several 77-token chunks are the host's own business: the vectors take their places in its token
     lists.
     """
-    return clip.encode_from_tokens_scheduled(
-        placed_tokens(clip, marked_tokens(clip, text), vectors)
-    )
+    marked = marked_tokens(clip, spelled_out(text, counts_of(vectors)))
+    return clip.encode_from_tokens_scheduled(placed_tokens(clip, marked, vectors))
+
+
+def counts_of(vectors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Of how many vectors each word is made."""
+    return {word: len(rows) for word, rows in vectors.items()}
+
+
+def vectors_in_turn(words: Sequence[str], vectors: Mapping[str, Tensor]) -> list[Tensor]:
+    """The vector [C] for each placeholder of a prompt, in the order of the text: those [n, C] of a
+    word of several vectors one after the other, as `spelled_out` writes them.
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for word in words:
+        rows = vectors[word].reshape(-1, vectors[word].shape[-1])
+        found.append(rows[seen.get(word, 0) % len(rows)])
+        seen[word] = seen.get(word, 0) + 1
+    return found
 
 
 def placed_tokens(
     clip: comfy.sd.CLIP, marked: Mapping[str, MarkedTokens], vectors: Mapping[str, Tensor]
 ) -> dict[str, list[list[tuple]]]:
-    """The (token, weight) of `marked_tokens` with the vectors [1, C] in their places."""
+    """The (token, weight) of `marked_tokens` with the vectors [n, C] in their places."""
     parts = {word: split_word(clip, word, vector) for word, vector in vectors.items()}
     placed = {}
     for tower, (chunks, places) in marked.items():
         tokens = [[(token, weight) for token, weight, *_ in chunk] for chunk in chunks]
-        for row, position, word in places:
-            tokens[row][position] = (parts[word][tower].reshape(-1), tokens[row][position][1])
+        own = {word: towers[tower] for word, towers in parts.items()}
+        turns = vectors_in_turn([word for *_, word in places], own)
+        for (row, position, _), vector in zip(places, turns, strict=True):
+            tokens[row][position] = (vector, tokens[row][position][1])
         placed[tower] = tokens
     return placed
 
@@ -97,7 +116,8 @@ def text_features(
     """CLIP's features of each text, from its first token to its end token: [t, C], float32."""
     features = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
-        marked = [marked_tokens(clip, text) for text in texts[start : start + TEXTS_AT_ONCE]]
+        some = [spelled_out(t, counts_of(vectors)) for t in texts[start : start + TEXTS_AT_ONCE]]
+        marked = [marked_tokens(clip, text) for text in some]
         placed = [placed_tokens(clip, one, vectors) for one in marked]
         first_chunks = {tower: [one[tower][0] for one in placed] for tower in towers_of(clip)}
         cond: Any = clip.encode_from_tokens(first_chunks)  # chunks of one text, to ComfyUI
@@ -187,15 +207,19 @@ class ComfyTextEncoder:
     def encode(
         self, prompts: Sequence[PromptTokens], words: Sequence[Mapping[str, Tensor]]
     ) -> Condition:
-        slots = [(b, at, words[b][word]) for b, p in enumerate(prompts) for at, word in p.slots]
-        parts = [vector.split(self.widths) for *_, vector in slots]
+        slots = [(b, at) for b, prompt in enumerate(prompts) for at, _ in prompt.slots]
+        turns = [
+            vectors_in_turn([word for _, word in prompt.slots], own)
+            for prompt, own in zip(prompts, words, strict=True)
+        ]
+        parts = [vector.split(self.widths) for own in turns for vector in own]
         contexts, pooled = [], []
         for number, tower in enumerate(self.towers):
             ids = [prompt.ids[number] for prompt in prompts]
-            own = [(*slot[:2], part[number]) for slot, part in zip(slots, parts, strict=True)]
+            own = [(*slot, part[number]) for slot, part in zip(slots, parts, strict=True)]
             ends = torch.tensor([row.index(tower.model.special_tokens["end"]) for row in ids])
             hidden = tower.embed(ids, own)
-            context, whole = tower.encode(hidden, sent(ends, hidden.device))
+            context, whole = tower.encode(hidden, to_device(ends, hidden.device))
             contexts.append(context)
             pooled.append(whole)
         return Condition(torch.cat(contexts, dim=-1), torch.cat(pooled, dim=-1))

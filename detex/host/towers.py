@@ -9,7 +9,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
-from ..unet.transfer import sent
+from ..unet.transfer import to_device
 
 
 def towers_of(clip: comfy.sd.CLIP) -> dict[str, Any]:
@@ -82,10 +82,15 @@ class Tower:
     ) -> Tensor:
         """Tokens [B, T] at their positions, with each slot's (row, column, vector) in its place."""
         device = self.table.weight.device
-        hidden = self.table(sent(torch.tensor(ids), device), out_dtype=torch.float32)  # [B, T, C]
+        hidden = self.table(
+            to_device(torch.tensor(ids), device), out_dtype=torch.float32
+        )  # [B, T, C]
         if slots:
             rows, columns, vectors = zip(*slots, strict=True)
-            index = (sent(torch.tensor(rows), device), sent(torch.tensor(columns), device))
+            index = (
+                to_device(torch.tensor(rows), device),
+                to_device(torch.tensor(columns), device),
+            )
             hidden = hidden.index_put(index, torch.stack(vectors).to(hidden))
         return hidden + self.text_model.embeddings.position_embedding.weight.to(hidden)
 

@@ -1,194 +1,129 @@
-"""DETEX (arXiv 2312.11826), section 3; with every addition off it is Custom Diffusion.
+"""DETEX (arXiv 2312.11826), section 3: [V] beside each photo's [P] and [B].
 
 Joint training (3.3): with chance gamma a sample is the subject alone on a blank background, under
 a prompt without [B]. Cross-attention loss (3.4): [P] attends to the subject, [B] to the rest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..evaluate.scores import half_maximum_iou
-from ..photos.subject import Subject, latent_grid, subject_cells
-from ..prompt.grammar import PromptTokens, training_prompt
-from ..prompt.words import RARE_ROWS, WordAnchors, Words
-from ..training.config import DetexConfig, TrainConfig
+from ..photos.photos import latent_grid, subject_cells
+from ..prompt.grammar import PromptTokens
+from ..prompt.words import Attributes, WordAnchors, Words
 from ..unet.attention import AttentionTap
-from ..unet.condition import Condition, joined, whole_picture
-from ..unet.deltas import make_deltas
-from ..unet.interfaces import Denoiser, TextEncoder
-from ..unet.losses import attention_loss, diffusion_loss, map_loss
-from ..unet.schedules import add_noise
-from ..unet.transfer import sent
+from ..unet.losses import attention_loss, map_loss
+from .base import Batch, Chosen, Predict, Prediction, SubjectMethod, check_choice, check_weight
 
 
-@dataclass(frozen=True)
-class Batch:
-    """B photos, then as many prior images where there are any."""
+@dataclass(frozen=True, kw_only=True)
+class DetexConfig:
+    """The defaults are the paper's; `recommended` has those of the nodes."""
 
-    photos: Tensor  # [B] indices
-    blanked: Tensor  # [B] bool
-    latents: Tensor  # [B + R, 4, h, w]
-    masks: Tensor  # [B, h, w]
-    valid: Tensor  # [B + R, h, w]
-    sizes: Tensor  # [B + R, 6]
-    prompts: tuple[PromptTokens, ...]  # of the photos
+    attributes: Attributes = Attributes.MAPPERS
+    gamma: float = 0.5  # chance that a sample trains on the subject alone, background blanked
+    attention_weight: float = 0.01  # lambda_CA of Eq. (5)
+    prior_weight: float = 1.0  # lambda_pr of Eq. (5)
+    attention_norm: str = "mse"  # the norm of Eq. (4), which the paper leaves open: mse, l1, fro
+    attention_map: str = "max"  # how a map is scaled to [0, 1]: max, max_detach, minmax, raw
+    subject_attention: bool = False  # [V] is held to the subject as [P] is; not in the paper
+    # the [P] words average to their anchor, so what all photos share is [V]'s; not in the paper
+    center_poses: bool = False
+    masked_pose: bool = True  # the [P] term also acts on blanked samples
+    masked_loss: bool = False  # blanked samples count the subject's pixels only (Table 4)
+    detach_start_token: bool = True  # no gradient into K, V through the start token
+    center_features: bool = False  # subtract the photos' mean feature before the mappers
+    plain_mapper: bool = False  # the bare three-layer MLP: no LayerNorm, no anchor word
+    reduction: str = "mean"  # mean, or adobe: Custom Diffusion's photo loss, 4 x the mean
 
-    @property
-    def count(self) -> int:
-        return len(self.photos)
+    def __post_init__(self):
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma is a probability between 0 and 1, got {self.gamma}.")
+        check_weight(self, "attention_weight", "prior_weight")
+        check_choice(self, "attention_norm", ("mse", "l1", "fro"))
+        check_choice(self, "attention_map", ("max", "max_detach", "minmax", "raw"))
+        check_choice(self, "reduction", ("mean", "adobe"))
 
-    def split(self, parts: int) -> Iterator[tuple[Tensor | slice, "Batch"]]:
-        """Parts of about the same size, each photo with its prior image: (index of their rows in
-        this batch, part).
-        """
-        if parts == 1:
-            yield slice(None), self
-            return
-        for photos in torch.arange(self.count).chunk(parts):
-            pairs = len(self.latents) > self.count
-            rows = torch.cat([photos, photos + self.count]) if pairs else photos
-            of_photos, of_rows = sent(photos, self.photos.device), sent(rows, self.photos.device)
-            yield (
-                rows,
-                Batch(
-                    photos=self.photos[of_photos],
-                    blanked=self.blanked[of_photos],
-                    latents=self.latents[of_rows],
-                    masks=self.masks[of_photos],
-                    valid=self.valid[of_rows],
-                    sizes=self.sizes[of_rows],
-                    prompts=tuple(self.prompts[i] for i in photos.tolist()),
-                ),
-            )
+    @classmethod
+    def recommended(cls, **settings: Any) -> "DetexConfig":
+        """What the nodes do: the two additions of ours that pay (docs/science.md)."""
+        ours: dict[str, Any] = {"subject_attention": True, "center_poses": True}
+        return cls(**(ours | settings))
 
 
-class Detex:
+class Detex(SubjectMethod):
     """One subject's training: what is learned, what a batch is, what it costs."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        prior_latents: Tensor | None,  # [R, 4, h, w]
-        config: DetexConfig,
-        train: TrainConfig,
-        denoiser: Denoiser,
-        text: TextEncoder,
-    ):
-        self.subject, self.config, self.train_config, self.text = subject, config, train, text
-        self.device = denoiser.device
-        self.prior_latents = prior_latents if config.prior_weight else None
-        rank, rank_rng = train.rank or denoiser.rank, torch.Generator().manual_seed(train.seed + 4)
-        self.deltas = make_deltas(denoiser.kv_shapes, rank, rank_rng, self.device)
-        anchors = WordAnchors(
-            {role: text.embedding_row(row) for role, row in RARE_ROWS.items()}, text.embedding_rms()
-        )
-        self.words = Words(
-            subject.features,
+    name = "DETEX"
+    Config = DetexConfig
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.weights["attention"] = self.config.attention_weight
+
+    @classmethod
+    def needs(cls, config: DetexConfig) -> Collection[str]:
+        masks = ("masks",) if config.gamma or config.attention_weight else ()
+        features = ("features",) if config.attributes is Attributes.MAPPERS else ()
+        return (*masks, *features)
+
+    def make_words(self, anchors: WordAnchors, rng: torch.Generator) -> Words:
+        config = self.config
+        return Words(
+            self.photos.count,
             anchors,
-            config.attributes,
-            torch.Generator().manual_seed(train.seed),
+            rng,
+            attributes=config.attributes,
+            features=self.photos.features,
             plain=config.plain_mapper,
             center=config.center_features,
             center_poses=config.center_poses,
-        ).to(self.device)
-        self.photo_rng = torch.Generator().manual_seed(train.seed + 1)
-        self.gamma_rng = torch.Generator().manual_seed(train.seed + 2)  # of its own: gamma may be 0
-        self.weights = {
-            "diffusion": 1.0,
-            "prior": config.prior_weight,
-            "attention": config.attention_weight,
-        }
-        self.modules = {"deltas": self.deltas, "words": self.words}
-        self.generators = {"photos": self.photo_rng, "gamma": self.gamma_rng}
-        self._prompts: dict[str, PromptTokens] = {}
-        self._prior_cond: Condition | None = None
-
-    def parameter_groups(self) -> list[dict]:
-        """The optimiser's groups, each with its rate; what has none is frozen."""
-        train, rate = self.train_config, self.train_config.effective_rate
-        groups = [
-            {"params": list(self.deltas.parameters()), "lr": rate * train.kv_rate},
-            {"params": [self.words.subject], "lr": rate * train.token_rate},
-            {"params": list(self.words.attributes.parameters()), "lr": rate * train.mapper_rate},
-        ]
-        for group in groups:
-            for parameter in group["params"]:
-                parameter.requires_grad_(group["lr"] > 0)
-        return [group for group in groups if group["params"] and group["lr"]]
-
-    def sample_batch(self) -> Batch:
-        """Photos without replacement where there are enough, each blanked or not."""
-        size, subject = self.train_config.batch_size, self.subject
-        if subject.count >= size:
-            photos = torch.randperm(subject.count, generator=self.photo_rng)[:size]
-        else:
-            photos = torch.randint(subject.count, (size,), generator=self.photo_rng)
-        copies = torch.randint(subject.latents.shape[1], (size,), generator=self.photo_rng)
-        blanked = torch.rand(size, generator=self.gamma_rng) < self.config.gamma
-        picked = subject.latents[photos, copies], subject.blanked[photos, copies]
-        latents = torch.where(blanked[:, None, None, None], picked[1], picked[0])
-        masks, sizes = subject.masks[photos, copies], subject.sizes[photos, copies]
-        valid = torch.where(
-            blanked[:, None, None], torch.ones_like(masks), subject.valid[photos, copies]
         )
-        if self.prior_latents is not None:
-            chosen = torch.randint(len(self.prior_latents), (size,), generator=self.photo_rng)
-            latents = torch.cat([latents, self.prior_latents[chosen]])
-            valid = torch.cat([valid, torch.ones_like(valid)])
-            side = subject.resolution
-            sizes = torch.cat([sizes, whole_picture(size, side, side)])
+
+    def choose(self, photos: Tensor, copies: Tensor) -> Chosen:
+        """Each photo as it is or, with chance gamma, its subject on a blank."""
+        plain, given = super().choose(photos, copies), self.photos
+        blanked = torch.rand(len(photos), generator=self.rngs["gamma"]) < self.config.gamma
+        latents, valid = plain.latents, plain.valid
+        if given.blanked is not None:
+            alone = given.blanked[photos, copies]
+            latents = torch.where(blanked[:, None, None, None], alone, latents)
+            valid = torch.where(blanked[:, None, None], torch.ones_like(valid), valid)
         prompts = tuple(
-            self.prompt(subject.prefixes[int(i)][int(k)], blanked=bool(b))
-            for b, i, k in zip(blanked, photos, copies, strict=True)
+            self.prompt(given.prefixes[i][k], {"V", "P"} if b else {"V", "P", "B"})
+            for b, i, k in zip(blanked.tolist(), photos.tolist(), copies.tolist(), strict=True)
         )
-        drawn = (photos, blanked, latents, masks, valid, sizes)
-        tensors = (sent(t, self.device) for t in drawn)
-        return Batch(*tensors, prompts=prompts)
+        return Chosen(latents, valid, plain.masks, blanked, prompts)
 
-    def cond(self, batch: Batch) -> Condition:
-        """B + R conditions, the learned words in place."""
-        cond = self.text.encode(batch.prompts, self.words.of_photos(batch.photos))
-        prior = len(batch.latents) - batch.count
-        if prior:
-            cond = joined(cond, self.prior_cond().expand(prior))
-        return replace(cond, sizes=batch.sizes)
+    def losses(self, batch: Batch, predict: Predict, turn: Sequence[str]) -> dict[str, Tensor]:
+        """L_LDM, L_pr and L_CA of Eq. (5), unweighted scalars."""
+        tap = self.tap(batch) if self.config.attention_weight else None
+        prediction = predict(batch, self.condition(batch), (tap,) if tap else ())
+        terms = self.diffusion_terms(batch, prediction)
+        if tap is not None:
+            terms["attention"] = self.attention_term(batch, tap)
+        return terms
 
-    def prior_cond(self) -> Condition:
-        """That of the class alone."""
-        if self._prior_cond is None:  # frozen tower, no learned word: the same every step
-            caption = training_prompt(self.subject.class_word, self.subject.attribute, ())
-            with torch.no_grad():
-                self._prior_cond = self.text.encode([self.text.tokenize(caption)], [{}])
-        return self._prior_cond
+    def diffusion_terms(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
+        if self.config.masked_loss and batch.masks is not None:
+            alone = torch.where(batch.blanked[:, None, None], batch.masks, 1.0)
+            n, valid = batch.count, batch.valid
+            batch = replace(batch, valid=torch.cat([valid[:n] * alone, valid[n:]]))
+        return super().diffusion_terms(batch, prediction)
 
-    def tap(self, batch: Batch) -> AttentionTap | None:
+    def tap(self, batch: Batch) -> AttentionTap:
         """The maps that the attention loss needs: half the latent side, photos only."""
-        if not self.config.attention_weight:
-            return None
         h, w = batch.latents.shape[-2:]
         return AttentionTap(grid=(h // 2, w // 2), rows=batch.count)
 
-    def loss_terms(
-        self, batch: Batch, output: Tensor, target: Tensor, tap: AttentionTap | None
-    ) -> dict[str, Tensor]:
-        """L_LDM, L_pr and L_CA of Eq. (5), unweighted scalars."""
-        n, valid = batch.count, batch.valid
-        if self.config.masked_loss:
-            alone = torch.where(batch.blanked[:, None, None], batch.masks, 1.0)
-            valid = torch.cat([valid[:n] * alone, valid[n:]])
-        photo = diffusion_loss(output[:n], target[:n], valid[:n], self.config.reduction)
-        terms = {"diffusion": photo.mean()}
-        if len(output) > n:
-            terms["prior"] = diffusion_loss(output[n:], target[n:], valid[n:]).mean()
-        if tap is not None:
-            terms["attention"] = self._attention_term(batch, tap)
-        return terms
-
-    def _attention_term(self, batch: Batch, tap: AttentionTap) -> Tensor:
-        subject = subject_cells(batch.masks, tap.grid).float()
+    def attention_term(self, batch: Batch, tap: AttentionTap) -> Tensor:
+        """L_CA of Eq. (4): [P] on the subject, [B] off it."""
+        masks: Any = batch.masks  # there, as `needs` says
+        subject = subject_cells(masks, tap.grid).float()
         valid = (latent_grid(batch.valid[: batch.count], tap.grid) > 0.999).float()
         how, norm = self.config.attention_map, self.config.attention_norm
         pose = map_loss(token_maps(tap, batch.prompts, "P"), subject, valid, how, norm)
@@ -201,35 +136,18 @@ class Detex:
         return attention_loss(pose, torch.where(batch.blanked, 0.0, background))
 
     @torch.no_grad()
-    def preview_conds(self) -> dict[str, Condition]:
-        """Prompts that show how far the words have come, by caption; "" is the empty one.
-
-        [V] alone; and with the words of photo 1, where photos have words.
+    def report(self, predict: Predict) -> dict[str, dict[str, float]]:
+        """How well the maps of [P] and [B] lie on the subject and off it: mean IoU at half maximum.
+        Empty for photos without masks.
         """
-        subject, words = self.subject, self.words.of_photos(torch.zeros(1, dtype=torch.long))
-        roles = {"[V]": {"V"}}
-        if self.words.attributes:
-            roles["[V] + [P1] + [B1]"] = {"V", "P", "B"}
-        texts = {
-            caption: training_prompt(subject.class_word, subject.attribute, used)
-            for caption, used in roles.items()
-        }
-        return {
-            caption: self.text.encode([self.text.tokenize(text)], words)
-            for caption, text in {"": "", **texts}.items()
-        }
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return tuple(self.subject.latents.shape[-3:])
-
-    def prompt(self, prefix: str, *, blanked: bool) -> PromptTokens:
-        """y, or y' without [B] where `blanked`; tokenised once."""
-        words = {"V", *self.words.attributes} - ({"B"} if blanked else set())
-        text = training_prompt(self.subject.class_word, self.subject.attribute, words, prefix)
-        if text not in self._prompts:
-            self._prompts[text] = self.text.tokenize(text)
-        return self._prompts[text]
+        if self.photos.masks is None:
+            return {}
+        scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
+        for maps, inside in photo_maps(self, predict, ("P", "B")):
+            scores["pose"].append(half_maximum_iou(maps["P"], inside))
+            scores["background"].append(half_maximum_iou(maps["B"], ~inside))
+        means = {name: torch.cat(values).mean().item() for name, values in scores.items()}
+        return {"overlap": means}
 
 
 def token_maps(tap: AttentionTap, prompts: Sequence[PromptTokens], word: str) -> Tensor:
@@ -238,48 +156,22 @@ def token_maps(tap: AttentionTap, prompts: Sequence[PromptTokens], word: str) ->
 
 
 @torch.no_grad()
-def attention_overlap(method: Detex, denoiser: Denoiser) -> dict[str, float]:
-    """How well the maps of [P] and [B] lie on the subject and off it: mean IoU at half maximum.
-
-    Empty where the method has no [P] and [B].
-    """
-    if not method.words.attributes:
-        return {}
-    scores: dict[str, list[Tensor]] = {"pose": [], "background": []}
-    with denoiser.with_deltas(method.deltas, detach_start_token=False):
-        for maps, inside in photo_maps(method, denoiser, ("P", "B")):
-            scores["pose"].append(half_maximum_iou(maps["P"], inside))
-            scores["background"].append(half_maximum_iou(maps["B"], ~inside))
-    return {name: torch.cat(values).mean().item() for name, values in scores.items()}
-
-
-@torch.no_grad()
 def photo_maps(
-    method: Detex, denoiser: Denoiser, words: Sequence[str]
+    method: Detex, predict: Predict, words: Sequence[str]
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Each word's maps [N, h, w] of all photos, and where their subjects are, [N, h, w] bool.
 
     Unblanked, at a quarter and a half of the schedule, with noise of seed 0; a photo at a time,
-    whatever memory a step has. words: of those in the training prompt. The deltas count as far as
-    the caller has put them on (`with_deltas`).
+    whatever memory a step has. words: of those in the training prompt.
     """
-    subject = method.subject
-    latents = subject.latents[:, 0].to(method.device)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
-    grid = (latents.shape[-2] // 2, latents.shape[-1] // 2)
-    inside = subject_cells(subject.masks[:, 0], grid).to(method.device)
-    prompts = [method.prompt(prefixes[0], blanked=False) for prefixes in subject.prefixes]
-    photos = torch.arange(subject.count, device=method.device)
-    cond = method.text.encode(prompts, method.words.of_photos(photos))
-    cond = replace(cond, sizes=subject.sizes[:, 0].to(method.device))
     for part in (0.25, 0.5):
-        step = int(part * len(denoiser.sigmas))
-        sigma = denoiser.sigmas[step].to(latents).view(1)
-        time = torch.tensor([float(step)], device=method.device)
+        every = method.photos_at(part)
+        masks: Any = every.masks
+        inside = subject_cells(masks, method.tap(every).grid)
         maps: dict[str, list[Tensor]] = {word: [] for word in words}
-        for i in range(subject.count):
-            one, tap = slice(i, i + 1), AttentionTap(grid=grid, rows=1)
-            denoiser.predict(add_noise(latents[one], noise[one], sigma), time, cond.rows(one), tap)
-            for word, seen in maps.items():
-                seen.append(token_maps(tap, prompts[one], word))
-        yield {word: torch.cat(seen) for word, seen in maps.items()}, inside
+        for _, one in every.split(every.count):
+            tap = method.tap(one)
+            predict(one, method.condition(one), (tap,))
+            for word, found in maps.items():
+                found.append(token_maps(tap, one.prompts, word))
+        yield {word: torch.cat(found) for word, found in maps.items()}, inside

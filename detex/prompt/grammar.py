@@ -4,8 +4,9 @@ In training the photo's own words are plain [P] and [B]; in a finished concept t
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PLACEHOLDER = re.compile(r"\[\s*([A-Za-z]\d*)\s*\]")
 
@@ -26,6 +27,15 @@ LIVING = frozenset(
 )
 # beside a living word: no living thing
 LIFELESS = frozenset(("toy", "plush", "plushie", "stuffed", "teddy", "rubber", "hot"))
+
+
+class Named(NamedTuple):
+    """One learned thing."""
+
+    word: str  # "V", "V2"
+    class_word: str
+    attribute: str  # "pose" or "view": the word after [P]
+    photos: tuple[int, ...] = ()  # numbers of the photos whose [P_i] and [B_i] belong to it
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,17 @@ def with_clauses(text: str, attribute: str, pose: int, background: int) -> str:
     if background:
         text += f" in [B{background}] background"
     return text
+
+
+def spelled_out(text: str, vectors: Mapping[str, int]) -> str:
+    """A word of several vectors, written once, as the placeholders of all of them: with
+    {"V": 2}, "a [V] dog" -> "a [V] [V] dog".
+    """
+
+    def repeated(match: re.Match) -> str:
+        return " ".join([match[0]] * vectors.get(match[1], 1))
+
+    return PLACEHOLDER.sub(repeated, text)
 
 
 def split_placeholders(text: str) -> tuple[list[str], list[str]]:

@@ -3,11 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
-from ..training.config import Attributes
+
+class Attributes(Enum):
+    """Where the words [P_i] and [B_i] come from."""
+
+    MAPPERS = "mappers"  # two MLPs over the photos' CLIP features, DETEX Eq. (3)
+    VECTORS = "vectors"  # one free vector per photo: the paper's ablation "w/o mapper"
+
 
 RARE_ROWS = {"V": 42170, "P": 47629, "B": 43514}  # Custom Diffusion's initialiser tokens, by row
 
@@ -95,41 +102,48 @@ class FreeVectors(nn.Module):
 
 
 class Words(nn.Module):
-    """All learned words of one subject.
+    """All learned words of one subject: [V], and of each of `count` photos [P_i] and [B_i] where
+    `attributes` says where they come from.
 
-    `center_poses` moves the [P] words of two photos and more so that their mean is the anchor.
+    vectors: how many [V] is made of. `center_poses` moves the [P] words of two photos and more so
+    that their mean is the anchor.
     """
 
     anchor: Tensor  # of [P]
 
     def __init__(
         self,
-        features: Tensor,  # [N, F]
+        count: int,
         anchors: WordAnchors,
-        attributes: Attributes,
         generator: torch.Generator,
         *,
+        vectors: int = 1,
+        attributes: Attributes | None = None,
+        features: Tensor | None = None,  # [N, F], for the mappers
         plain: bool = False,
         center: bool = False,
         center_poses: bool = False,
     ):
         super().__init__()
-        self.count = len(features)
-        self.centered = "P" if center_poses and self.count > 1 else None
+        self.count, self.vectors = count, vectors
+        self.centered = "P" if center_poses and count > 1 else None
         self.register_buffer("anchor", anchors.rows["P"].clone(), persistent=False)
-        self.subject = nn.Parameter(anchors.rows["V"].clone())
+        first = anchors.rows["V"]
+        self.subject = nn.Parameter(first.clone() if vectors == 1 else first.repeat(vectors, 1))
         self.attributes = nn.ModuleDict()
-        for role in ("P", "B"):
+        for role in ("P", "B") if attributes else ():
             anchor = anchors.rows[role]
-            if attributes is Attributes.MAPPERS:
+            if features is not None and attributes is Attributes.MAPPERS:
                 unit = unit_features(features, center=center)
                 mapper = AttributeMapper(unit, anchor, anchors.rms, generator, plain=plain)
                 self.attributes[role] = mapper
-            elif attributes is Attributes.VECTORS:
-                self.attributes[role] = FreeVectors(self.count, anchor)
+            else:
+                self.attributes[role] = FreeVectors(count, anchor)
 
     def of_photos(self, photos: Tensor) -> list[Mapping[str, Tensor]]:
-        """The words of each sample: photos [B] -> [{"V": [C], "P": [C], "B": [C]}, ...]."""
+        """The words of each sample: photos [B] -> [{"V": [C], "P": [C], "B": [C]}, ...]; a [V] of
+        several vectors is [n, C].
+        """
         vectors = {role: self._rows(role, photos) for role in self.attributes}
         return [
             {"V": self.subject} | {role: rows[i] for role, rows in vectors.items()}
@@ -148,9 +162,9 @@ class Words(nn.Module):
 
     @torch.no_grad()
     def export(self) -> dict[str, Tensor]:
-        """{"V": [1, C], "P1": [1, C], ..., "BN": [1, C]}, on the CPU."""
+        """{"V": [n, C], "P1": [1, C], ..., "BN": [1, C]}, on the CPU."""
         photos = torch.arange(self.count, device=self.subject.device)
-        words = {"V": self.subject[None]}
+        words = {"V": self.subject.reshape(-1, self.subject.shape[-1])}
         for role in self.attributes:
             rows = self._rows(role, photos)
             words |= {f"{role}{i + 1}": row[None] for i, row in enumerate(rows)}

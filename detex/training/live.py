@@ -1,5 +1,6 @@
 """The picture that a node shows while it trains: progress, loss curves, samples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Progress:
     seconds_per_step: float
     memory: str  # "5.1 of 24 GB"
     losses: Mapping[str, Sequence[float]]  # each term at each step
+    steady: Mapping[int, float] = field(default_factory=dict)  # the steady loss after so many steps
     samples: Sequence[tuple[str, Tensor]] = field(default=())  # caption, [H, W, 3] in [0, 1]
     note: str = ""
 
@@ -39,7 +41,7 @@ def live_picture(progress: Progress) -> Image.Image:
     page = Image.new("RGB", (WIDTH * SCALE, height * SCALE), PAPER)
     pen = ImageDraw.Draw(page)
     _header(pen, progress)
-    _legend(pen, progress.losses)
+    _legend(pen, progress)
     _chart(pen, progress)
     for place, (caption, image) in enumerate(progress.samples[:2]):
         left, top = GAP + place * (side + GAP), HEADER + LEGEND + CHART + GAP
@@ -60,10 +62,15 @@ def status(progress: Progress) -> str:
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """The mean over the last `window` values at each place: single steps are mostly noise."""
-    total, means = 0.0, []
+    """The mean over the last `window` values at each place: single steps are mostly noise. What is
+    no number, of a step without the term, repeats the value before.
+    """
+    known, means = [], []
+    total, last = 0.0, next((value for value in values if not math.isnan(value)), 0.0)
     for i, value in enumerate(values):
-        total += value - (values[i - window] if i >= window else 0.0)
+        last = last if math.isnan(value) else value
+        known.append(last)
+        total += last - (known[i - window] if i >= window else 0.0)
         means.append(total / min(i + 1, window))
     return means
 
@@ -80,17 +87,22 @@ def _header(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
     _text(pen, (GAP + 2, 8), text, INK, size)
 
 
-def _legend(pen: ImageDraw.ImageDraw, losses: Mapping[str, Sequence[float]]) -> None:
-    """The latest smoothed value of each term, in its line's colour."""
+def _legend(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
+    """The latest smoothed value of each term, in its line's colour, and the steady loss."""
+    entries = [
+        (f"{name} {smooth(values, _window(values))[-1]:.3f}", colour)
+        for (name, values), colour in zip(progress.losses.items(), LINES, strict=False)
+    ]
+    if progress.steady:
+        entries.append((f"steady {progress.steady[max(progress.steady)]:.3f}", INK))
     left = float(GAP + 2)
-    for (name, values), colour in zip(losses.items(), LINES, strict=False):
-        text = f"{name} {smooth(values, _window(values))[-1]:.3f}"
+    for text, colour in entries:
         _text(pen, (left, HEADER + 3), text, colour, 15)
         left += ImageFont.load_default(15).getlength(text) + 18
 
 
 def _chart(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
-    """Each term from 0 to its own highest value, along all the steps to come."""
+    """Each term and the steady loss, from 0 to its highest value, along all the steps to come."""
     top, bottom = HEADER + LEGEND, HEADER + LEGEND + CHART
     box = (GAP * SCALE, top * SCALE, (WIDTH - GAP) * SCALE, bottom * SCALE)
     pen.rounded_rectangle(box, 6 * SCALE, PANEL)
@@ -98,26 +110,29 @@ def _chart(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
         x = (GAP + part * (WIDTH - 2 * GAP)) * SCALE
         pen.line([(x, (top + 4) * SCALE), (x, (bottom - 4) * SCALE)], GRID, SCALE)
     for values, colour in zip(progress.losses.values(), LINES, strict=False):
-        _curve(pen, values, progress.steps, colour, (top + 10, bottom - 10))
+        line = smooth(values, _window(values))
+        stride = max(1, len(line) // WIDTH)
+        shown = sorted({*range(0, len(line), stride), len(line) - 1})
+        _curve(pen, {i + 1: line[i] for i in shown}, max(line), progress.steps, colour)
+    if progress.steady:
+        _curve(pen, progress.steady, max(progress.steady.values()), progress.steps, INK)
 
 
 def _curve(
     pen: ImageDraw.ImageDraw,
-    values: Sequence[float],
+    line: Mapping[int, float],
+    high: float,
     steps: int,
     colour: tuple[int, int, int],
-    span: tuple[int, int],
 ) -> None:
-    line = smooth(values, _window(values))
-    high = max(line)
-    top, bottom = span
-    stride = max(1, len(line) // WIDTH)
+    """line: step -> value, from 0 to `high` on the panel."""
+    top, bottom = HEADER + LEGEND + 10, HEADER + LEGEND + CHART - 10
     points = [
         (
-            (GAP + 6 + i / max(steps - 1, 1) * (WIDTH - 2 * GAP - 12)) * SCALE,
-            (bottom - line[i] / max(high, 1e-12) * (bottom - top)) * SCALE,
+            (GAP + 6 + step / max(steps, 1) * (WIDTH - 2 * GAP - 12)) * SCALE,
+            (bottom - value / max(high, 1e-12) * (bottom - top)) * SCALE,
         )
-        for i in sorted({*range(0, len(line), stride), len(line) - 1})
+        for step, value in sorted(line.items())
     ]
     if len(points) > 1:
         pen.line(points, colour, 2 * SCALE, joint="curve")

@@ -80,14 +80,14 @@ def _nothing(_packed: None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Line:
+class LinearCost:
     """Bytes that grow with the photos in a pass."""
 
     start: float
     slope: float
 
     @classmethod
-    def through(cls, one: float, two: float) -> "Line":
+    def through(cls, one: float, two: float) -> "LinearCost":
         """From the bytes of a pass of one photo and of two."""
         return cls(2 * one - two, two - one)
 
@@ -100,16 +100,16 @@ class Footprint:
     """Bytes of training beside the models' own weights; each photo with its prior image."""
 
     fixed: int  # gradients, the optimizer's averages
-    plain: Line
-    checkpointed: Line
+    plain: LinearCost
+    checkpointed: LinearCost
 
     @classmethod
     def through(cls, fixed: int, one: SavedBytes, two: SavedBytes) -> "Footprint":
         """From a pass of one photo and one of two."""
         return cls(
             fixed=fixed,
-            plain=Line.through(one.kept, two.kept),
-            checkpointed=Line.through(one.checkpointed, two.checkpointed),
+            plain=LinearCost.through(one.kept, two.kept),
+            checkpointed=LinearCost.through(one.checkpointed, two.checkpointed),
         )
 
     def bytes_for(self, photos: int, *, checkpointing: bool) -> float:
@@ -117,11 +117,14 @@ class Footprint:
         return self.fixed + (self.checkpointed if checkpointing else self.plain).at(photos)
 
 
-def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+def optimiser_bytes(optimisers: Iterable[torch.optim.Optimizer]) -> int:
     """A gradient and AdamW's two averages of each parameter, less the averages that are there."""
-    learned = [p for group in optimizer.param_groups for p in group["params"]]
-    there = [t for state in optimizer.state.values() for t in state.values() if t.ndim]
-    return 3 * bytes_of(learned) - bytes_of(there)
+    total = 0
+    for optimiser in optimisers:
+        learned = [p for group in optimiser.param_groups for p in group["params"]]
+        there = [t for state in optimiser.state.values() for t in state.values() if t.ndim]
+        total += 3 * bytes_of(learned) - bytes_of(there)
+    return total
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -132,7 +135,7 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 class Plan:
     """How a step is computed."""
 
-    parts: int  # passes a step
+    passes: int  # of a step
     checkpointing: bool
     needs: float  # bytes
     whole: float  # bytes of one pass without checkpointing
@@ -143,7 +146,7 @@ class Plan:
         return self.needs * MARGIN <= self.free
 
     def __str__(self) -> str:
-        how = way(self.parts, checkpointing=self.checkpointing)
+        how = describe_passes(self.passes, checkpointing=self.checkpointing)
         needs, free = gigabytes(self.needs), gigabytes(self.free)
         told = f"Memory: about {needs} for each step in {how}; {free} are free."
         if self.needs < self.whole:
@@ -158,16 +161,16 @@ class Plan:
 
 
 def make_plan(footprint: Footprint, photos: int, free: float, least: int = 1) -> Plan:
-    """The fastest way that fits, of at least so many passes: the fewest; then with gradient
+    """The fastest plan that fits, of at least `least` passes: the fewest passes; then with gradient
     checkpointing, which computes the forward pass again. Where nothing fits, the smallest.
     """
     whole = footprint.bytes_for(photos, checkpointing=False)
     plans = [
-        Plan(parts, checkpointing, needs, whole, free)
+        Plan(passes, checkpointing, needs, whole, free)
         for checkpointing in (False, True)
-        for parts in _halvings(photos)
-        if parts >= min(least, photos)
-        for needs in [footprint.bytes_for(-(-photos // parts), checkpointing=checkpointing)]
+        for passes in _halvings(photos)
+        if passes >= min(least, photos)
+        for needs in [footprint.bytes_for(-(-photos // passes), checkpointing=checkpointing)]
     ]
     fitting = [plan for plan in plans if plan.fits]
     return fitting[0] if fitting else min(plans, key=lambda plan: plan.needs)
@@ -180,7 +183,7 @@ def _halvings(photos: int) -> list[int]:
     return parts
 
 
-def way(parts: int, *, checkpointing: bool) -> str:
+def describe_passes(passes: int, *, checkpointing: bool) -> str:
     """How a step is computed, in words."""
-    how = "one pass" if parts == 1 else f"{parts} passes"
+    how = "one pass" if passes == 1 else f"{passes} passes"
     return how + (" with gradient checkpointing" if checkpointing else "")

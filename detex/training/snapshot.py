@@ -1,7 +1,7 @@
 """The state of a training run as one .safetensors: what a run needs to go on as if never stopped.
 
-Tensors: `module.<name>.<key>` all that is learned, `optimizer.<parameter>.<key>`,
-`generator.<name>` (uint8), `history.<term>` [steps]. Scalars are JSON in the header.
+Tensors: `learned.<name>.<key>`, `optimiser.<name>.<parameter>.<key>`, `generator.<name>` (uint8),
+`history.<term>` [steps]. Scalars are JSON in the header.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..concept.file import all_tensors
 from .loop import Run
 
-FORMAT = "detex-run-1"
+FORMAT = "detex-run-2"
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Snapshot:
     """What was read from a file."""
 
     tensors: Mapping[str, Tensor]
-    scalars: Mapping[str, Any]  # step, parts, scaler, terms
+    scalars: Mapping[str, Any]  # step, passes, scaler, terms, steady
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """ "module." -> the tensors of all modules, by the rest of their names."""
+        """ "learned." -> the tensors of all that is learned, by the rest of their names."""
         return {k.removeprefix(prefix): t for k, t in self.tensors.items() if k.startswith(prefix)}
 
     def apply(self, run: Run) -> None:
@@ -38,27 +38,28 @@ class Snapshot:
         Raises ValueError, the run as it was, where the learned tensors are not of the same shapes.
         """
         self.check_fit(run)
-        for name, module in run.method.modules.items():
-            module.load_state_dict(self.part(f"module.{name}."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in self.part("optimizer.").items():
-            index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = tensor
-        groups = run.optimizer.state_dict()["param_groups"]
-        run.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        run.method.learned.load_state_dict(self.part("learned."))
+        for name, optimiser in run.optimisers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in self.part(f"optimiser.{name}.").items():
+                index, moment = key.split(".")
+                moments.setdefault(int(index), {})[moment] = tensor
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": moments, "param_groups": groups})
         if self.scalars["scaler"]:
             run.scaler.load_state_dict(self.scalars["scaler"])
         for name, state in self.part("generator.").items():
-            run.generators[name].set_state(state)
+            run.rngs[name].set_state(state)
         history, device = self.part("history."), run.denoiser.device
         run.history = {
             name: list(history[name].to(device).unbind()) for name in self.scalars["terms"]
         }
-        run.step, run.parts = self.scalars["step"], self.scalars["parts"]
-        run.mark_whole()
+        run.step, run.passes = self.scalars["step"], self.scalars["passes"]
+        run.steady = {int(step): loss for step, loss in self.scalars["steady"].items()}
+        run.mark_between_steps()
 
     def check_fit(self, run: Run) -> None:
-        found, wanted = self.part("module."), learned(run)
+        found, wanted = self.part("learned."), run.method.learned.state_dict()
         for name in sorted(found.keys() | wanted.keys()):
             if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
                 raise ValueError(
@@ -67,27 +68,20 @@ class Snapshot:
                 )
 
 
-def learned(run: Run) -> dict[str, Tensor]:
-    """All that is learned: "<module>.<key>" -> tensor."""
-    return {
-        f"{name}.{key}": tensor
-        for name, module in run.method.modules.items()
-        for key, tensor in module.state_dict().items()
-    }
-
-
 def snapshot_bytes(run: Run) -> bytes:
     """The file's content; the run must stand between two steps."""
-    tensors = {f"module.{name}": tensor for name, tensor in learned(run).items()}
-    for index, moments in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    tensors |= {f"generator.{name}": rng.get_state() for name, rng in run.generators.items()}
+    tensors = {f"learned.{k}": tensor for k, tensor in run.method.learned.state_dict().items()}
+    for name, optimiser in run.optimisers.items():
+        for index, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{name}.{index}.{key}": t for key, t in moments.items()}
+    tensors |= {f"generator.{name}": rng.get_state() for name, rng in run.rngs.items()}
     tensors |= {f"history.{name}": torch.stack(terms) for name, terms in run.history.items()}
     scalars = {
         "step": run.step,
-        "parts": run.parts,
+        "passes": run.passes,
         "scaler": run.scaler.state_dict(),
         "terms": list(run.history),  # in their order, which the file does not keep
+        "steady": run.steady,
     }
     on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     return save(on_cpu, {"format": FORMAT, "scalars": json.dumps(scalars)})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .transfer import sent
+from .transfer import to_device
 
 
 def attention_probs(q: Tensor, k: Tensor, heads: int) -> Tensor:
@@ -55,7 +55,9 @@ class AttentionTap:
                 "attention loss has no map. Set lambda_ca to 0 or use a resolution that is a "
                 "multiple of 64."
             )
-        index = sent(positions, self._sum.device).view(-1, 1, 1).expand(-1, self._sum.shape[1], 1)
+        index = (
+            to_device(positions, self._sum.device).view(-1, 1, 1).expand(-1, self._sum.shape[1], 1)
+        )
         return (self._sum / self.layers).gather(2, index)[:, :, 0].unflatten(1, self.grid)
 
 

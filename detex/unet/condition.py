@@ -12,15 +12,15 @@ class Condition:
 
     context: Tensor  # [B, T, C] features of the tokens
     pooled: Tensor  # [B, D] of the whole prompt; D is 0 where the UNet takes none
-    sizes: Tensor | None = None  # [B, 6] as `whole_picture` has them; None: of the latents' size
+    size_ids: Tensor | None = None  # [B, 6] as `whole_picture` has them; None: of the latents' size
 
     def __len__(self) -> int:
         return len(self.context)
 
     def rows(self, index: slice) -> "Condition":
         """Those of some of the pictures."""
-        sizes = None if self.sizes is None else self.sizes[index]
-        return Condition(self.context[index], self.pooled[index], sizes)
+        size_ids = None if self.size_ids is None else self.size_ids[index]
+        return Condition(self.context[index], self.pooled[index], size_ids)
 
     def expand(self, count: int) -> "Condition":
         """One prompt for `count` pictures."""
@@ -28,7 +28,7 @@ class Condition:
 
 
 def joined(*conditions: Condition) -> Condition:
-    """Conditions without sizes, one after another."""
+    """Conditions without size ids, one after another."""
     return Condition(
         torch.cat([condition.context for condition in conditions]),
         torch.cat([condition.pooled for condition in conditions]),

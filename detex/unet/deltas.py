@@ -1,13 +1,26 @@
-"""What DETEX and Custom Diffusion train of the UNet: additions to K and V of cross-attention."""
+"""What training adds to linear layers of the UNet: full matrices, or products of low rank."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-Shapes: TypeAlias = dict[str, tuple[int, int]]  # "….attn2.to_k" -> (out, in)
+
+class Layer(NamedTuple):
+    """A linear layer of the UNet that may be changed."""
+
+    path: str  # "input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    out: int
+    inp: int
+    text: bool  # its input is text: the K and V of cross-attention
+
+
+def text_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The K and V of cross-attention, which Custom Diffusion and DETEX train."""
+    return tuple(layer for layer in layers if layer.text)
 
 
 class LowRank(NamedTuple):
@@ -34,7 +47,7 @@ def as_matrix(delta: Delta) -> Tensor:
     return delta.scale * delta.up @ delta.down if isinstance(delta, LowRank) else delta
 
 
-def times(delta: Delta, cond: Tensor) -> Tensor:
+def apply_delta(delta: Delta, cond: Tensor) -> Tensor:
     """delta [out, in] on each token: cond [B, T, in] -> [B, T, out], in the delta's precision, or
     autocast's.
     """
@@ -43,67 +56,65 @@ def times(delta: Delta, cond: Tensor) -> Tensor:
     return linear(cond.to(delta.dtype), delta)
 
 
-class KVDeltas(nn.Module):
-    """One float32 matrix [out, in] for each attn2.to_k and to_v, zero at the start.
+class Deltas(nn.Module):
+    """An addition to each of some layers, zero at the start: `ups` are float32 matrices [out, in],
+    or, with a rank, [out, r] beside `downs` [r, in].
 
-    W = W0 + delta is never formed in training: a layer answers W0 c + delta c (bypass form), so a
-    step of 1e-5 is not lost in a half-precision weight. 19,169,280 parameters for SD 1.x.
+    W = W0 + delta is never formed in training: a layer answers W0 x + delta x (bypass form), so a
+    step of 1e-5 is not lost in a half-precision weight. The K and V of SD 1.x have 19,169,280
+    numbers; at rank 16 those of Stable Diffusion XL have 7,249,920 in place of 340,787,200.
+
+    scaled: multiply the product by sqrt(in / r), so that the first step of Adam moves it as far as
+    it moves a full matrix. Otherwise it is as LoRA's files have it with alpha = rank
+    (arXiv 2106.09685), `down` uniform within 1 / sqrt(in).
     """
 
-    def __init__(self, shapes: Shapes, device: str = "cpu"):
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        rank: int | None,
+        generator: torch.Generator,
+        device: str = "cpu",
+        *,
+        scaled: bool = True,
+    ):
         super().__init__()
-        self.names = tuple(shapes)
-        self.matrices = nn.ParameterList(
-            nn.Parameter(torch.zeros(shape, device=device)) for shape in shapes.values()
-        )
-
-    def named(self) -> dict[str, nn.Parameter]:
-        return dict(zip(self.names, self.matrices, strict=True))
-
-    def export(self) -> dict[str, Tensor]:
-        """The deltas on the CPU, detached and contiguous, for the concept file."""
-        return {name: on_cpu(p) for name, p in self.named().items()}
-
-
-class LowRankDeltas(nn.Module):
-    """up @ down for each attn2.to_k and to_v, zero at the start because `up` is.
-
-    At rank 16 these are 7,249,920 parameters for Stable Diffusion XL, whose matrices have
-    340,787,200. The scale sqrt(in / r) lets the first step of Adam move the product as far as it
-    moves a full matrix, so that a learning rate means the same.
-    """
-
-    def __init__(self, shapes: Shapes, rank: int, generator: torch.Generator, device: str = "cpu"):
-        super().__init__()
-        self.names = tuple(shapes)
-        self.ups, self.downs, self.scales = nn.ParameterList(), nn.ParameterList(), []
-        for outputs, inputs in shapes.values():
-            r = min(rank, outputs, inputs)
-            down = torch.randn(r, inputs, generator=generator) / math.sqrt(inputs)
-            self.ups.append(nn.Parameter(torch.zeros(outputs, r, device=device)))
+        self.layers = tuple(layers)
+        self.ups, self.downs = nn.ParameterList(), nn.ParameterList()
+        self.scales: list[float] = []
+        for layer in self.layers:
+            if rank is None:
+                self.ups.append(nn.Parameter(torch.zeros(layer.out, layer.inp, device=device)))
+                continue
+            r = min(rank, layer.out, layer.inp)
+            self.ups.append(nn.Parameter(torch.zeros(layer.out, r, device=device)))
+            down = first_down(r, layer.inp, generator, normal=scaled)
             self.downs.append(nn.Parameter(down.to(device)))
-            self.scales.append(math.sqrt(inputs / r))
+            self.scales.append(math.sqrt(layer.inp / r) if scaled else 1.0)
 
-    def named(self) -> dict[str, LowRank]:
-        parts = zip(self.names, self.ups, self.downs, self.scales, strict=True)
-        return {name: LowRank(up, down, scale) for name, up, down, scale in parts}
+    def of_layers(self) -> list[tuple[Layer, Delta]]:
+        """Each layer with its delta."""
+        if not self.scales:
+            return list(zip(self.layers, self.ups, strict=True))
+        products = map(LowRank, self.ups, self.downs, self.scales)
+        return list(zip(self.layers, products, strict=True))
 
-    def export(self) -> dict[str, LowRank]:
-        """As `KVDeltas.export`, the scale within `up`."""
-        pairs = {name: delta.factors() for name, delta in self.named().items()}
-        return {name: LowRank(on_cpu(up), on_cpu(down)) for name, (up, down) in pairs.items()}
+    def export(self) -> dict[str, Delta]:
+        """The deltas by path, on the CPU, detached and contiguous; a scale is within `up`."""
+        return {layer.path: exported(delta) for layer, delta in self.of_layers()}
 
 
-Deltas: TypeAlias = KVDeltas | LowRankDeltas
+def first_down(rank: int, inputs: int, generator: torch.Generator, *, normal: bool) -> Tensor:
+    """[r, in]: normal of deviation 1 / sqrt(in), or uniform within it."""
+    if normal:
+        return torch.randn(rank, inputs, generator=generator) / math.sqrt(inputs)
+    return (2 * torch.rand(rank, inputs, generator=generator) - 1) / math.sqrt(inputs)
 
 
-def make_deltas(
-    shapes: Shapes, rank: int | None, generator: torch.Generator, device: str
-) -> Deltas:
-    """Low-rank ones, or full matrices where `rank` is None; only the former draw numbers."""
-    if rank is None:
-        return KVDeltas(shapes, device)
-    return LowRankDeltas(shapes, rank, generator, device)
+def exported(delta: Delta) -> Delta:
+    if isinstance(delta, LowRank):
+        return LowRank(*(on_cpu(factor) for factor in delta.factors()))
+    return on_cpu(delta)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
@@ -111,12 +122,12 @@ def on_cpu(tensor: Tensor) -> Tensor:
 
 
 def add_delta(output: Tensor, cond: Tensor, delta: Delta, *, detach_start_token: bool) -> Tensor:
-    """K or V with its delta: output [B, T, out] = W0 cond, cond [B, T, in], delta [out, in].
+    """A layer's answer with its delta: output [B, T, out] = W0 cond, cond [B, T, in].
 
     Custom Diffusion detaches the start token: its feature is the same for every prompt, the empty
     one too, so a gradient through it would move all prompts at once.
     """
-    output = output + times(delta, cond).to(output.dtype)
+    output = output + apply_delta(delta, cond).to(output.dtype)
     if detach_start_token:
         output = torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
     return output

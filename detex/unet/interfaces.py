@@ -10,29 +10,33 @@ from torch.amp import GradScaler
 from ..prompt.grammar import PromptTokens
 from .attention import AttentionTap
 from .condition import Condition
-from .deltas import Deltas, Shapes
+from .deltas import Deltas, Layer
+from .schedules import Schedule
 
 
 class Denoiser(Protocol):
-    """A frozen UNet on `device`, with trainable additions to its attn2 K and V."""
+    """A frozen UNet on `device`, with trainable additions to its linear layers."""
 
     device: str
-    v_prediction: bool
-    sigmas: Tensor  # [1000], of the training schedule
-    kv_shapes: Shapes
-    rank: int | None  # of the deltas where the settings name none; None: full matrices
+    schedule: Schedule
+    layers: tuple[Layer, ...]  # of all attention, which may have deltas
+    rank: int | None  # of deltas of K and V where the settings name none; None: full matrices
     gradient_checkpointing: bool  # compute again in the backward pass what is not kept: may be set
 
     def with_deltas(
         self, deltas: Deltas, *, detach_start_token: bool
     ) -> AbstractContextManager[None]:
-        """Add `deltas` to K and V for the time of the context."""
+        """Add `deltas` to their layers for the time of the context; those that read text may detach
+        the start token.
+        """
         ...
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Condition, tap: AttentionTap | None
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap] = ()
     ) -> Tensor:
-        """UNet output, float32: [B, 4, h, w], [B], B conditions -> [B, 4, h, w]."""
+        """UNet output, float32: [B, 4, h, w], [B], B conditions -> [B, 4, h, w]. The taps collect
+        the attention maps of their grids on the way.
+        """
         ...
 
     def grad_scaler(self) -> GradScaler:
@@ -60,7 +64,9 @@ class TextEncoder(Protocol):
     def encode(
         self, prompts: Sequence[PromptTokens], words: Sequence[Mapping[str, Tensor]]
     ) -> Condition:
-        """B conditions, with words[i]["V"] [C] and so on in their places in prompts[i]."""
+        """B conditions, with words[i]["V"] and so on in their places in prompts[i]: a vector [C],
+        or several [n, C] for a word that stands n times in a row.
+        """
         ...
 
     def embedding_row(self, token_id: int) -> Tensor:

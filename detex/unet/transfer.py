@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on `device`. A card fetches it from pinned memory when its turn comes; a plain
     copy would wait for all that was asked of the card before, and leave it idle afterwards.
     """

@@ -15,12 +15,13 @@ from detex_pack.detex.concept.file import (
     concept_bytes,
     load_concept,
 )
+from detex_pack.detex.prompt.grammar import Named
 
 BASE = BaseModel(
     family="Stable Diffusion 1.x",
     fingerprint="0123456789abcdef",
     tower="l",
-    v_prediction=False,
+    prediction="eps",
     unet={"channel_mult": [1, 2]},
 )
 
@@ -34,8 +35,7 @@ def make_concept(photos: int = 2, **changes) -> Concept:
             f"middle_block.1.transformer_blocks.0.attn2.{kind}": torch.rand(3, 4)
             for kind in ("to_k", "to_v")
         },
-        "class_word": "dog",
-        "attribute": "pose",
+        "named": (Named("V", "dog", "pose", tuple(numbers)),),
         "method": "DETEX",
         "base": BASE,
         "config": {"steps": 600, "gamma": 0.5},
@@ -67,7 +67,7 @@ def test_tensors_survive_a_round_trip_bit_for_bit(tmp_path: Path, kind: str):
 
 @pytest.mark.parametrize(
     "name",
-    ["class_word", "attribute", "method", "base", "config", "report", "photo_hashes", "word_names"],
+    ["named", "class_word", "method", "base", "config", "report", "photo_hashes", "word_names"],
 )
 def test_facts_survive_a_round_trip(file: Path, name: str):
     assert getattr(load_concept(file), name) == getattr(make_concept(), name)
@@ -85,7 +85,7 @@ def test_same_concept_gives_the_same_bytes():
 def test_file_carries_its_format_and_version(file: Path):
     header = json.loads(file.read_bytes()[8 : 8 + int.from_bytes(file.read_bytes()[:8], "little")])
     metadata = header["__metadata__"]
-    assert (metadata["format"], metadata["version"]) == ("detex-concept", "1")
+    assert (metadata["format"], metadata["version"]) == ("detex-concept", "2")
 
 
 def test_words_are_listed_in_reading_order():
@@ -133,8 +133,8 @@ def test_foreign_safetensors_are_told_where_they_belong(file: Path, metadata: di
 
 def test_newer_version_asks_for_an_update(file: Path):
     tensors = load(file.read_bytes())
-    file.write_bytes(save(tensors, {"format": "detex-concept", "version": "2", "concept": "{}"}))
-    with pytest.raises(ValueError, match=r"has format 2; .* up to 1\. Update the DETEX nodes"):
+    file.write_bytes(save(tensors, {"format": "detex-concept", "version": "3", "concept": "{}"}))
+    with pytest.raises(ValueError, match=r"has format 3; .* up to 2\. Update the DETEX nodes"):
         load_concept(file)
 
 

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig, as_json
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.methods.dreambooth_lora import DreamboothLoraConfig
+from detex_pack.detex.methods.textual_inversion import TextualInversionConfig
+from detex_pack.detex.training.config import TrainConfig, as_json
 
 
 def test_default_rate_is_the_papers_times_the_batch():
@@ -47,7 +51,6 @@ def test_senseless_training_settings_are_refused(settings: dict, message: str):
         ({"attention_norm": "l2"}, "attention_norm must be one of .*mse.*got 'l2'"),
         ({"attention_map": "sum"}, "attention_map must be one of .*minmax.*got 'sum'"),
         ({"reduction": "sum"}, "reduction must be one of .*adobe.*got 'sum'"),
-        ({"attributes": Attributes.NONE}, r"Without \[P\] and \[B\] there is no attention loss"),
     ],
 )
 def test_senseless_method_settings_are_refused(settings: dict, message: str):
@@ -55,19 +58,33 @@ def test_senseless_method_settings_are_refused(settings: dict, message: str):
         DetexConfig(**settings)
 
 
-def test_custom_diffusion_is_detex_with_every_addition_off():
-    additions = {"gamma": 0.7, "attention_weight": 0.5, "subject_attention": True}
-    additions |= {"center_poses": True}
-    config = DetexConfig.custom_diffusion(**additions, prior_weight=0.3)
-    assert (config.attributes, config.gamma, config.attention_weight) == (Attributes.NONE, 0, 0)
-    assert not config.subject_attention
-    assert not config.center_poses
-    assert config.prior_weight == 0.3
+def test_nodes_defaults_are_the_papers_and_our_two_additions():
+    paper, nodes = DetexConfig(), DetexConfig.recommended()
+    changed = {name: v for name, v in vars(nodes).items() if v != getattr(paper, name)}
+    assert changed == {"subject_attention": True, "center_poses": True}
 
 
-def test_method_is_named_by_what_it_learns():
-    assert DetexConfig().method == "DETEX"
-    assert DetexConfig.custom_diffusion().method == "Custom Diffusion"
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (CustomDiffusionConfig, {"prior_weight": -1}, "prior_weight must not be negative, got -1"),
+        (CustomDiffusionConfig, {"reduction": "sum"}, "reduction must be one of .*got 'sum'"),
+        (TextualInversionConfig, {"vectors": 0}, "1 to 32 vectors, got 0"),
+        (TextualInversionConfig, {"rate": 0}, "above 0, got 0"),
+        (DreamboothLoraConfig, {"lora_rank": 129}, "between 1 and 128, got 129"),
+        (DreamboothLoraConfig, {"rate": -1}, "above 0, got -1"),
+        (DreamboothLoraConfig, {"prior_weight": -2}, "prior_weight must not be negative, got -2"),
+    ],
+)
+def test_senseless_settings_of_the_other_methods_are_refused(config, settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        config(**settings)
+
+
+def test_rates_of_the_recipes_come_out_with_the_default_settings():
+    rate = TrainConfig().effective_rate
+    assert TextualInversionConfig().rate * rate == pytest.approx(5e-3)
+    assert DreamboothLoraConfig().rate * rate == pytest.approx(1e-4)
 
 
 def test_settings_become_plain_json():

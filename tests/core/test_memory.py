@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from detex_pack.detex.training.memory import Footprint, Line, SavedBytes, make_plan, optimizer_bytes
+from detex_pack.detex.training.memory import (
+    Footprint,
+    LinearCost,
+    SavedBytes,
+    make_plan,
+    optimiser_bytes,
+)
 
 GB = 2**30
 
@@ -53,14 +59,16 @@ def test_equal_tensors_one_after_another_count_each():
 def test_optimizer_keeps_three_numbers_a_parameter_less_what_is_there():
     weight = nn.Parameter(torch.zeros(5))
     optimizer = torch.optim.AdamW([weight])
-    assert optimizer_bytes(optimizer) == 3 * 5 * 4
+    assert optimiser_bytes([optimizer]) == 3 * 5 * 4
     weight.sum().backward()
     optimizer.step()
-    assert optimizer_bytes(optimizer) == 5 * 4
+    assert optimiser_bytes([optimizer]) == 5 * 4
 
 
 # one GB that every pass takes and one more a photo; a half and a quarter with checkpointing
-FOOTPRINT = Footprint(0, Line.through(2 * GB, 3 * GB), Line.through(0.75 * GB, 1.0 * GB))
+FOOTPRINT = Footprint(
+    0, LinearCost.through(2 * GB, 3 * GB), LinearCost.through(0.75 * GB, 1.0 * GB)
+)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +84,12 @@ FOOTPRINT = Footprint(0, Line.through(2 * GB, 3 * GB), Line.through(0.75 * GB, 1
 )
 def test_fewest_passes_come_first_then_checkpointing(free: float, parts: int, checkpointing: bool):
     plan = make_plan(FOOTPRINT, 4, free * GB)
-    assert (plan.parts, plan.checkpointing, plan.fits) == (parts, checkpointing, True)
+    assert (plan.passes, plan.checkpointing, plan.fits) == (parts, checkpointing, True)
 
 
 def test_where_nothing_fits_the_smallest_is_tried_and_the_cure_is_named():
     plan = make_plan(FOOTPRINT, 4, 0.5 * GB)
-    assert (plan.parts, plan.checkpointing, plan.fits) == (4, True, False)
+    assert (plan.passes, plan.checkpointing, plan.fits) == (4, True, False)
     assert str(plan) == (
         "Memory: about 0.8 GB for each step in 4 passes with gradient checkpointing; 0.5 GB are "
         "free. One pass without gradient checkpointing would take 5.0 GB. That may not be enough: "
@@ -95,10 +103,10 @@ def test_what_fits_whole_is_said_in_one_line():
 
 
 def test_three_photos_are_halved_to_passes_of_two_and_of_one():
-    needs = [make_plan(FOOTPRINT, 3, free * GB).parts for free in (4.5, 3.4, 2.3)]
+    needs = [make_plan(FOOTPRINT, 3, free * GB).passes for free in (4.5, 3.4, 2.3)]
     assert needs == [1, 2, 3]
 
 
 def test_a_run_that_needed_more_passes_keeps_them():
     plan = make_plan(FOOTPRINT, 4, 24 * GB, least=2)
-    assert (plan.parts, plan.checkpointing) == (2, False)
+    assert (plan.passes, plan.checkpointing) == (2, False)

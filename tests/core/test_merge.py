@@ -18,10 +18,11 @@ from detex_pack.detex.concept.merge import (
     short_captions,
 )
 from detex_pack.detex.prompt.captions import NEUTRAL
+from detex_pack.detex.prompt.grammar import Named
 from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
 WIDTH, OUT = 24, 5
-BASE = BaseModel("Stable Diffusion 1.x", "abc", "l", v_prediction=False, unet={})
+BASE = BaseModel("Stable Diffusion 1.x", "abc", "l", "eps", {})
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -102,14 +103,15 @@ def test_quality_of_the_concept_itself_is_full():
     assert quality.spill == pytest.approx(1.0)
 
 
-def make_concept(seed: int, photos: int, **changes) -> Concept:
+def make_concept(
+    seed: int, photos: int, class_word: str = "dog", attribute: str = "pose", **changes
+) -> Concept:
     numbers = range(1, photos + 1)
     names = ["V", *(f"P{i}" for i in numbers), *(f"B{i}" for i in numbers)]
     fields = {
         "words": {name: {"l": random(1, WIDTH, seed=seed + i)} for i, name in enumerate(names)},
         "deltas": {"k": random(OUT, WIDTH, seed=seed).float()},
-        "class_word": "dog",
-        "attribute": "pose",
+        "named": (Named("V", class_word, attribute, tuple(numbers)),),
         "method": "DETEX",
         "base": BASE,
         "photo_hashes": tuple(f"{seed}-{i}" for i in numbers),

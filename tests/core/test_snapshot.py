@@ -23,15 +23,17 @@ class Method:
         with torch.no_grad():
             for parameter in (*self.used.parameters(), *self.idle.parameters()):
                 parameter.normal_(generator=generator)
-        self.modules = {"used": self.used, "idle": self.idle}
-        self.rng = torch.Generator().manual_seed(2)
-        self.generators = {"photos": self.rng}
+        self.learned = nn.ModuleDict({"used": self.used, "idle": self.idle})
+        seeded = (torch.Generator().manual_seed(seed) for seed in (2, 3))
+        self.rngs = dict(zip(("photos", "noise"), seeded, strict=True))
 
-    def parameter_groups(self) -> list[dict]:
-        return [
-            {"params": list(self.used.parameters()), "lr": 0.1},
-            {"params": list(self.idle.parameters()), "lr": 0.01},
-        ]
+    def optimisers(self) -> dict[str, list[dict]]:
+        return {
+            "all": [
+                {"params": list(self.used.parameters()), "lr": 0.1},
+                {"params": list(self.idle.parameters()), "lr": 0.01},
+            ]
+        }
 
 
 class Denoiser:
@@ -47,15 +49,17 @@ def fresh_run() -> Run:
 
 def step(run: Run) -> None:
     """What `take_step` does, with a loss that needs both generators."""
-    pixels = torch.randn(4, 3, generator=run.rng) + torch.randn(1, generator=run.method.rng)
+    optimiser = run.optimisers["all"]
+    pixels = torch.randn(4, 3, generator=run.rngs["noise"])
+    pixels = pixels + torch.randn(1, generator=run.rngs["photos"])
     loss = run.method.used(pixels).square().mean()
     run.scaler.scale(loss).backward()
-    run.scaler.step(run.optimizer)
+    run.scaler.step(optimiser)
     run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
+    optimiser.zero_grad(set_to_none=True)
     run.step += 1
     run.history.setdefault("diffusion", []).append(loss.detach())
-    run.mark_whole()
+    run.mark_between_steps()
 
 
 @pytest.fixture
@@ -85,20 +89,23 @@ def test_run_goes_on_from_a_snapshot_to_the_same_bytes(run: Run, file: Path):
 
 
 def test_every_part_of_the_state_comes_back(run: Run, file: Path):
-    run.parts = 2
+    run.passes, run.steady = 2, {0: 0.5, 3: 0.25}
     file.write_bytes(snapshot_bytes(run))
     other = fresh_run()
     read_snapshot(file).apply(other)
-    assert (other.step, other.parts) == (3, 2)
+    assert (other.step, other.passes, other.steady) == (3, 2, {0: 0.5, 3: 0.25})
     assert other.scaler.get_scale() == run.scaler.get_scale() == 128.0  # doubled once in 3 steps
     assert torch.equal(
         torch.stack(other.history["diffusion"]), torch.stack(run.history["diffusion"])
     )
-    for name, rng in run.generators.items():
-        assert torch.equal(other.generators[name].get_state(), rng.get_state())
-    for mine, theirs in zip(run.parameters, other.parameters, strict=True):
-        assert torch.equal(mine, theirs)
-    assert set(other.optimizer.state_dict()["state"]) == {0, 1}  # the idle layer has no moments
+    for name, rng in run.rngs.items():
+        assert torch.equal(other.rngs[name].get_state(), rng.get_state())
+    mine, theirs = (r.method.learned.parameters() for r in (run, other))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert set(other.optimisers["all"].state_dict()["state"]) == {
+        0,
+        1,
+    }  # the idle layer has no moments
 
 
 def test_later_change_of_the_run_does_not_reach_back_into_the_file(run: Run, file: Path):
@@ -112,16 +119,16 @@ def test_file_is_plain_safetensors_with_json_in_its_header(file: Path):
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
         generator = opened.get_tensor("generator.photos")
-    assert metadata["format"] == "detex-run-1"
+    assert metadata["format"] == "detex-run-2"
     assert json.loads(metadata["scalars"])["step"] == 3
     assert generator.dtype == torch.uint8
 
 
 def test_rewinding_undoes_what_a_broken_step_has_drawn(run: Run):
-    expected = torch.randn(2, generator=run.rng), torch.randn(2, generator=run.method.rng)
+    expected = [torch.randn(2, generator=rng) for rng in run.rngs.values()]
     run.rewind()
-    assert torch.equal(torch.randn(2, generator=run.rng), expected[0])
-    assert torch.equal(torch.randn(2, generator=run.method.rng), expected[1])
+    again = [torch.randn(2, generator=rng) for rng in run.rngs.values()]
+    assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
 
 
 def test_cut_off_file_is_called_damaged(file: Path):
@@ -137,6 +144,6 @@ def test_empty_file_is_called_damaged(file: Path):
 
 
 def test_snapshot_of_another_version_is_refused(file: Path):
-    file.write_bytes(file.read_bytes().replace(b"detex-run-1", b"detex-run-9"))
+    file.write_bytes(file.read_bytes().replace(b"detex-run-2", b"detex-run-9"))
     with pytest.raises(ValueError, match="written by another version of the pack"):
         read_snapshot(file)

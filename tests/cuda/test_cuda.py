@@ -17,11 +17,12 @@ from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.demo_model import DemoModel, load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_decoder, latent_encoder
 from detex_pack.detex.host.text import word_positions
-from detex_pack.detex.host.training import scaled_subject, train_concept
-from detex_pack.detex.photos.subject import Subject, make_subject
+from detex_pack.detex.host.training import train_concept
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import Photos, make_photos
 from detex_pack.detex.toys.subjects import demo_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, Watcher, gradients
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses, Run, Watcher, gradients, parameters_of
 from detex_pack.detex.unet.attention import AttentionMaps
 
 pytestmark = pytest.mark.gpu
@@ -39,11 +40,11 @@ def demo() -> DemoModel:
 
 
 @pytest.fixture(scope="module")
-def subject(demo: DemoModel) -> Subject:
+def subject(demo: DemoModel) -> Photos:
     toy = demo_subject(1, count=4, seed=0)
     see, encode = feature_encoder(demo.clip_vision), latent_encoder(demo.vae)
     with torch.inference_mode():  # as in a node
-        return make_subject(list(toy.images), list(toy.masks), see, encode, "ball", resolution=64)
+        return make_photos(list(toy.images), list(toy.masks), see, encode, "ball", resolution=64)
 
 
 def compute_in(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
@@ -52,16 +53,21 @@ def compute_in(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
 
 
 def step_gradient(
-    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, *, checkpointing: bool = False
+    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Photos, *, checkpointing: bool = False
 ) -> Tensor:
     """Of everything learned, in one row, after the first step's backward pass; unscaled."""
-    photos = scaled_subject(subject, model.model.process_latent_in)
+    photos = subject.for_training(model.model.process_latent_in)
     prior = photos.latents[:, 0]
     with open_run(model, clip, photos, prior, CONFIG, TRAIN) as (run, denoiser):
         denoiser.gradient_checkpointing = checkpointing
-        gradients(run)
-        run.scaler.unscale_(run.optimizer)
-        return torch.cat([p.grad.flatten().float().cpu() for p in run.parameters])
+        gradients(run, run.method.turn(0))
+        for optimiser in run.optimisers.values():
+            run.scaler.unscale_(optimiser)
+        return torch.cat([p.grad.flatten().float().cpu() for p in learned_by(run)])
+
+
+def learned_by(run: Run) -> list[Tensor]:
+    return [p for optimiser in run.optimisers.values() for p in parameters_of(optimiser)]
 
 
 def on_the_cpu(demo: DemoModel) -> tuple[ModelPatcher, comfy.sd.CLIP]:
@@ -75,7 +81,7 @@ def on_the_cpu(demo: DemoModel) -> tuple[ModelPatcher, comfy.sd.CLIP]:
 )
 def test_gradient_is_the_cpu_s(
     demo: DemoModel,
-    subject: Subject,
+    subject: Photos,
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
     error: float,
@@ -90,7 +96,7 @@ def test_gradient_is_the_cpu_s(
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_gradient_checkpointing_finds_the_same_gradient(
-    demo: DemoModel, subject: Subject, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+    demo: DemoModel, subject: Photos, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ):
     compute_in(monkeypatch, dtype)
     plain = step_gradient(demo.model, demo.clip, subject)
@@ -99,9 +105,9 @@ def test_gradient_checkpointing_finds_the_same_gradient(
 
 
 def test_room_is_made_by_putting_away_what_the_training_does_not_use(
-    demo: DemoModel, subject: Subject
+    demo: DemoModel, subject: Photos
 ):
-    photos = scaled_subject(subject, demo.model.model.process_latent_in)
+    photos = subject.for_training(demo.model.model.process_latent_in)
     with open_run(demo.model, demo.clip, photos, photos.latents[:, 0], CONFIG, TRAIN) as opened:
         denoiser = opened[1]
         model_management.load_models_gpu([demo.vae.patcher])
@@ -111,8 +117,8 @@ def test_room_is_made_by_putting_away_what_the_training_does_not_use(
         assert not any(demo.vae.patcher is model for model in left)
 
 
-def test_step_never_waits_for_the_card(demo: DemoModel, subject: Subject):
-    photos = scaled_subject(subject, demo.model.model.process_latent_in)
+def test_step_never_waits_for_the_card(demo: DemoModel, subject: Photos):
+    photos = subject.for_training(demo.model.model.process_latent_in)
     with open_run(demo.model, demo.clip, photos, photos.latents[:, 0], CONFIG, TRAIN) as (run, _):
         run.take_step()  # sets up what the later ones use
         torch.cuda.set_sync_debug_mode("error")
@@ -132,7 +138,7 @@ class Look(Watcher):
         self.decode(torch.zeros(1, 4, 16, 16))
 
 
-def test_live_pictures_leave_the_vae_as_other_nodes_need_it(demo: DemoModel, subject: Subject):
+def test_live_pictures_leave_the_vae_as_other_nodes_need_it(demo: DemoModel, subject: Photos):
     model_management.unload_all_models()
     learn(demo, subject, Look(demo), train=TrainConfig(steps=2))
     with torch.inference_mode():
@@ -140,8 +146,8 @@ def test_live_pictures_leave_the_vae_as_other_nodes_need_it(demo: DemoModel, sub
 
 
 def learn(
-    demo: DemoModel, subject: Subject, *watchers: Watcher, train: TrainConfig = TRAIN
-) -> tuple[Concept, dict]:
+    demo: DemoModel, subject: Photos, *watchers: Watcher, train: TrainConfig = TRAIN
+) -> tuple[Concept, Losses]:
     prior = subject.latents[:, 0]
     with torch.inference_mode():  # as in a node
         return train_concept(demo.model, demo.clip, subject, prior, CONFIG, train, watchers)
@@ -149,15 +155,15 @@ def learn(
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_learns_what_float32_learns(
-    demo: DemoModel, subject: Subject, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+    demo: DemoModel, subject: Photos, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ):
     weights = weights_of(demo)
     compute_in(monkeypatch, torch.float32)
     _, wanted = learn(demo, subject)
     compute_in(monkeypatch, dtype)
     concept, found = learn(demo, subject)
-    for name, values in wanted.items():
-        whole, half = (sum(v[-20:]) / 20 for v in (values, found[name]))
+    for name, values in wanted.terms.items():
+        whole, half = (sum(v[-20:]) / 20 for v in (values, found.terms[name]))
         assert half == pytest.approx(whole, rel=0.05), name
     assert all(delta.isfinite().all() for delta in concept.deltas.values())
     after = weights_of(demo)
@@ -191,7 +197,7 @@ class FullCard(Watcher):
     """Leaves the card 0.6 of what a step takes, from step 2 on."""
 
     def __init__(self) -> None:
-        self.parts = 1
+        self.passes = 1
 
     def on_step(self, run: Run) -> None:
         gc.collect()
@@ -203,16 +209,16 @@ class FullCard(Watcher):
             allowed = rest + 0.6 * (torch.cuda.max_memory_reserved() - rest)
             whole = torch.cuda.get_device_properties(run.denoiser.device).total_memory
             torch.cuda.set_per_process_memory_fraction(allowed / whole)
-        self.parts = run.parts
+        self.passes = run.passes
 
 
-def test_card_that_is_full_in_the_middle_goes_on_in_more_passes(demo: DemoModel, subject: Subject):
+def test_card_that_is_full_in_the_middle_goes_on_in_more_passes(demo: DemoModel, subject: Photos):
     watcher = FullCard()
     train = TrainConfig(batch_size=64, steps=4)  # hundreds of MB: the allocator takes 20 at a time
     try:
-        _, history = learn(demo, subject, watcher, train=train)
+        _, losses = learn(demo, subject, watcher, train=train)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         model_management.soft_empty_cache()
-    assert len(history["diffusion"]) == train.steps
-    assert watcher.parts > 1
+    assert len(losses.terms["diffusion"]) == train.steps
+    assert watcher.passes > 1

@@ -22,8 +22,9 @@ from graphs import executor, registered  # noqa: F401  (fixtures of the graph te
 from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import Subject, make_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import Photos, make_photos
+from detex_pack.detex.training.config import TrainConfig
 
 SIDE = 32  # pixels of a training picture: 8x8 latents, attention maps of 4x4
 FOLDERS = ("detex", "loras", "embeddings", "diffusers")
@@ -68,9 +69,9 @@ def masks(photos: list[Tensor]) -> list[Tensor]:
 @pytest.fixture(scope="module")
 def subject(
     photos: list[Tensor], masks: list[Tensor], vae: comfy.sd.VAE, clip_vision: ClipVisionModel
-) -> Subject:
+) -> Photos:
     see, encode = feature_encoder(clip_vision), latent_encoder(vae)
-    return make_subject(photos, masks, see, encode, "ball", resolution=SIDE)
+    return make_photos(photos, masks, see, encode, "ball", resolution=SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +85,23 @@ Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
 
 @pytest.fixture(scope="module")
 def train(
-    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, prior_latents: Tensor
+    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Photos, prior_latents: Tensor
 ) -> Train:
     """A short run: train(config=DetexConfig(), watcher, steps=...) -> concept, history."""
 
-    def run(config=None, *watchers, photos=subject, prior=prior_latents, keeper=None, **settings):
+    def run(
+        config=None,
+        *watchers,
+        photos=subject,
+        prior=prior_latents,
+        store=None,
+        on=(model, clip),
+        **settings,
+    ):
         settings = {"steps": 2, "batch_size": 2, "learning_rate": 1e-2} | settings
         train_config = TrainConfig(**settings)
         config = config or DetexConfig()
-        return train_concept(model, clip, photos, prior, config, train_config, watchers, keeper)
+        return train_concept(*on, photos, prior, config, train_config, watchers, store)
 
     return run
 

@@ -16,10 +16,11 @@ import torch
 
 from detex_pack.detex.concept.file import concept_bytes
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
-from detex_pack.detex.host.runs import Keeper
+from detex_pack.detex.host.runs import ResumeStore
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import Subject, make_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import Photos, make_photos
+from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run, Watcher
 
 SIDE = 32
@@ -38,13 +39,13 @@ class Counter(Watcher):
         self.done.value = run.step
 
 
-def small_subject() -> Subject:
+def small_subject() -> Photos:
     generator = torch.Generator().manual_seed(0)
     photos = [torch.rand(SIDE, SIDE, 3, generator=generator) for _ in range(3)]
     mask = torch.zeros(SIDE, SIDE)
     mask[10:26, 8:24] = 1
     see, encode = feature_encoder(tiny.tiny_clip_vision()), latent_encoder(tiny.tiny_vae())
-    return make_subject(photos, [mask] * 3, see, encode, "ball", resolution=SIDE)
+    return make_photos(photos, [mask] * 3, see, encode, "ball", resolution=SIDE)
 
 
 def train_once(user: str, concept: str, steps: int, done) -> None:
@@ -54,6 +55,6 @@ def train_once(user: str, concept: str, steps: int, done) -> None:
     folder_paths.set_user_directory(user)
     subject, models = small_subject(), (tiny.tiny_model(), tiny.tiny_clip())
     settings = DetexConfig(), TrainConfig(steps=steps, batch_size=2, learning_rate=1e-2)
-    watchers, keeper = [Counter(done)], Keeper(every=2)
-    learned, _ = train_concept(*models, subject, subject.latents[:, 0], *settings, watchers, keeper)
+    watchers, store = [Counter(done)], ResumeStore(every=2)
+    learned, _ = train_concept(*models, subject, subject.latents[:, 0], *settings, watchers, store)
     Path(concept).write_bytes(concept_bytes(learned))

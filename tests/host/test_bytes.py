@@ -24,11 +24,14 @@ import torch
 from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.export import Export, plan
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
-from detex_pack.detex.host.runs import Keeper
+from detex_pack.detex.host.runs import ResumeStore
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import make_subject
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, Watcher
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import make_photos
+from detex_pack.detex.prompt.words import Attributes
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses, Run, Watcher
 from detex_pack.detex.unet.deltas import LowRank
 
 PINS = Path(__file__).with_name("bytes.json")
@@ -36,7 +39,7 @@ SD1, SD2, XL = (getattr(comfy.supported_models, name) for name in ("SD15", "SD20
 CLIPS = {SD1: tiny.tiny_clip, SD2: tiny.tiny_sd2_clip, XL: tiny.tiny_sdxl_clip}
 AS_THE_NODES = DetexConfig(subject_attention=True, center_poses=True)
 FREE = DetexConfig(attributes=Attributes.VECTORS, attention_norm="l1", attention_map="minmax")
-CUSTOM = DetexConfig.custom_diffusion()
+CUSTOM = CustomDiffusionConfig()
 
 # case -> family, v-prediction, method, blank colour, scaled copies, step it is stopped after
 CASES = {
@@ -65,7 +68,7 @@ def trained(case: str, photos, masks, vae, clip_vision, prior_latents):
     """Five steps of three photos and as many prior images -> concept, losses."""
     family, v_prediction, method, blank, copies, stop = CASES[case]
     model, clip = tiny.tiny_model(family, v_prediction), CLIPS[family]()
-    subject = make_subject(
+    subject = make_photos(
         photos,
         masks,
         feature_encoder(clip_vision),
@@ -80,19 +83,19 @@ def trained(case: str, photos, masks, vae, clip_vision, prior_latents):
     given = (model, clip, subject, prior_latents, method, settings)
     if stop:
         with pytest.raises(model_management.InterruptProcessingException):
-            train_concept(*given, [StopAfter(stop)], Keeper(0))
-    return train_concept(*given, [], Keeper(0))
+            train_concept(*given, [StopAfter(stop)], ResumeStore(0))
+    return train_concept(*given, [], ResumeStore(0))
 
 
-def tensors_of(concept: Concept, losses: dict[str, list[float]]) -> dict[str, torch.Tensor]:
+def tensors_of(concept: Concept, losses: Losses) -> dict[str, torch.Tensor]:
     """All that was learned, by name, in the order of the names."""
     found = {f"{w}.{t}": v for w, towers in concept.words.items() for t, v in towers.items()}
     for name, delta in concept.deltas.items():
         pair = delta.factors() if isinstance(delta, LowRank) else (delta,)
         found |= {f"{name}.{i}": tensor for i, tensor in enumerate(pair)}
     for term in ("diffusion", "prior", "attention"):
-        if term in losses:
-            found[f"loss {term}"] = torch.tensor(losses[term])
+        if term in losses.terms:
+            found[f"loss {term}"] = torch.tensor(losses.terms[term])
     return dict(sorted(found.items()))
 
 
@@ -104,7 +107,7 @@ def as_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
     return b"".join(name.encode() + t.contiguous().numpy().tobytes() for name, t in tensors.items())
 
 
-def described(concept: Concept, losses: dict[str, list[float]]) -> dict:
+def described(concept: Concept, losses: Losses) -> dict:
     tensors = tensors_of(concept, losses)
     exported = plan(concept, "toy", [Export.STOCK, Export.DIFFUSERS], 1.0)[1:]
     smaller = plan(concept, "toy", [Export.STOCK], 0.6)[1]

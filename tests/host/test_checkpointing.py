@@ -13,32 +13,36 @@ from torch import Tensor
 from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.preflight import count, first, measure
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, Watcher, draw, step_terms
-from detex_pack.detex.training.memory import optimizer_bytes
+from detex_pack.detex.methods.base import Batch
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses, Run, Watcher
+from detex_pack.detex.training.memory import optimiser_bytes
 
-Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+Train = Callable[..., tuple[Concept, Losses]]
 
 
 @pytest.fixture
 def run(
-    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, prior_latents: Tensor
+    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Photos, prior_latents: Tensor
 ) -> Iterator[Run]:
     with training_session(model, clip, (4, 4, 8, 8)) as (denoiser, text):
         config = TrainConfig(batch_size=3)
         method = Detex(subject, prior_latents, DetexConfig(), config, denoiser, text)
         run = Run(method, denoiser, config)
-        with denoiser.with_deltas(method.deltas, detach_start_token=True):
+        with method.insert(denoiser):
             yield run
+
+
+def terms_of(run: Run, batch: Batch) -> dict[str, Tensor]:
+    return run.method.losses(batch, run.predict, run.method.turn(run.step))
 
 
 def gradients_of(run: Run, *, checkpointing: bool) -> list[Tensor]:
     run.denoiser.gradient_checkpointing = checkpointing
-    drawn = draw(run.method, run.denoiser, run.config, run.rng)
-    sum(step_terms(run.method, run.denoiser, drawn).values()).backward()
-    found = [p.grad.clone() for p in run.parameters]
+    sum(terms_of(run, run.method.draw()).values()).backward()
+    found = [p.grad.clone() for p in run.method.learned.parameters()]
     run.rewind()
     return found
 
@@ -59,10 +63,9 @@ def test_forward_passes_without_gradient_compute_nothing_twice(run: Run):
     block.in_layers.register_forward_hook(lambda *_: calls.append(1))
     run.denoiser.gradient_checkpointing = True
     with torch.no_grad():
-        step_terms(run.method, run.denoiser, draw(run.method, run.denoiser, run.config, run.rng))
+        terms_of(run, run.method.draw())
     assert len(calls) == 1
-    drawn = draw(run.method, run.denoiser, run.config, run.rng)
-    sum(step_terms(run.method, run.denoiser, drawn).values()).backward()
+    sum(terms_of(run, run.method.draw()).values()).backward()
     assert len(calls) == 3
 
 
@@ -72,36 +75,35 @@ def test_the_unet_is_as_it_was_afterwards(run: Run):
 
 
 def test_less_than_half_is_kept_with_checkpointing(run: Run):
-    drawn = draw(run.method, run.denoiser, run.config, run.rng)
-    found = count(run, run.denoiser, drawn)
+    found = count(run, run.denoiser, run.method.draw())
     assert 0 < found.checkpointed < found.kept / 2
 
 
 def test_memory_grows_by_the_same_for_each_photo(run: Run):
     footprint = measure(run, run.denoiser)
     run.rewind()
-    three = count(run, run.denoiser, draw(run.method, run.denoiser, run.config, run.rng))
+    three = count(run, run.denoiser, run.method.draw())
     assert footprint.plain.at(3) == pytest.approx(three.kept, rel=0.05)
     assert footprint.checkpointed.at(3) == pytest.approx(three.checkpointed, rel=0.05)
-    assert footprint.fixed == optimizer_bytes(run.optimizer)
+    assert footprint.fixed == optimiser_bytes(run.optimisers.values())
 
 
 def test_first_photos_of_a_draw(run: Run):
-    drawn = draw(run.method, run.denoiser, run.config, run.rng)
-    assert [first(drawn, photos).batch.count for photos in (1, 2, 3)] == [1, 2, 3]
+    drawn = run.method.draw()
+    assert [first(drawn, photos).count for photos in (1, 2, 3)] == [1, 2, 3]
 
 
 class Ways(Watcher):
-    """How the last step was computed; in at least `parts` passes."""
+    """How the last step was computed; in at least that many `passes`."""
 
-    def __init__(self, parts: int = 1):
-        self.parts = parts
+    def __init__(self, passes: int = 1):
+        self.passes = passes
 
     def on_start(self, run: Run) -> None:
-        run.parts = self.parts
+        run.passes = self.passes
 
     def on_step(self, run: Run) -> None:
-        self.used = (run.parts, run.denoiser.gradient_checkpointing)
+        self.used = (run.passes, run.denoiser.gradient_checkpointing)
 
 
 @pytest.fixture
@@ -185,9 +187,9 @@ def test_room_is_what_the_device_has_free(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_measuring_keeps_nothing(run: Run):
-    drawn = draw(run.method, run.denoiser, run.config, run.rng)
+    drawn = run.method.draw()
     with pytest.raises(RuntimeError, match="has no backward pass"):
         saved = count(run, run.denoiser, drawn)
         with saved.counting():
-            terms = step_terms(run.method, run.denoiser, drawn)
+            terms = terms_of(run, drawn)
         sum(terms.values()).backward()

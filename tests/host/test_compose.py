@@ -28,14 +28,14 @@ def stock(clip: comfy.sd.CLIP, text: str) -> Tensor:
 def by_hand(clip: comfy.sd.CLIP, words: list, vectors: dict[str, Tensor]) -> Tensor:
     """CONDITIONING of a token list in which (word, weight) stands for a learned vector."""
     tokens = clip.tokenize("")["l"]
-    filled = [(vectors[t], w) if isinstance(t, str) else (t, w) for t, w in words]
+    filled = [(vectors[t][0], w) if isinstance(t, str) else (t, w) for t, w in words]
     tokens[0][1 : 1 + len(filled)] = filled
     return clip.encode_from_tokens({"l": tokens})
 
 
 @pytest.fixture
 def vectors(concept: Concept) -> dict[str, Tensor]:
-    return {name: vector.reshape(-1) for name, vector in concept.vectors("l").items()}
+    return concept.vectors("l")
 
 
 def ids(clip: comfy.sd.CLIP, text: str) -> list[tuple]:
@@ -115,13 +115,13 @@ def test_vector_of_another_width_is_an_error_not_a_log_line(
     clip: comfy.sd.CLIP, vectors: dict[str, Tensor]
 ):
     with pytest.raises(ValueError, match=r"word \[V\] has 7 numbers, but this CLIP reads 32"):
-        compose(clip, "a [V] ball", vectors | {"V": torch.zeros(7)})
+        compose(clip, "a [V] ball", vectors | {"V": torch.zeros(1, 7)})
 
 
 def test_placeholder_glued_to_a_stock_embedding_is_not_swallowed(
     tmp_path: Path, vectors: dict[str, Tensor]
 ):
-    save_file({"clip_l": vectors["P1"][None]}, tmp_path / "word.safetensors")
+    save_file({"clip_l": vectors["P1"]}, tmp_path / "word.safetensors")
     clip = tiny.tiny_clip([str(tmp_path)])
     expected = by_hand(clip, [("P1", 1.0), ("V", 1.0), *ids(clip, "ball")], vectors)
     assert torch.equal(encoded(clip, "embedding:word[V] ball", vectors), expected)

@@ -1,4 +1,4 @@
-"""With every addition off, DETEX is Custom Diffusion: compared with a step written anew."""
+"""Custom Diffusion, compared with a step written anew; DETEX draws the same numbers."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from detex_pack.detex.host.denoiser import training_session
-from detex_pack.detex.host.training import scaled_subject
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import draw, step_terms
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusion, CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import predictor
 from detex_pack.detex.training.loop import train as run_steps
+from detex_pack.detex.unet.deltas import text_layers
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def plain_text_features(text, ids: tuple[int, ...], vector: Tensor | None) -> Te
 
 
 def plain_custom_diffusion_step(
-    session: tuple, subject: Subject, prior: Tensor, train: TrainConfig
+    session: tuple, subject: Photos, prior: Tensor, train: TrainConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One step of Custom Diffusion, written anew: -> K, V deltas by name, and [V]."""
     denoiser, text = session
@@ -55,14 +56,18 @@ def plain_custom_diffusion_step(
     rng = torch.Generator().manual_seed(train.seed + 3)
     timesteps = torch.randint(1000, (2 * size,), generator=rng)
     noise = torch.randn(latents.shape, generator=rng)
-    alpha_bar = 1 / (1 + denoiser.sigmas[timesteps] ** 2)
-    signal = (1 + denoiser.sigmas[timesteps] ** 2).rsqrt().view(-1, 1, 1, 1)
+    sigmas = denoiser.schedule.sigmas[timesteps]
+    alpha_bar = 1 / (1 + sigmas**2)
+    signal = (1 + sigmas**2).rsqrt().view(-1, 1, 1, 1)
     torch.testing.assert_close(signal.flatten() ** 2, alpha_bar)
-    spread = denoiser.sigmas[timesteps].view(-1, 1, 1, 1) * signal
+    spread = sigmas.view(-1, 1, 1, 1) * signal
     noisy = signal * latents + spread * noise
 
     word = nn.Parameter(text.towers[0].table.weight[42170].clone())
-    deltas = {n: nn.Parameter(torch.zeros(shape)) for n, shape in denoiser.kv_shapes.items()}
+    deltas = {
+        layer.path: nn.Parameter(torch.zeros(layer.out, layer.inp))
+        for layer in text_layers(denoiser.layers)
+    }
     texts = "photo of a [V] ball", "photo of a ball"
     marked, plain = (text.tokenize(caption).ids[0] for caption in texts)
     photo_cond = plain_text_features(text, marked, word).expand(size, -1, -1)
@@ -90,13 +95,12 @@ def plain_custom_diffusion_step(
     return {n: d.detach() for n, d in deltas.items()}, word.detach()
 
 
-def test_everything_off_is_custom_diffusion_bit_for_bit(
-    session: tuple, subject: Subject, prior_latents: Tensor
+def test_step_is_that_written_anew_bit_for_bit(
+    session: tuple, subject: Photos, prior_latents: Tensor
 ):
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, seed=4)
-    scaled = scaled_subject(subject, lambda latents: 0.18215 * latents)
-    off = DetexConfig(attributes=Attributes.NONE, gamma=0, attention_weight=0)
-    method = Detex(scaled, prior_latents, off, train, *session)
+    scaled = subject.for_training(lambda latents: 0.18215 * latents)
+    method = CustomDiffusion(scaled, prior_latents, CustomDiffusionConfig(), train, *session)
     run_steps(method, session[0], train)
     deltas, word = plain_custom_diffusion_step(session, scaled, prior_latents, train)
     assert torch.equal(method.words.export()["V"][0], word)
@@ -105,15 +109,15 @@ def test_everything_off_is_custom_diffusion_bit_for_bit(
 
 
 def test_gamma_zero_and_lambda_zero_take_the_same_noise_as_custom_diffusion(
-    session: tuple, subject: Subject, prior_latents: Tensor
+    session: tuple, subject: Photos, prior_latents: Tensor
 ):
     train = TrainConfig(steps=1, batch_size=2)
     noisy = []
-    for config in (DetexConfig.custom_diffusion(), DetexConfig(gamma=0, attention_weight=0)):
+    detex = Detex, DetexConfig(gamma=0, attention_weight=0)
+    for kind, config in ((CustomDiffusion, CustomDiffusionConfig()), detex):
         spy = Spy(session[0])
-        method = Detex(subject, prior_latents, config, train, *session)
-        drawn = draw(method, spy, train, torch.Generator().manual_seed(7))
-        step_terms(method, spy, drawn)
+        method = kind(subject, prior_latents, config, train, *session)
+        method.losses(method.draw(), predictor(spy), method.turn(0))
         noisy.append(spy.noisy)
     assert torch.equal(*noisy)
 

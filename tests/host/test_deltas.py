@@ -17,7 +17,7 @@ from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.copies import private_copy
 from detex_pack.detex.host.deltas import apply_concept, live_deltas
 from detex_pack.detex.host.families import fingerprint
-from detex_pack.detex.unet.deltas import KVDeltas, LowRank, as_matrix
+from detex_pack.detex.unet.deltas import Deltas, Layer, LowRank, as_matrix
 
 KEY = "diffusion_model.{}.weight"
 
@@ -38,9 +38,10 @@ def other_concept(concept: Concept) -> Concept:
 def trained_kv(model: ModelPatcher, concept: Concept) -> dict[str, Tensor]:
     """K and V of every layer as training computes them, in bypass form."""
     unet = private_copy(model).model.diffusion_model
-    deltas = KVDeltas({name: tuple(d.shape) for name, d in concept.deltas.items()})
-    for name, matrix in deltas.named().items():
-        matrix.copy_(concept.deltas[name])
+    layers = [Layer(name, *delta.shape, text=True) for name, delta in concept.deltas.items()]
+    deltas = Deltas(layers, None, torch.Generator())
+    for layer, matrix in deltas.of_layers():
+        matrix.copy_(concept.deltas[layer.path])
     with live_deltas(unet, deltas, detach_start_token=True):
         return {name: unet.get_submodule(name)(some_cond()) for name in concept.deltas}
 

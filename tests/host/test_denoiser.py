@@ -26,10 +26,10 @@ from detex_pack.detex.host.copies import (
     shares_weights,
 )
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
+from detex_pack.detex.host.families import schedule_of
 from detex_pack.detex.unet.attention import AttentionTap
-from detex_pack.detex.unet.deltas import KVDeltas
+from detex_pack.detex.unet.deltas import Deltas, text_layers
 from detex_pack.detex.unet.losses import map_loss
-from detex_pack.detex.unet.schedules import add_noise, training_target
 
 KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 GRID = (4, 6)  # half of latents of 8 x 12
@@ -55,20 +55,23 @@ def host_model(prediction: str) -> ModelPatcher:
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_noisy_latents_are_those_of_comfyuis_model_sampling(prediction: str):
-    sampling = host_model(prediction).model.model_sampling
+    model = host_model(prediction)
+    sampling = model.model.model_sampling
     latents, noise, timesteps, _ = inputs()
     sigmas = sampling.sigmas[timesteps]
     host = sampling.noise_scaling(sigmas.view(-1, 1, 1, 1), noise, latents)
     host = sampling.calculate_input(sigmas, host)
-    torch.testing.assert_close(add_noise(latents, noise, sigmas), host, atol=1e-5, rtol=1e-5)
+    ours = schedule_of(model).add_noise(latents, noise, timesteps)
+    torch.testing.assert_close(ours, host, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_perfect_answer_is_denoised_by_comfyui_to_the_latents(prediction: str):
-    sampling = host_model(prediction).model.model_sampling
+    model = host_model(prediction)
+    sampling = model.model.model_sampling
     latents, noise, timesteps, _ = inputs()
     sigmas = sampling.sigmas[timesteps]
-    target = training_target(latents, noise, sigmas, v_prediction=prediction == "v")
+    target = schedule_of(model).target(latents, noise, timesteps)
     noisy = latents + sigmas.view(-1, 1, 1, 1) * noise  # as the sampler holds it
     denoised = sampling.calculate_denoised(sigmas, target, noisy)
     torch.testing.assert_close(denoised, latents, atol=1e-4, rtol=0)
@@ -76,28 +79,28 @@ def test_perfect_answer_is_denoised_by_comfyui_to_the_latents(prediction: str):
 
 def test_schedule_has_stable_diffusions_thousand_steps(denoiser: ComfyDenoiser):
     # beta from 0.00085 to 0.012, linear in the root: sigma from 0.0292 to 14.6
-    assert len(denoiser.sigmas) == 1000
-    assert denoiser.sigmas[0].item() == pytest.approx(0.0292, abs=1e-4)
-    assert denoiser.sigmas[-1].item() == pytest.approx(14.6146, abs=1e-3)
+    assert len(denoiser.schedule) == 1000
+    assert denoiser.schedule.sigmas[0].item() == pytest.approx(0.0292, abs=1e-4)
+    assert denoiser.schedule.sigmas[-1].item() == pytest.approx(14.6146, abs=1e-3)
 
 
 def test_direct_call_is_the_answer_behind_comfyuis_apply_model(
     denoiser: ComfyDenoiser, model: ModelPatcher
 ):
     latents, noise, timesteps, cond = inputs()
-    sigmas = denoiser.sigmas[timesteps]
+    sigmas = denoiser.schedule.sigmas[timesteps]
     spread = sigmas.view(-1, 1, 1, 1)
     with torch.no_grad():
-        noisy = add_noise(latents, noise, sigmas)
-        ours = denoiser.predict(noisy, timesteps.float(), tiny.condition(cond), None)
+        noisy = denoiser.schedule.add_noise(latents, noise, timesteps)
+        ours = denoiser.predict(noisy, timesteps.float(), tiny.condition(cond))
         noisy = latents + spread * noise
         denoised = model.model.apply_model(noisy, sigmas, c_crossattn=cond)
     torch.testing.assert_close(noisy - spread * ours, denoised, atol=1e-4, rtol=1e-4)
 
 
-def predict(denoiser: ComfyDenoiser, cond: Tensor, tap: AttentionTap | None) -> Tensor:
+def predict(denoiser: ComfyDenoiser, cond: Tensor, *taps: AttentionTap) -> Tensor:
     latents, _, timesteps, _ = inputs(len(cond))
-    return denoiser.predict(latents, timesteps.float(), tiny.condition(cond), tap)
+    return denoiser.predict(latents, timesteps.float(), tiny.condition(cond), taps)
 
 
 @torch.no_grad()
@@ -105,14 +108,14 @@ def predict(denoiser: ComfyDenoiser, cond: Tensor, tap: AttentionTap | None) -> 
 def test_tapped_forward_equals_the_stock_one(denoiser: ComfyDenoiser, rows: int):
     cond = inputs(3)[3]
     tapped = predict(denoiser, cond, AttentionTap(GRID, rows))
-    torch.testing.assert_close(tapped, predict(denoiser, cond, None), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tapped, predict(denoiser, cond), atol=1e-5, rtol=0)
 
 
 def test_tapped_context_gradient_equals_the_stock_one(denoiser: ComfyDenoiser):
     slopes = []
-    for tap in (None, AttentionTap(GRID, 2)):
+    for taps in ((), (AttentionTap(GRID, 2),)):
         cond = inputs()[3].requires_grad_()
-        predict(denoiser, cond, tap).square().mean().backward()
+        predict(denoiser, cond, *taps).square().mean().backward()
         slopes.append(cond.grad)
     torch.testing.assert_close(slopes[0], slopes[1], atol=1e-8, rtol=1e-4)
 
@@ -128,8 +131,7 @@ def test_tapped_maps_sum_to_one_over_the_tokens(denoiser: ComfyDenoiser):
 @torch.no_grad()
 def test_tap_takes_every_layer_on_its_grid_and_no_other(denoiser: ComfyDenoiser):
     coarse, fine = AttentionTap((4, 6), 1), AttentionTap((8, 12), 1)
-    for tap in (coarse, fine):
-        predict(denoiser, inputs(1)[3], tap)
+    predict(denoiser, inputs(1)[3], coarse, fine)  # both in one pass
     # level 0: input 1, output 2 and 3; level 1: input 3, middle, output 0 and 1
     assert (fine.layers, coarse.layers) == (3, 4)
 
@@ -163,13 +165,18 @@ def test_attention_runs_on_torchs_kernel_whatever_the_user_chose(
     chosen = host_attention.wrap_attn(no_backward)  # as sage and flash attention are registered
     monkeypatch.setattr(host_attention, "optimized_attention", chosen)
     monkeypatch.setattr(host_attention, "optimized_attention_masked", chosen)
-    tap = AttentionTap(GRID, 1) if tapped else None
-    assert predict(denoiser, inputs(2)[3], tap).isfinite().all()
+    taps = (AttentionTap(GRID, 1),) if tapped else ()
+    assert predict(denoiser, inputs(2)[3], *taps).isfinite().all()
+
+
+def kv_deltas(denoiser: ComfyDenoiser) -> Deltas:
+    """Full matrices of K and V, zero."""
+    return Deltas(text_layers(denoiser.layers), None, torch.Generator())
 
 
 def attention_slopes(denoiser: ComfyDenoiser) -> dict[str, float]:
     """Largest gradient of the attention loss alone, for each K and V matrix."""
-    deltas = KVDeltas(denoiser.kv_shapes)
+    deltas = kv_deltas(denoiser)
     tap = AttentionTap(GRID, 2)
     target = torch.zeros(2, *GRID)
     target[:, 1:3, 2:4] = 1
@@ -177,7 +184,7 @@ def attention_slopes(denoiser: ComfyDenoiser) -> dict[str, float]:
         predict(denoiser, inputs()[3], tap)
         maps = tap.token_map(torch.tensor([7, 7]))
         map_loss(maps, target, torch.ones_like(target)).sum().backward()
-    grads = {name: p.grad for name, p in deltas.named().items()}
+    grads = {layer.path: p.grad for layer, p in deltas.of_layers()}
     return {name: 0.0 if g is None else g.abs().max().item() for name, g in grads.items()}
 
 
@@ -192,10 +199,10 @@ def test_attention_loss_reaches_exactly_what_lies_before_the_last_tapped_softmax
 
 
 def delta_slopes(denoiser: ComfyDenoiser, *, tokens: int, detach: bool) -> float:
-    deltas = KVDeltas(denoiser.kv_shapes)
+    deltas = kv_deltas(denoiser)
     cond = inputs(tokens=tokens)[3].requires_grad_()
     with denoiser.with_deltas(deltas, detach_start_token=detach):
-        predict(denoiser, cond, None).square().mean().backward()
+        predict(denoiser, cond).square().mean().backward()
     grads = [p.grad for p in deltas.parameters() if p.grad is not None]
     return max((g.abs().max().item() for g in grads), default=0.0)
 
@@ -215,25 +222,25 @@ def test_whole_prompt_trains_with_the_start_token_detached(denoiser: ComfyDenois
 @torch.no_grad()
 def test_zero_deltas_and_the_detach_change_no_bit(denoiser: ComfyDenoiser):
     cond = inputs()[3]
-    plain = predict(denoiser, cond, None)
+    plain = predict(denoiser, cond)
     for detach in (False, True):
-        with denoiser.with_deltas(KVDeltas(denoiser.kv_shapes), detach_start_token=detach):
-            assert torch.equal(predict(denoiser, cond, None), plain)
+        with denoiser.with_deltas(kv_deltas(denoiser), detach_start_token=detach):
+            assert torch.equal(predict(denoiser, cond), plain)
 
 
 def test_deltas_leave_with_their_context_even_after_an_error(denoiser: ComfyDenoiser):
-    deltas = KVDeltas(denoiser.kv_shapes)
+    deltas = kv_deltas(denoiser)
     with torch.no_grad():
         for matrix in deltas.parameters():
             matrix.fill_(0.1)
-        plain = predict(denoiser, inputs()[3], None)
+        plain = predict(denoiser, inputs()[3])
         with (
             pytest.raises(ZeroDivisionError),
             denoiser.with_deltas(deltas, detach_start_token=True),
         ):
-            assert not torch.allclose(predict(denoiser, inputs()[3], None), plain, atol=1e-3)
+            assert not torch.allclose(predict(denoiser, inputs()[3]), plain, atol=1e-3)
             raise ZeroDivisionError
-        assert torch.equal(predict(denoiser, inputs()[3], None), plain)
+        assert torch.equal(predict(denoiser, inputs()[3]), plain)
 
 
 def test_copy_on_a_cpu_has_modules_of_its_own_on_the_users_weights(model: ModelPatcher):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import comfy.sd
 import pytest
@@ -12,13 +12,16 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from detex_pack.detex.host.denoiser import training_session
-from detex_pack.detex.methods.detex import Batch, Detex, attention_overlap
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import draw, step_terms
+from detex_pack.detex.methods.base import Batch, Prediction
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusion, CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.prompt.words import Attributes
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import predictor
 from detex_pack.detex.training.loop import train as run_steps
 from detex_pack.detex.unet.attention import AttentionTap
-from detex_pack.detex.unet.condition import whole_picture
+from detex_pack.detex.unet.condition import Condition, whole_picture
 
 GRID = (4, 4)
 
@@ -30,7 +33,7 @@ def session(model: ModelPatcher, clip: comfy.sd.CLIP) -> Iterator[tuple]:
 
 
 @pytest.fixture(scope="module")
-def made(session: tuple, subject: Subject, prior_latents: Tensor):
+def made(session: tuple, subject: Photos, prior_latents: Tensor):
     """made(config settings..., prior=...) -> Detex, on batches of three photos."""
 
     def make(prior: Tensor | None = prior_latents, batch_size: int = 3, **settings) -> Detex:
@@ -47,29 +50,29 @@ def made(session: tuple, subject: Subject, prior_latents: Tensor):
 
 def test_gamma_zero_blanks_nothing(made):
     method = made(gamma=0)
-    assert not any(method.sample_batch().blanked.any() for _ in range(50))
+    assert not any(method.draw().blanked.any() for _ in range(50))
 
 
 def test_gamma_one_blanks_everything(made):
     method = made(gamma=1)
-    assert all(method.sample_batch().blanked.all() for _ in range(50))
+    assert all(method.draw().blanked.all() for _ in range(50))
 
 
 def test_gamma_is_the_share_of_blanked_samples(made):
     method = made(gamma=0.3, prior=None)
-    blanked = sum(method.sample_batch().blanked.sum().item() for _ in range(500))
+    blanked = sum(method.draw().blanked.sum().item() for _ in range(500))
     # binomial, n = 1500: mean 450, standard deviation 17.7; four of them
     assert abs(blanked - 450) < 71
 
 
 def test_samples_are_blanked_one_by_one_not_by_the_batch(made):
     method = made(gamma=0.5, prior=None)
-    counts = {int(method.sample_batch().blanked.sum()) for _ in range(50)}
+    counts = {int(method.draw().blanked.sum()) for _ in range(50)}
     assert counts == {0, 1, 2, 3}
 
 
-def test_blanked_samples_use_the_blanked_latents(made, subject: Subject):
-    batch = made(gamma=0.5).sample_batch()
+def test_blanked_samples_use_the_blanked_latents(made, subject: Photos):
+    batch = made(gamma=0.5).draw()
     for i, (photo, blanked) in enumerate(zip(batch.photos, batch.blanked, strict=True)):
         source = subject.blanked if blanked else subject.latents
         assert torch.equal(batch.latents[i], source[photo, 0])
@@ -77,20 +80,20 @@ def test_blanked_samples_use_the_blanked_latents(made, subject: Subject):
 
 
 def test_blanked_prompt_has_no_background_word_and_the_other_has_all(made):
-    batch = made(gamma=0.5).sample_batch()
+    batch = made(gamma=0.5).draw()
     for prompt, blanked in zip(batch.prompts, batch.blanked, strict=True):
         words = {word for _, word in prompt.slots}
         assert words == ({"V", "P"} if blanked else {"V", "P", "B"})
 
 
 def test_gamma_does_not_touch_the_choice_of_photos(made):
-    drawn = [[made(gamma=g).sample_batch().photos.tolist() for _ in range(1)] for g in (0, 0.5, 1)]
+    drawn = [[made(gamma=g).draw().photos.tolist() for _ in range(1)] for g in (0, 0.5, 1)]
     assert drawn[0] == drawn[1] == drawn[2]
 
 
 def test_photos_do_not_repeat_within_a_batch_where_there_are_enough(made):
     method = made()
-    assert all(len(set(method.sample_batch().photos.tolist())) == 3 for _ in range(20))
+    assert all(len(set(method.draw().photos.tolist())) == 3 for _ in range(20))
 
 
 def crafted_tap(pose: Tensor, background: Tensor, subject: Tensor | None = None) -> AttentionTap:
@@ -109,19 +112,19 @@ def one_sample(method: Detex, *, blanked: bool) -> Batch:
     mask[:, 2:6, 2:6] = 1  # the middle 2x2 of the 4x4 grid
     return Batch(
         photos=torch.tensor([0]),
-        blanked=torch.tensor([blanked]),
         latents=torch.zeros(1, 4, 8, 8),
-        masks=mask,
+        noise=torch.zeros(1, 4, 8, 8),
+        timesteps=torch.tensor([0]),
         valid=torch.ones(1, 8, 8),
-        sizes=whole_picture(1, 32, 32),
-        prompts=(method.prompt("", blanked=blanked),),
+        size_ids=whole_picture(1, 32, 32),
+        prompts=(method.prompt("", {"V", "P"} if blanked else {"V", "P", "B"}),),
+        masks=mask,
+        blanked=torch.tensor([blanked]),
     )
 
 
 def attention_term(method: Detex, tap: AttentionTap, *, blanked: bool) -> float:
-    batch = one_sample(method, blanked=blanked)
-    zeros = torch.zeros_like(batch.latents)
-    return method.loss_terms(batch, zeros, zeros, tap)["attention"].item()
+    return method.attention_term(one_sample(method, blanked=blanked), tap).item()
 
 
 MIDDLE = torch.zeros(GRID)
@@ -164,22 +167,22 @@ def test_subject_word_off_the_subject_costs_one_where_it_is_held_there(made, bla
 
 
 def test_masked_loss_counts_the_subject_of_a_blanked_sample_alone(made):
-    method = made(masked_loss=True, attributes=Attributes.NONE, attention_weight=0)
+    method = made(masked_loss=True, attention_weight=0)
     target = torch.zeros(1, 4, 8, 8)
     output = torch.ones(1, 4, 8, 8)
     output[:, :, 2:6, 2:6] = 3  # the subject's 16 cells: 9; all others: 1
-    alone = method.loss_terms(one_sample(method, blanked=True), output, target, None)
-    whole = method.loss_terms(one_sample(method, blanked=False), output, target, None)
+    alone, whole = (
+        method.diffusion_terms(one_sample(method, blanked=blanked), Prediction(output, target))
+        for blanked in (True, False)
+    )
     assert alone["diffusion"].item() == pytest.approx(9)
     assert whole["diffusion"].item() == pytest.approx((16 * 9 + 48) / 64)
 
 
 def terms_of(method: Detex, session: tuple) -> dict[str, float]:
     denoiser, _ = session
-    config = method.train_config
-    with denoiser.with_deltas(method.deltas, detach_start_token=True):
-        drawn = draw(method, denoiser, config, torch.Generator().manual_seed(0))
-        terms = step_terms(method, denoiser, drawn)
+    with method.insert(denoiser):
+        terms = method.losses(method.draw(), predictor(denoiser), method.turn(0))
     return {name: term.item() for name, term in terms.items()}
 
 
@@ -192,10 +195,10 @@ def test_prior_images_get_no_attention_loss(made, session: tuple, prior_latents:
 
 def test_prior_images_have_the_plain_caption(made, session: tuple):
     method = made()
-    batch = method.sample_batch()
+    batch = method.draw()
     _, text = session
     plain = text.encode([text.tokenize("photo of a ball")], [{}])
-    assert torch.equal(method.cond(batch).context[3:], plain.expand(3).context)
+    assert torch.equal(method.condition(batch).context[3:], plain.expand(3).context)
 
 
 @pytest.mark.parametrize("settings", [{"prior": None}, {"prior_weight": 0}])
@@ -207,29 +210,36 @@ def test_without_prior_images_or_weight_there_is_no_prior_term(
 
 def test_maps_are_taken_of_the_photos_on_half_the_latent_side(made):
     method = made()
-    tap = method.tap(method.sample_batch())  # three photos and three prior images of 8x8
+    tap = method.tap(method.draw())  # three photos and three prior images of 8x8
     assert (tap.rows, tap.grid) == (3, (4, 4))
 
 
-def test_attention_weight_zero_takes_no_maps(made):
-    method = made(attention_weight=0)
-    assert method.tap(method.sample_batch()) is None
+@pytest.mark.parametrize(("weight", "taken"), [(0, 0), (0.01, 1)])
+def test_attention_weight_zero_takes_no_maps(made, session: tuple, weight: float, taken: int):
+    method, asked = made(attention_weight=weight), []
+
+    def predict(batch: Batch, cond: Condition, taps: Sequence[AttentionTap]) -> Prediction:
+        asked.append(len(taps))
+        return predictor(session[0])(batch, cond, taps)
+
+    method.losses(method.draw(), predict, method.turn(0))
+    assert asked == [taken]
 
 
-def test_rates_of_words_and_mappers_are_multiplied(session: tuple, subject: Subject):
+def test_rates_of_words_and_mappers_are_multiplied(session: tuple, subject: Photos):
     train = TrainConfig(batch_size=2, learning_rate=1e-4, kv_rate=2, token_rate=3, mapper_rate=5)
     for attributes in (Attributes.MAPPERS, Attributes.VECTORS):
         method = Detex(subject, None, DetexConfig(attributes=attributes), train, *session)
-        groups = method.parameter_groups()
+        groups = method.optimisers()["all"]
         assert [g["lr"] for g in groups] == pytest.approx([4e-4, 6e-4, 1e-3])
     assert [len(g["params"]) for g in groups] == [14, 1, 6]  # three photos: three [P], three [B]
 
 
 def test_without_a_rate_the_deltas_stay_zero_and_the_word_learns_textual_inversion(
-    session: tuple, subject: Subject, prior_latents: Tensor
+    session: tuple, subject: Photos, prior_latents: Tensor
 ):
     train = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2, kv_rate=0)
-    method = Detex(subject, prior_latents, DetexConfig.custom_diffusion(), train, *session)
+    method = CustomDiffusion(subject, prior_latents, CustomDiffusionConfig(), train, *session)
     before = method.words.subject.detach().clone()
     run_steps(method, session[0], train)
     assert all(not delta.any() for delta in method.deltas.export().values())
@@ -238,22 +248,22 @@ def test_without_a_rate_the_deltas_stay_zero_and_the_word_learns_textual_inversi
 
 
 def test_overlap_scores_pose_and_background_between_zero_and_one(
-    made, session: tuple, subject: Subject
+    made, session: tuple, subject: Photos
 ):
-    scores = attention_overlap(made(), session[0])
+    scores = made().report(predictor(session[0]))["overlap"]
     assert set(scores) == {"pose", "background"}
     assert all(0 <= score <= 1 for score in scores.values())
 
 
 def test_overlap_does_not_move_the_training(made, session: tuple):
     plain, looked_at = made(), made()
-    attention_overlap(looked_at, session[0])
+    looked_at.report(predictor(session[0]))
     assert terms_of(plain, session) == terms_of(looked_at, session)
 
 
 @pytest.mark.parametrize("attributes", [Attributes.MAPPERS, Attributes.VECTORS])
 def test_exported_words_are_those_of_the_final_weights(
-    session: tuple, subject: Subject, attributes: Attributes
+    session: tuple, subject: Photos, attributes: Attributes
 ):
     train = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
     method = Detex(subject, None, DetexConfig(attributes=attributes), train, *session)
@@ -276,7 +286,7 @@ def test_word_scale_is_the_token_tables(session: tuple, made):
     assert offset.anchor.shape == (tiny.WIDTH,)
 
 
-def test_prefix_of_a_scaled_copy_moves_the_words(made, subject: Subject):
+def test_prefix_of_a_scaled_copy_moves_the_words(made, subject: Photos):
     far = dataclasses.replace(subject, prefixes=(("a far away ",),) * 3)
-    batch = made(subject=far, gamma=0).sample_batch()
+    batch = made(subject=far, gamma=0).draw()
     assert {prompt.position("P") for prompt in batch.prompts} == {10}  # 7 + three tokens

@@ -26,9 +26,9 @@ from detex_pack.detex.concept.compress import low_rank
 from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.export import Export, plan, write
-from detex_pack.detex.host.families import SDXL, kv_shapes, unet_layout
+from detex_pack.detex.host.families import SDXL, attention_layers, unet_layout
 from detex_pack.detex.host.text import compose
-from detex_pack.detex.unet.deltas import LowRank, as_matrix
+from detex_pack.detex.unet.deltas import LowRank, as_matrix, text_layers
 
 diffusers = pytest.importorskip("diffusers")  # its pinned version needs Python 3.11
 
@@ -196,8 +196,8 @@ def kv_by_hand(model: ModelPatcher, concept: Concept) -> dict[str, Tensor]:
 def with_random_deltas(concept: Concept, model: ModelPatcher) -> Concept:
     generator = torch.Generator().manual_seed(4)
     deltas = {
-        name: 0.05 * torch.randn(shape, generator=generator)
-        for name, shape in kv_shapes(model).items()
+        layer.path: 0.05 * torch.randn(layer.out, layer.inp, generator=generator)
+        for layer in text_layers(attention_layers(model))
     }
     base = dataclasses.replace(concept.base, unet=unet_layout(model))
     return dataclasses.replace(concept, deltas=deltas, base=base)
@@ -215,8 +215,8 @@ def sdxl_concept(concept: Concept, model: ModelPatcher) -> Concept:
         for word in concept.word_names
     }
     deltas = {
-        name: LowRank(drawn(outputs, 16), drawn(16, inputs))
-        for name, (outputs, inputs) in kv_shapes(model).items()
+        layer.path: LowRank(drawn(layer.out, 16), drawn(16, layer.inp))
+        for layer in text_layers(attention_layers(model))
     }
     base = dataclasses.replace(concept.base, family=SDXL.name, tower="l+g", unet=unet_layout(model))
     return dataclasses.replace(concept, words=words, deltas=deltas, base=base)

@@ -18,15 +18,17 @@ from detex_pack.detex.host.families import (
     SD2,
     SDXL,
     Family,
+    attention_layers,
     check_schedule,
     check_text_to_image,
     cross_attentions,
     family_of,
     fingerprint,
-    is_v_prediction,
-    kv_shapes,
+    schedule_of,
     unet_layout,
 )
+from detex_pack.detex.unet.deltas import text_layers
+from detex_pack.detex.unet.schedules import EpsSchedule, Schedule, VSchedule
 
 
 def patcher_of(config) -> ModelPatcher:
@@ -148,12 +150,12 @@ def test_v_prediction_patch_is_trained_on(zsnr: bool):
     plain = of_kind(comfy.supported_models.SD20)
     (patched,) = ModelSamplingDiscrete().patch(plain, "v_prediction", zsnr)
     check_schedule(patched)
-    assert is_v_prediction(patched)
+    assert isinstance(schedule_of(patched), VSchedule)
 
 
-@pytest.mark.parametrize("v_prediction", [False, True])
-def test_prediction_kind_is_the_models(v_prediction: bool):
-    assert is_v_prediction(tiny.tiny_model(v_prediction=v_prediction)) is v_prediction
+@pytest.mark.parametrize(("v_prediction", "kind"), [(False, EpsSchedule), (True, VSchedule)])
+def test_prediction_kind_is_the_models(v_prediction: bool, kind: type[Schedule]):
+    assert type(schedule_of(tiny.tiny_model(v_prediction=v_prediction))) is kind
 
 
 def test_every_cross_attention_is_found_with_comfyuis_key(model: ModelPatcher):
@@ -193,23 +195,38 @@ def test_comfyui_itself_uses_these_keys(model: ModelPatcher):
 
 
 def test_shapes_are_out_times_context_width(model: ModelPatcher):
-    shapes = kv_shapes(model)
-    assert len(shapes) == 14
-    assert shapes["input_blocks.1.1.transformer_blocks.0.attn2.to_k"] == (32, tiny.WIDTH)
-    assert shapes["middle_block.1.transformer_blocks.0.attn2.to_v"] == (64, tiny.WIDTH)
+    layers = {layer.path: (layer.out, layer.inp) for layer in text_layers(attention_layers(model))}
+    assert len(layers) == 14
+    assert layers["input_blocks.1.1.transformer_blocks.0.attn2.to_k"] == (32, tiny.WIDTH)
+    assert layers["middle_block.1.transformer_blocks.0.attn2.to_v"] == (64, tiny.WIDTH)
+
+
+def test_layers_that_may_be_changed_are_q_k_v_and_out_of_all_attention(model: ModelPatcher):
+    layers = {layer.path: layer for layer in attention_layers(model)}
+    assert len(layers) == 7 * 2 * 4  # transformers, self- and cross-attention, matrices
+    stem = "middle_block.1.transformer_blocks.0"
+    assert layers[f"{stem}.attn1.to_k"] == (f"{stem}.attn1.to_k", 64, 64, False)
+    assert layers[f"{stem}.attn2.to_out.0"] == (f"{stem}.attn2.to_out.0", 64, 64, False)
+    assert layers[f"{stem}.attn2.to_q"] == (f"{stem}.attn2.to_q", 64, 64, False)
+    reading = {path.rpartition(".")[2] for path, layer in layers.items() if layer.text}
+    assert reading == {"to_k", "to_v"}
 
 
 def test_every_matrix_has_a_kohya_name(model: ModelPatcher):
-    assert set(kohya_names(unet_layout(model))) >= set(kv_shapes(model))
+    assert set(kohya_names(unet_layout(model))) >= {layer.path for layer in attention_layers(model)}
 
 
 def test_fingerprint_is_the_same_for_a_second_load(model: ModelPatcher):
     assert fingerprint(model) == fingerprint(tiny.tiny_model())
 
 
+def first_text_layer(model: ModelPatcher) -> str:
+    return text_layers(attention_layers(model))[0].path
+
+
 def test_fingerprint_sees_a_changed_matrix(model: ModelPatcher):
     other = tiny.tiny_model()
-    layer = other.model.diffusion_model.get_submodule(next(iter(kv_shapes(other))))
+    layer = other.model.diffusion_model.get_submodule(first_text_layer(other))
     with torch.no_grad():
         layer.weight[0, 0] += 1
     assert fingerprint(other) != fingerprint(model)
@@ -217,7 +234,7 @@ def test_fingerprint_sees_a_changed_matrix(model: ModelPatcher):
 
 def test_fingerprint_is_the_bases_even_while_patches_are_loaded(model: ModelPatcher):
     plain = fingerprint(model)
-    name = next(iter(kv_shapes(model)))
+    name = first_text_layer(model)
     patched = model.clone()
     patched.add_patches({f"diffusion_model.{name}.weight": ("diff", (torch.ones(32, tiny.WIDTH),))})
     comfy.model_management.load_models_gpu([patched], force_full_load=True)

@@ -9,7 +9,7 @@ from graphs import Keep, executor_errors, node, run, training_graph
 from PIL import Image
 
 from detex_pack.detex.concept.file import Concept
-from detex_pack.detex.photos.subject import photo_hash
+from detex_pack.detex.photos.photos import photo_hash
 from detex_pack.nodes.concept import SaveEmbeddings
 from detex_pack.nodes.folder import LoadSubjectFolder
 

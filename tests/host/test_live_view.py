@@ -15,11 +15,11 @@ from detex_pack.detex.host import progress, sampling
 from detex_pack.detex.host.images import latent_decoder
 from detex_pack.detex.host.progress import Budget, LiveView
 from detex_pack.detex.host.sampling import pixels_of
-from detex_pack.detex.training.config import DetexConfig
-from detex_pack.detex.training.loop import Run
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.training.loop import Losses, Run
 from detex_pack.detex.unet.condition import Condition
 
-Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+Train = Callable[..., tuple[Concept, Losses]]
 
 
 def no_room(_latents: Tensor) -> None:
@@ -83,7 +83,7 @@ def test_samples_are_of_the_subject_alone_and_with_the_words_of_photo_one(train:
 
 def test_custom_diffusion_shows_the_subject_word_alone(train: Train):
     view = Eager(2, 1, no_room)
-    train(DetexConfig.custom_diffusion(), view, steps=2)
+    train(CustomDiffusionConfig(), view, steps=2)
     assert [caption for caption, _ in view.samples] == ["[V]   step 2"]
 
 
@@ -141,7 +141,7 @@ def test_sampler_recovers_a_known_picture_from_noise(model: ModelPatcher):
         sampling = model.get_model_object("model_sampling")
         x0 = torch.linspace(-1, 1, 4 * 8 * 8).view(1, 4, 8, 8)
 
-        def predict(self, scaled: Tensor, timesteps: Tensor, cond: Condition, tap: None) -> Tensor:
+        def predict(self, scaled: Tensor, timesteps: Tensor, cond: Condition) -> Tensor:
             sigma = self.sampling.sigma(timesteps).view(-1, 1, 1, 1)
             return (scaled * (sigma**2 + 1).sqrt() - self.x0) / sigma
 
@@ -199,7 +199,7 @@ def test_full_card_ends_the_samples_not_the_training(train: Train, monkeypatch: 
     monkeypatch.setattr(progress, "sample", full)
     view = Eager(4, 1, no_room)
     _, losses = train(None, view, steps=4)
-    assert len(losses["diffusion"]) == 4
+    assert len(losses.terms["diffusion"]) == 4
     assert not view.can_sample and view.pictures[-1] is not None
 
 
@@ -239,6 +239,6 @@ def test_slow_samples_are_taken_less_often(train: Train, monkeypatch: pytest.Mon
             clock.now += 5.0
 
     view = Slow(200, 10, no_room)
-    train(DetexConfig.custom_diffusion(), view, steps=200, prior=None, batch_size=1)
+    train(CustomDiffusionConfig(), view, steps=200, prior=None, batch_size=1)
     assert taken == [80, 200]  # a guess of 4 s; then 10 s for each 200 s of training
     assert view.sampling.spent <= 0.05 * 200

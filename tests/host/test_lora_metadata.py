@@ -42,18 +42,18 @@ def test_file_has_what_the_model_standard_demands(model_folders: Path, concept: 
 
 
 @pytest.mark.parametrize(
-    ("family", "v_prediction", "expected"),
+    ("family", "prediction", "expected"),
     [
-        ("Stable Diffusion 1.x", False, ("stable-diffusion-v1", "sd_v1", 512)),
-        ("Stable Diffusion 2.x", False, ("stable-diffusion-v2-512", "sd_v2", 512)),
-        ("Stable Diffusion 2.x", True, ("stable-diffusion-v2-768-v", "sd_v2_v", 768)),
-        ("Stable Diffusion XL", False, ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024)),
+        ("Stable Diffusion 1.x", "eps", ("stable-diffusion-v1", "sd_v1", 512)),
+        ("Stable Diffusion 2.x", "eps", ("stable-diffusion-v2-512", "sd_v2", 512)),
+        ("Stable Diffusion 2.x", "v", ("stable-diffusion-v2-768-v", "sd_v2_v", 768)),
+        ("Stable Diffusion XL", "eps", ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024)),
     ],
 )
 def test_base_models_have_the_names_of_the_standard_and_of_kohya(
-    concept: Concept, family: str, v_prediction: bool, expected: tuple
+    concept: Concept, family: str, prediction: str, expected: tuple
 ):
-    base = dataclasses.replace(concept.base, family=family, v_prediction=v_prediction)
+    base = dataclasses.replace(concept.base, family=family, prediction=prediction)
     assert base_of(base) == expected
 
 

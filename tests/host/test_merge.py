@@ -16,17 +16,18 @@ from detex_pack.detex.concept.file import Concept, load_concept
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.text import compose, text_features
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import DetexConfig
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.prompt.grammar import Named
 from detex_pack.nodes.compose import ComposePrompt
 from detex_pack.nodes.merge import MergeConcepts
 
 
 @pytest.fixture(scope="module")
-def other(train: Callable, subject: Subject) -> Concept:
+def other(train: Callable, subject: Photos) -> Concept:
     """A second subject of the same model, without words for its photos."""
-    photos = dataclasses.replace(subject, class_word="dog", attribute="pose")
-    return train(DetexConfig.custom_diffusion(), steps=3, photos=photos, seed=7)[0]
+    photos = dataclasses.replace(subject, named=(Named("V", "dog", "pose", (1, 2, 3)),))
+    return train(CustomDiffusionConfig(), steps=3, photos=photos, seed=7)[0]
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,15 @@ from torch import Tensor
 from detex_pack.benchmarks.arms import ARMS, tuned_values
 from detex_pack.benchmarks.hypotheses import study
 from detex_pack.detex.concept.file import Concept
+from detex_pack.detex.methods import method_of
+from detex_pack.detex.prompt.grammar import Named
 from detex_pack.detex.training.config import as_json
+from detex_pack.detex.training.loop import Losses
 from detex_pack.nodes import comfy_entrypoint
+from detex_pack.nodes import train as train_node
 from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from detex_pack.nodes.subject import SubjectImages
-from detex_pack.nodes.train import Train, prior_note, total_loss
+from detex_pack.nodes.train import Train, prior_note
 from detex_pack.nodes.train import prior_latents as prior_latents_of
 
 SNAPSHOT = Path(__file__).with_name("schemas.json")
@@ -169,7 +173,7 @@ def test_defaults_are_the_improved_mode_of_the_experiment():
     settings = as_json(arm.train_config(study("main").steps[0], seed=0), arm.config)
     called = {"attention_weight": "lambda_ca", "prior_weight": "lambda_pr"}
     measured = {called.get(name, name): value for name, value in settings.items()}
-    measured["method"] = arm.config.method
+    measured["method"] = method_of(arm.config).name
     no_inputs = {"weight_decay", "gradient_clip", "masked_pose", "plain_mapper"}
     assert measured.keys() - node.keys() == no_inputs
     same = measured.keys() - no_inputs - tuned_values().keys()
@@ -203,9 +207,8 @@ def collect(vae: comfy.sd.VAE, clip_vision: ClipVisionModel) -> Collect:
             "seed": 0,
         }
         single = {name: [value] for name, value in (widgets | changes).items()}
-        return SubjectImages.execute(
-            [p[None] for p in photos], [m[None] for m in masks], [clip_vision], [vae], **single
-        ).args[0]
+        wired = {"masks": [m[None] for m in masks], "clip_vision": [clip_vision]}
+        return SubjectImages.execute([p[None] for p in photos], [vae], **wired, **single).args[0]
 
     return run
 
@@ -213,9 +216,9 @@ def collect(vae: comfy.sd.VAE, clip_vision: ClipVisionModel) -> Collect:
 def test_photos_and_masks_become_a_subject(
     collect: Collect, photos: list[Tensor], masks: list[Tensor]
 ):
-    subject = collect(photos, masks)
-    assert (subject.count, subject.class_word, subject.attribute) == (3, "dog", "pose")
-    assert subject.latents.shape == (3, 1, 4, 8, 8)
+    made = collect(photos, masks).photos
+    assert made.named == (Named("V", "dog", "pose", (1, 2, 3)),)
+    assert made.count == 3 and made.latents.shape == (3, 1, 4, 8, 8)
 
 
 def test_batch_of_photos_counts_as_that_many(vae: comfy.sd.VAE, clip_vision: ClipVisionModel):
@@ -225,8 +228,9 @@ def test_batch_of_photos_counts_as_that_many(vae: comfy.sd.VAE, clip_vision: Cli
     single = [["dog"], ["auto"], [32], ["white"], [0], [0]]
     names = ("class_word", "attribute", "resolution", "blank", "scaled_copies", "seed")
     widgets = dict(zip(names, single, strict=True))
-    made = SubjectImages.execute([photos], [masks], [clip_vision], [vae], **widgets).args[0]
-    assert made.count == 2
+    wired = {"masks": [masks], "clip_vision": [clip_vision]}
+    made = SubjectImages.execute([photos], [vae], **wired, **widgets).args[0]
+    assert made.photos.count == 2
 
 
 def test_transparency_of_a_photo_is_ignored(
@@ -234,23 +238,21 @@ def test_transparency_of_a_photo_is_ignored(
 ):
     with_alpha = [torch.cat([p, torch.zeros_like(p[..., :1])], dim=-1) for p in photos]
     made = collect(with_alpha, masks)
-    assert made.photo_hashes == collect(photos, masks).photo_hashes
+    assert made.photos.hashes == collect(photos, masks).photos.hashes
 
 
 def test_grey_photo_is_read_as_rgb(collect: Collect, photos: list[Tensor], masks: list[Tensor]):
     grey = [p[..., :1] for p in photos]
     in_colour = [g.expand(-1, -1, 3) for g in grey]
-    assert collect(grey, masks).photo_hashes == collect(in_colour, masks).photo_hashes
+    assert collect(grey, masks).photos.hashes == collect(in_colour, masks).photos.hashes
 
 
 def test_mask_of_another_size_is_scaled_to_its_photo(
     collect: Collect, photos: list[Tensor], masks: list[Tensor]
 ):
     small = [m[::2, ::2] for m in masks]
-    made = collect(photos, small)
-    torch.testing.assert_close(
-        made.masks.mean(), collect(photos, masks).masks.mean(), atol=0.03, rtol=0
-    )
+    scaled, whole = (collect(photos, planes).photos.masks.mean() for planes in (small, masks))
+    torch.testing.assert_close(scaled, whole, atol=0.03, rtol=0)
 
 
 def test_mask_of_another_shape_is_refused_by_number_unless_it_is_empty(
@@ -268,7 +270,7 @@ def test_photo_of_less_than_64_pixels_is_refused_before_anything_is_encoded(
 ):
     small = photos[1][:48, :60]
     with pytest.raises(ValueError, match="Photo 2 has 60 x 48 pixels; .* leave it out"):
-        SubjectImages.execute([photos[0][None], small[None]], [masks[0][None]], [None], [None])
+        SubjectImages.execute([photos[0][None], small[None]], [None], [masks[0][None]], [None])
 
 
 def test_count_mismatch_is_refused(collect: Collect, photos: list[Tensor], masks: list[Tensor]):
@@ -314,10 +316,29 @@ def test_prior_images_that_are_enlarged_are_told_of(
     assert prior_note(subject, None) == ""
 
 
-def test_loss_map_is_the_weighted_sum():
-    config = SimpleNamespace(prior_weight=0.5, attention_weight=0.01)
-    history = {"diffusion": [1.0, 2.0], "prior": [4.0, 2.0], "attention": [100.0, 0.0]}
-    assert total_loss(history, config) == [4.0, 3.0]  # 1 + 2 + 1, 2 + 1 + 0
+def test_loss_map_is_the_total_and_the_steady_loss(
+    collect: Collect,
+    photos: list[Tensor],
+    masks: list[Tensor],
+    concept: Concept,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    terms = {"diffusion": [1.0, 2.0], "prior": [4.0, 2.0], "total": [5.0, 4.0]}
+    losses = Losses(terms, {"0": 0.7, "2": 0.5})
+    monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
+    wired = {"model": None, "clip": None, "subject": collect(photos, masks)}
+    widgets = {name: value for name, value in defaults(Train).items() if value is not None}
+    learned, loss_map = Train.execute(**wired, **widgets).args
+    assert learned is concept
+    assert loss_map == {"loss": [5.0, 4.0], "steady_loss": [0.7, 0.5]}
+
+
+def test_photos_go_without_masks_and_image_encoder(vae: comfy.sd.VAE, photos: list[Tensor]):
+    names = ("class_word", "attribute", "resolution", "blank", "scaled_copies", "seed")
+    widgets = dict(zip(names, [["dog"], ["auto"], [32], ["white"], [0], [0]], strict=True))
+    made = SubjectImages.execute([p[None] for p in photos], [vae], **widgets).args[0].photos
+    assert made.count == 3
+    assert made.masks is None and made.blanked is None and made.features is None
 
 
 def test_load_gives_what_save_wrote(model, model_folders: Path, concept: Concept):

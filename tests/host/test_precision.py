@@ -13,11 +13,11 @@ from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.families import fingerprint
 from detex_pack.detex.host.preflight import measure
 from detex_pack.detex.host.text import ComfyTextEncoder
-from detex_pack.detex.host.training import scaled_subject
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run, gradients
+from detex_pack.detex.unet.deltas import text_layers
 
 KINDS = {
     "1.x": (comfy.supported_models.SD15, tiny.tiny_clip),
@@ -33,23 +33,23 @@ def built(kind: str, stored: torch.dtype) -> tuple[ModelPatcher, comfy.sd.CLIP]:
     return tiny.tiny_model(family, kind == "2.x", stored=stored), clip(stored=stored)
 
 
-def first_run(session: tuple, subject: Subject, prior: Tensor) -> Run:
+def first_run(session: tuple, subject: Photos, prior: Tensor) -> Run:
     scale = session[0].patcher.model.process_latent_in
-    scaled = scaled_subject(subject, scale)
+    scaled = subject.for_training(scale)
     method = Detex(scaled, scale(prior.clone()), DetexConfig(), TRAIN, *session)
     return Run(method, session[0], TRAIN)
 
 
-def step_gradients(session: tuple, subject: Subject, prior: Tensor) -> Gradients:
+def step_gradients(session: tuple, subject: Photos, prior: Tensor) -> Gradients:
     """Of every learned parameter, after the first step's backward pass."""
     run = first_run(session, subject, prior)
-    with session[0].with_deltas(run.method.deltas, detach_start_token=True):
-        gradients(run)
-    learned = [p for module in run.method.modules.values() for p in module.named_parameters()]
+    with run.method.insert(session[0]):
+        gradients(run, run.method.turn(0))
+    learned = run.method.learned.named_parameters()
     return {name: p.grad.clone() for name, p in learned if p.grad is not None}
 
 
-def reference(kind: str, stored: torch.dtype, subject: Subject, prior: Tensor) -> Gradients:
+def reference(kind: str, stored: torch.dtype, subject: Photos, prior: Tensor) -> Gradients:
     """Of the same numbers in float32, without a training session: plain modules, plain autograd."""
     model, clip = built(kind, stored)
     for module in (model.model, clip.cond_stage_model):
@@ -58,7 +58,7 @@ def reference(kind: str, stored: torch.dtype, subject: Subject, prior: Tensor) -
     return step_gradients(session, subject, prior)
 
 
-def users(kind: str, stored: torch.dtype, subject: Subject, prior: Tensor, *, partly: bool):
+def users(kind: str, stored: torch.dtype, subject: Photos, prior: Tensor, *, partly: bool):
     """Of a training session inside of a node: all that it is given was made in inference mode."""
     with torch.inference_mode():
         model, clip = built(kind, stored)
@@ -72,7 +72,7 @@ def users(kind: str, stored: torch.dtype, subject: Subject, prior: Tensor, *, pa
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_gradients_are_those_of_float32(
-    kind: str, stored: torch.dtype, subject: Subject, prior_latents: Tensor
+    kind: str, stored: torch.dtype, subject: Photos, prior_latents: Tensor
 ):
     wanted = reference(kind, stored, subject, prior_latents)
     found = users(kind, stored, subject, prior_latents, partly=False)
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_float32(
 
 
 def test_half_precision_costs_the_gradient_a_percent_at_most(
-    subject: Subject, prior_latents: Tensor
+    subject: Photos, prior_latents: Tensor
 ):
     whole, half = (
         users("1.x", stored, subject, prior_latents, partly=False)
@@ -97,7 +97,7 @@ def test_half_precision_costs_the_gradient_a_percent_at_most(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_autocast_keeps_no_second_copy_of_the_weights_and_finds_the_same_gradients(
-    subject: Subject,
+    subject: Photos,
     prior_latents: Tensor,
     monkeypatch: pytest.MonkeyPatch,
     stored: torch.dtype,
@@ -105,7 +105,7 @@ def test_autocast_keeps_no_second_copy_of_the_weights_and_finds_the_same_gradien
 ):
     monkeypatch.setattr(denoiser, "training_dtype", lambda device: dtype)
     held, kept = autocast_step(stored, subject, prior_latents)
-    monkeypatch.setattr(denoiser, "hold_weights", lambda unet, dtype: None)
+    monkeypatch.setattr(denoiser, "cast_frozen_weights", lambda unet, dtype: None)
     cast, kept_then = autocast_step(stored, subject, prior_latents)
     assert held.keys() == cast.keys()
     assert all(torch.equal(held[name], cast[name]) for name in cast)
@@ -122,16 +122,16 @@ def test_training_copy_names_its_checkpoint_alike_in_every_precision(
     monkeypatch.setattr(denoiser, "training_dtype", lambda device: dtype)
     model, clip = built("1.x", torch.float16)
     with training_session(model, clip, (4, 4, 8, 8)) as (copy, _):
-        weight = copy.unet.get_submodule(next(iter(copy.kv_shapes))).weight
+        weight = copy.unet.get_submodule(text_layers(copy.layers)[0].path).weight
         assert weight.dtype is dtype and copy.fingerprint == fingerprint(model)
 
 
-def autocast_step(stored: torch.dtype, subject: Subject, prior: Tensor) -> tuple[Gradients, float]:
+def autocast_step(stored: torch.dtype, subject: Photos, prior: Tensor) -> tuple[Gradients, float]:
     """A step's gradients, and the bytes that it keeps however few photos it has."""
     model, clip = built("1.x", stored)
     with training_session(model, clip, (4, 4, 8, 8)) as session:
         run = first_run(session, subject, prior)
-        with session[0].with_deltas(run.method.deltas, detach_start_token=True):
+        with run.method.insert(session[0]):
             start = measure(run, session[0]).plain.start
             run.rewind()
         return step_gradients(session, subject, prior), start
@@ -139,7 +139,7 @@ def autocast_step(stored: torch.dtype, subject: Subject, prior: Tensor) -> tuple
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_model_that_is_partly_in_ram_trains_with_the_same_gradients(
-    kind: str, subject: Subject, prior_latents: Tensor
+    kind: str, subject: Photos, prior_latents: Tensor
 ):
     # as under --lowvram, where ComfyUI lends the weights from a buffer that it uses again
     whole = users(kind, torch.float16, subject, prior_latents, partly=False)

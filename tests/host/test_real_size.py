@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from detex_pack.detex.concept.file import Concept
-from detex_pack.detex.host.families import SD1, cross_attentions, family_of, kv_shapes
+from detex_pack.detex.host.families import SD1, attention_layers, cross_attentions, family_of
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.photos.subject import make_subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import make_photos
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses
+from detex_pack.detex.unet.deltas import text_layers
 from devtools.checkpoints import write_checkpoint
 
 SIDE = 256  # pixels
@@ -49,16 +52,16 @@ class Run:
         features = torch.randn(2, 768, generator=torch.Generator().manual_seed(1))
         encode = latent_encoder(eightfold_vae())
         masks = [ellipse()] * 2
-        subject = make_subject(pictures, masks, lambda _: features, encode, "dog", resolution=SIDE)
+        subject = make_photos(pictures, masks, lambda _: features, encode, "dog", resolution=SIDE)
         model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
         self.family = family_of(model)
-        self.shapes = kv_shapes(model)
+        self.text_layers = text_layers(attention_layers(model))
         self.layers = len(cross_attentions(model))
         before = weight_sums(model.model), weight_sums(clip.cond_stage_model)
         settings = DetexConfig(), TrainConfig(steps=2, batch_size=1)
         self.concept: Concept
-        self.history: dict[str, list[float]]
-        self.concept, self.history = train_concept(
+        self.losses: Losses
+        self.concept, self.losses = train_concept(
             model, clip, subject, subject.latents[:1, 0], *settings
         )
         after = weight_sums(model.model), weight_sums(clip.cond_stage_model)
@@ -92,13 +95,13 @@ def test_family_is_stable_diffusion_1(run: Run):
 
 def test_there_are_16_layers_and_19_million_parameters(run: Run):
     assert run.layers == 16
-    assert sum(a * b for a, b in run.shapes.values()) == 19_169_280
+    assert sum(layer.out * layer.inp for layer in run.text_layers) == 19_169_280
     assert sum(delta.numel() for delta in run.concept.deltas.values()) == 19_169_280
 
 
 def test_every_loss_is_finite(run: Run):
-    assert set(run.history) == {"diffusion", "prior", "attention"}
-    for values in run.history.values():
+    assert set(run.losses.terms) == {"diffusion", "prior", "attention", "total"}
+    for values in run.losses.terms.values():
         assert len(values) == 2
         assert torch.tensor(values).isfinite().all()
 

@@ -22,13 +22,17 @@ from torch import Tensor
 from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host import runs
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
-from detex_pack.detex.host.runs import Keeper, run_key, runs_folder
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, Watcher
+from detex_pack.detex.host.runs import ResumeStore, run_key, runs_folder
+from detex_pack.detex.methods import method_of
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.prompt.grammar import Named
+from detex_pack.detex.prompt.words import Attributes
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses, Run, Watcher
 
-Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+Train = Callable[..., tuple[Concept, Losses]]
 Cancel = model_management.InterruptProcessingException
 STEPS = 6
 
@@ -59,31 +63,32 @@ class StopAfter(Watcher):
 def stopped(
     train: Train, step: int, every: int = 2, error: BaseException | None = None, **settings
 ):
-    """Train until the error after `step`; -> the keeper."""
+    """Train until the error after `step`; -> the store."""
     stop = StopAfter(step, error)
-    keeper = Keeper(every)
+    store = ResumeStore(every)
     with pytest.raises(type(stop.error)) as caught:
-        train(settings.pop("config", None), stop, keeper=keeper, **({"steps": STEPS} | settings))
+        train(settings.pop("config", None), stop, store=store, **({"steps": STEPS} | settings))
     if isinstance(stop.error, Cancel):
         assert caught.value is stop.error
-    return keeper
+    return store
 
 
 def resumed(train: Train, *, start_over: bool = False, **settings):
-    """Train to the end -> concept, the numbers of the steps that were made, keeper."""
-    watch, keeper = StopAfter(-1), Keeper(2, start_over=start_over)
+    """Train to the end -> concept, the numbers of the steps that were made, store."""
+    watch, store = StopAfter(-1), ResumeStore(2, start_over=start_over)
     config = settings.pop("config", None)
-    concept, _ = train(config, watch, keeper=keeper, **({"steps": STEPS} | settings))
-    return concept, watch.steps, keeper
+    concept, _ = train(config, watch, store=store, **({"steps": STEPS} | settings))
+    return concept, watch.steps, store
 
 
-@pytest.mark.parametrize("attributes", list(Attributes))
+CONFIGS = DetexConfig(), DetexConfig(attributes=Attributes.VECTORS), CustomDiffusionConfig()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("step", [1, 4])
 def test_cancelled_run_goes_on_to_the_bytes_of_an_uninterrupted_one(
-    train: Train, attributes: Attributes, step: int
+    train: Train, config: object, step: int
 ):
-    weight = 0.0 if attributes is Attributes.NONE else 0.01
-    config = DetexConfig(attributes=attributes, attention_weight=weight)
     whole = concept_bytes(train(config, steps=STEPS)[0])
     stopped(train, step, config=config)
     concept, steps, _ = resumed(train, config=config)
@@ -106,13 +111,13 @@ def test_cancel_inside_a_step_keeps_the_state_before_it(
 
     def cancelled_at_the_fifth(self, *args):
         calls.append(1)
-        if len(calls) == 6 + 2 + 5:  # before it, six score three photos' maps and two the memory
+        if len(calls) == 6 + 2 + 16 + 5:  # six score maps, two measure memory, 16 the steady loss
             raise Cancel
         return predict(self, *args)
 
     with monkeypatch.context() as patch, pytest.raises(Cancel):
         patch.setattr(ComfyDenoiser, "predict", cancelled_at_the_fifth)
-        train(steps=STEPS, keeper=Keeper(every=0))
+        train(steps=STEPS, store=ResumeStore(every=0))
     assert files() == ["step_000004.safetensors"]
     concept, steps, _ = resumed(train)
     assert steps == [5, 6]
@@ -122,8 +127,8 @@ def test_cancel_inside_a_step_keeps_the_state_before_it(
 def test_losses_of_a_resumed_run_are_those_of_the_whole_run(train: Train):
     _, whole = train(steps=STEPS)
     stopped(train, 3)
-    _, losses = train(steps=STEPS, keeper=Keeper(2))
-    assert losses == whole and list(losses) == list(whole)
+    _, losses = train(steps=STEPS, store=ResumeStore(2))
+    assert losses == whole and list(losses.terms) == list(whole.terms)
 
 
 def test_crash_goes_on_from_the_last_snapshot(train: Train):
@@ -151,19 +156,19 @@ def test_finished_run_leaves_its_concept_its_losses_and_its_last_state(train: Tr
 
 
 def test_finished_concept_is_found_and_not_trained_again(train: Train):
-    first, losses = train(steps=STEPS, keeper=Keeper(2))
-    watch, keeper = StopAfter(-1), Keeper(2)
-    second, again = train(None, watch, steps=STEPS, keeper=keeper)
+    first, losses = train(steps=STEPS, store=ResumeStore(2))
+    watch, store = StopAfter(-1), ResumeStore(2)
+    second, again = train(None, watch, steps=STEPS, store=store)
     assert watch.steps == []
     assert concept_bytes(second) == concept_bytes(first) and again == losses
-    assert "Found on disk, not trained again" in keeper.note
-    assert "another seed" in keeper.note and "start over" in keeper.note
+    assert "Found on disk, not trained again" in store.note
+    assert "another seed" in store.note and "start over" in store.note
 
 
 def test_start_over_forgets_what_is_on_disk(train: Train):
     stopped(train, 3)
-    _, steps, keeper = resumed(train, start_over=True)
-    assert steps == [1, 2, 3, 4, 5, 6] and keeper.note == ""
+    _, steps, store = resumed(train, start_over=True)
+    assert steps == [1, 2, 3, 4, 5, 6] and store.note == ""
     assert resumed(train, start_over=True)[1] == steps  # a finished one too
 
 
@@ -177,8 +182,8 @@ def test_start_over_trains_anew_where_the_old_files_cannot_be_deleted(
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
     with caplog.at_level(logging.WARNING, "detex"):
-        _, steps, keeper = resumed(train, start_over=True)
-    assert steps == [1, 2, 3, 4, 5, 6] and keeper.note == ""
+        _, steps, store = resumed(train, start_over=True)
+    assert steps == [1, 2, 3, 4, 5, 6] and store.note == ""
     assert "The training cannot be kept in" in caplog.text
 
 
@@ -186,8 +191,8 @@ def test_other_files_among_the_snapshots_do_no_harm(train: Train):
     stopped(train, 3)
     snapshot = next(runs_folder().rglob("step_000003.safetensors"))
     shutil.copy(snapshot, snapshot.with_name("step_000003 - Copy.safetensors"))
-    _, steps, keeper = resumed(train)
-    assert steps == [4, 5, 6] and keeper.note == "Continued after step 3."
+    _, steps, store = resumed(train)
+    assert steps == [4, 5, 6] and store.note == "Continued after step 3."
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux shows which files are held")
@@ -201,8 +206,8 @@ def test_what_was_read_holds_no_file(train: Train):
 
 def test_fewer_steps_use_what_was_learned_by_then(train: Train):
     short = concept_bytes(train(steps=3)[0])
-    keeper = stopped(train, 3)
-    assert keeper.remedy() == "Step 3 is kept: set steps to 3 to use what was learned by then."
+    store = stopped(train, 3)
+    assert store.remedy() == "Step 3 is kept: set steps to 3 to use what was learned by then."
     concept, steps, _ = resumed(train, steps=3)
     assert steps == []  # the snapshot of the cancel is all that it takes
     assert concept_bytes(concept) == short
@@ -211,8 +216,8 @@ def test_fewer_steps_use_what_was_learned_by_then(train: Train):
 def test_more_steps_go_on_where_a_finished_run_ended(train: Train):
     whole = concept_bytes(train(steps=9)[0])
     resumed(train)
-    concept, steps, keeper = resumed(train, steps=9)
-    assert steps == [7, 8, 9] and keeper.note == "Continued after step 6."
+    concept, steps, store = resumed(train, steps=9)
+    assert steps == [7, 8, 9] and store.note == "Continued after step 6."
     assert concept_bytes(concept) == whole
 
 
@@ -237,7 +242,7 @@ def test_snapshot_that_does_not_fit_gives_way_to_the_one_before(
     stopped(train, 4, error=KeyError())
     latest = next(runs_folder().rglob("step_000004.safetensors"))
     tensors = {name: 1 + tensor for name, tensor in load_file(latest).items()}
-    name = max(name for name in tensors if name.startswith("module."))
+    name = max(name for name in tensors if name.startswith("learned."))
     tensors[name] = tensors[name].repeat(2)
     if change == "missing":
         del tensors[name]
@@ -272,35 +277,35 @@ def test_disk_that_cannot_be_written_to_does_not_end_the_training(
 ):
     (user_folder / "__detex").write_bytes(b"a file where the folder should be")
     with caplog.at_level(logging.WARNING, "detex"):
-        concept, steps, keeper = resumed(train)
+        concept, steps, store = resumed(train)
     assert len(steps) == STEPS and concept.deltas
     assert caplog.text.count("The training cannot be kept in") == 1
-    assert keeper.note == f"The training cannot be kept in {runs_folder()}: save the concept."
+    assert store.note == f"The training cannot be kept in {runs_folder()}: save the concept."
 
 
 def test_cancel_that_kept_nothing_does_not_promise_to_go_on(train: Train, user_folder: Path):
     (user_folder / "__detex").write_bytes(b"a file where the folder should be")
     said: list[str] = []
     with pytest.raises(Cancel):
-        train(None, StopAfter(3), steps=STEPS, keeper=Keeper(2, say=said.append))
+        train(None, StopAfter(3), steps=STEPS, store=ResumeStore(2, say=said.append))
     assert said == ["Stopped after step 3 of 6. Nothing of it is kept on disk."]
 
 
 def test_loss_that_is_no_number_leaves_the_good_state_and_names_its_step(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ):
-    broken = Detex.loss_terms
+    broken = Detex.losses
 
     def breaks_in_step_nine(self, *args):
         terms = broken(self, *args)
         self.made = getattr(self, "made", 0) + 1
-        factor = torch.nan if self.made == 2 + 9 else 1  # two measure the memory
+        factor = torch.nan if self.made == 2 + 16 + 9 else 1  # memory, and the steady loss
         return {name: factor * term for name, term in terms.items()}
 
     said = r"at step 10\..* Step 8 is kept: set steps to 8"
     with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match=said):
-        patch.setattr(Detex, "loss_terms", breaks_in_step_nine)
-        train(steps=20, keeper=Keeper(4))
+        patch.setattr(Detex, "losses", breaks_in_step_nine)
+        train(steps=20, store=ResumeStore(4))
     assert files() == ["step_000004.safetensors", "step_000008.safetensors"]
     concept, steps, _ = resumed(train, steps=8)
     assert steps == []
@@ -314,17 +319,17 @@ def test_snapshot_with_a_weight_that_is_no_number_is_not_written(
         def on_step(self, run: Run) -> None:
             if run.step == 3:
                 with torch.no_grad():
-                    run.parameters[0].fill_(torch.nan)
+                    next(run.method.learned.parameters()).fill_(torch.nan)
 
     with pytest.raises(FloatingPointError, match="learned weights is no number at step 4"):
-        train(None, Spoil(), steps=STEPS, keeper=Keeper(2))
+        train(None, Spoil(), steps=STEPS, store=ResumeStore(2))
     assert files() == ["step_000002.safetensors"]
 
 
 def test_cancel_says_how_to_go_on(train: Train):
     said: list[str] = []
     with pytest.raises(Cancel):
-        train(None, StopAfter(3), steps=STEPS, keeper=Keeper(2, say=said.append))
+        train(None, StopAfter(3), steps=STEPS, store=ResumeStore(2, say=said.append))
     assert said == [
         "Stopped after step 3 of 6. Run again to go on. "
         "Step 3 is kept: set steps to 3 to use what was learned by then."
@@ -335,8 +340,8 @@ def test_cancel_of_a_start_over_says_to_leave_it_and_then_goes_on(train: Train):
     said: list[str] = []
     stopped(train, 5)
     with pytest.raises(Cancel):
-        keeper = Keeper(2, start_over=True, say=said.append)
-        train(None, StopAfter(3), steps=STEPS, keeper=keeper)
+        store = ResumeStore(2, start_over=True, say=said.append)
+        train(None, StopAfter(3), steps=STEPS, store=store)
     assert said == [
         "Stopped after step 3 of 6. Set resume to auto and run again to go on. "
         "Step 3 is kept: set resume to auto and steps to 3 to use what was learned by then."
@@ -352,17 +357,17 @@ def test_old_runs_go_and_the_latest_keep_their_snapshots(
     for seed in range(5):
         resumed(train, seed=seed, steps=2)
     kept = {
-        json.loads(folder.joinpath("finished_000002.json").read_text())["diffusion"][0]: len(
-            list(folder.glob("step_*"))
-        )
+        json.loads(folder.joinpath("finished_000002.json").read_text())["terms"]["diffusion"][
+            0
+        ]: len(list(folder.glob("step_*")))
         for folder in runs_folder().iterdir()
     }
-    firsts = {seed: train(seed=seed, steps=2)[1]["diffusion"][0] for seed in (2, 3, 4)}
+    firsts = {seed: train(seed=seed, steps=2)[1].terms["diffusion"][0] for seed in (2, 3, 4)}
     assert kept == {firsts[2]: 0, firsts[3]: 1, firsts[4]: 1}
 
 
 @pytest.fixture
-def key(subject: Subject, prior_latents: Tensor):
+def key(subject: Photos, prior_latents: Tensor):
     """key(model=..., subject=..., config=..., settings...) -> the run's key."""
 
     def make(
@@ -371,7 +376,9 @@ def key(subject: Subject, prior_latents: Tensor):
         model, clip = model or tiny.tiny_model(), clip or tiny.tiny_clip()
         with training_session(model, clip, (4, 4, 8, 8)) as (denoiser, text):
             train_config = TrainConfig(**settings)
-            method = Detex(photos, prior, config or DetexConfig(), train_config, denoiser, text)
+            config = config or DetexConfig()
+            given = photos, prior, config, train_config
+            method = method_of(config)(*given, denoiser, text)
             return run_key(method, denoiser, text)
 
     return make
@@ -408,16 +415,18 @@ CHANGES = {
     "learning rate": lambda subject, prior: {"learning_rate": 2e-5},
     "batch size": lambda subject, prior: {"batch_size": 3},
     "gamma": lambda subject, prior: {"config": DetexConfig(gamma=0.4)},
-    "method": lambda subject, prior: {"config": DetexConfig.custom_diffusion()},
-    "class word": lambda subject, prior: {"photos": dataclasses.replace(subject, class_word="cat")},
+    "method": lambda subject, prior: {"config": CustomDiffusionConfig()},
+    "class word": lambda subject, prior: {
+        "photos": dataclasses.replace(subject, named=(Named("V", "cat", "view", (1, 2, 3)),))
+    },
     "photos": lambda subject, prior: {
-        "photos": dataclasses.replace(subject, photo_hashes=("a", "b", "c"))
+        "photos": dataclasses.replace(subject, hashes=("a", "b", "c"))
     },
     "latents": lambda subject, prior: {
         "photos": dataclasses.replace(subject, latents=subject.latents + 1e-3)
     },
     "sizes": lambda subject, prior: {
-        "photos": dataclasses.replace(subject, sizes=subject.sizes + 1)
+        "photos": dataclasses.replace(subject, size_ids=subject.size_ids + 1)
     },
     "rank": lambda subject, prior: {"rank": 4},
     "masks": lambda subject, prior: {
@@ -433,7 +442,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_whatever_decides_the_result_is_in_the_key(
-    key, subject: Subject, prior_latents: Tensor, change: Callable
+    key, subject: Photos, prior_latents: Tensor, change: Callable
 ):
     assert key(**change(subject, prior_latents)) != key()
 

@@ -24,10 +24,12 @@ from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.families import SDXL, family_of
 from detex_pack.detex.host.text import ComfyTextEncoder, compose, text_features, word_positions
 from detex_pack.detex.host.training import train_concept
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, accumulate, draw
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.prompt.words import Attributes
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Run, accumulate
 from detex_pack.detex.unet.condition import Condition, whole_picture
 from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
@@ -52,7 +54,7 @@ def session(model: ModelPatcher, clip: comfy.sd.CLIP) -> Iterator[tuple]:
 
 
 @pytest.fixture(scope="module")
-def method(session: tuple, subject: Subject, prior_latents: Tensor) -> Detex:
+def method(session: tuple, subject: Photos, prior_latents: Tensor) -> Detex:
     settings = DetexConfig(gamma=0), TrainConfig(batch_size=3)
     return Detex(subject, prior_latents, *settings, *session)
 
@@ -115,7 +117,7 @@ def test_unet_is_told_what_comfyui_tells_it(session: tuple, model: ModelPatcher)
     denoiser, _ = session
     latents, cond, pooled = drawn(2, 4, 8, 12), drawn(2, 77, L + G), drawn(2, G)
     timesteps = torch.tensor([700, 40])
-    sigmas = denoiser.sigmas[timesteps]
+    sigmas = denoiser.schedule.sigmas[timesteps]
     sizes = {"height": 320, "width": 480, "crop_h": 8, "crop_w": 16}
     sizes |= {"target_height": 32, "target_width": 48}
     with torch.no_grad():
@@ -123,7 +125,7 @@ def test_unet_is_told_what_comfyui_tells_it(session: tuple, model: ModelPatcher)
         denoised = model.model.apply_model(latents, sigmas, c_crossattn=cond, y=adm)
         told = torch.tensor([list(sizes.values())]).expand(2, -1)
         scaled = latents / (1 + sigmas.view(-1, 1, 1, 1) ** 2).sqrt()
-        ours = denoiser.predict(scaled, timesteps.float(), Condition(cond, pooled, told), None)
+        ours = denoiser.predict(scaled, timesteps.float(), Condition(cond, pooled, told))
     spread = sigmas.view(-1, 1, 1, 1)
     torch.testing.assert_close(latents - spread * ours, denoised, atol=1e-4, rtol=1e-4)
 
@@ -134,7 +136,7 @@ def test_sizes_change_the_answer(session: tuple):
     told = [whole_picture(1, side, side) for side in (32, 512)]
     inputs = drawn(1, 77, L + G), drawn(1, G)
     answers = [
-        denoiser.predict(drawn(1, 4, 8, 8), torch.tensor([500.0]), Condition(*inputs, sizes), None)
+        denoiser.predict(drawn(1, 4, 8, 8), torch.tensor([500.0]), Condition(*inputs, sizes))
         for sizes in told
     ]
     assert not torch.allclose(*answers, atol=1e-4)
@@ -145,7 +147,7 @@ def test_sizes_are_by_default_those_of_the_latents(session: tuple):
     denoiser, _ = session
     inputs = drawn(1, 77, L + G), drawn(1, G)
     told = Condition(*inputs, whole_picture(1, 32, 48)), Condition(*inputs)  # 8 x 12 cells of 4
-    answers = [denoiser.predict(drawn(1, 4, 8, 12), torch.tensor([500.0]), c, None) for c in told]
+    answers = [denoiser.predict(drawn(1, 4, 8, 12), torch.tensor([500.0]), c) for c in told]
     assert torch.equal(*answers)
 
 
@@ -157,25 +159,25 @@ def test_batch_is_told_each_photos_size_and_crop_and_the_priors_own(method: Dete
         1: [32, 32, 0, 0, 32, 32],
         2: [36, 48, 0, 0, 32, 32],
     }
-    batch = method.sample_batch()
-    told = method.cond(batch).sizes.tolist()
+    batch = method.draw()
+    told = method.condition(batch).size_ids.tolist()
     assert told[:3] == [known[photo] for photo in batch.photos.tolist()]
     assert told[3:] == [[32, 32, 0, 0, 32, 32]] * 3
 
 
 def test_gradients_of_two_passes_are_those_of_one(method: Detex, session: tuple):
-    told = method.subject.sizes.flatten(0, -2)
+    told = method.photos.size_ids.flatten(0, -2)
     assert len(told.unique(dim=0)) > 1  # the photos are not of one size
     run = Run(method, session[0], method.train_config)
-    drawn = draw(method, session[0], method.train_config, run.rng)
+    batch = method.draw()
     found = []
-    for run.parts in (1, 2):
-        with session[0].with_deltas(method.deltas, detach_start_token=True):
-            losses = accumulate(run, drawn)
-        found.append((losses, [p.grad.clone() for p in run.parameters]))
-        run.optimizer.zero_grad(set_to_none=True)
+    for run.passes in (1, 2):
+        with method.insert(session[0]):
+            losses = accumulate(run, batch, method.turn(0))
+        found.append((losses, [p.grad.clone() for p in method.learned.parameters()]))
+        run.forget_gradients()
     (losses, whole), (again, parts) = found
-    assert losses.keys() == {"diffusion", "prior", "attention"}
+    assert losses.keys() == {"diffusion", "prior", "attention", "total"}
     torch.testing.assert_close(again, losses, rtol=1e-5, atol=1e-7)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4 * one.abs().max().item())
@@ -194,9 +196,9 @@ def test_rank_can_be_chosen(train):
 
 
 def test_every_loss_is_finite_and_every_word_learns(train, method: Detex):
-    concept, history = train(steps=3)
-    assert set(history) == {"diffusion", "prior", "attention"}
-    assert torch.tensor(list(history.values())).isfinite().all()
+    concept, losses = train(steps=3)
+    assert set(losses.terms) == {"diffusion", "prior", "attention", "total"}
+    assert torch.tensor(list(losses.terms.values())).isfinite().all()
     start = method.words.export()
     for name, vector in concept.vectors("l+g").items():
         moved = (vector - start[name]).abs()
@@ -217,7 +219,7 @@ def test_same_seed_gives_the_same_bytes(train):
 
 def test_free_vectors_and_custom_diffusion_train_too(train):
     assert train(DetexConfig(attributes=Attributes.VECTORS))[0].word_names == WORDS
-    assert train(DetexConfig.custom_diffusion())[0].word_names == ("V",)
+    assert train(CustomDiffusionConfig())[0].word_names == ("V",)
 
 
 def test_file_gives_the_concept_back(concept: Concept, tmp_path: Path):
@@ -338,7 +340,7 @@ def test_concept_of_another_family_is_refused_both_ways(concept: Concept, clip: 
 
 
 def test_clip_of_another_family_is_refused_before_training(
-    model: ModelPatcher, subject: Subject, clip: comfy.sd.CLIP
+    model: ModelPatcher, subject: Photos, clip: comfy.sd.CLIP
 ):
     with (
         pytest.raises(ValueError, match="features of 32 numbers, this Stable Diffusion XL MODEL"),

@@ -13,26 +13,27 @@ from torch import Tensor
 
 from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
-from detex_pack.detex.host.runs import Keeper, runs_folder
-from detex_pack.detex.methods.detex import Batch, Detex
-from detex_pack.detex.photos.subject import Subject
-from detex_pack.detex.training.config import DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, Watcher
+from detex_pack.detex.host.runs import ResumeStore, runs_folder
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses, Run, Watcher
 
-Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+Train = Callable[..., tuple[Concept, Losses]]
 
 
-class Parts(Watcher):
+class Passes(Watcher):
     """Computes each step in that many passes, and keeps how many there were at the end."""
 
     def __init__(self, forced: int | None = None):
         self.forced, self.used = forced, 0
 
     def on_start(self, run: Run) -> None:
-        run.parts = self.forced or run.parts
+        run.passes = self.forced or run.passes
 
     def on_step(self, run: Run) -> None:
-        self.used = run.parts
+        self.used = run.passes
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.fixture(scope="module")
 def method(
-    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Subject, prior_latents: Tensor
+    model: ModelPatcher, clip: comfy.sd.CLIP, subject: Photos, prior_latents: Tensor
 ) -> Iterator[Detex]:
     with training_session(model, clip, (4, 4, 8, 8)) as session:
         config = TrainConfig(batch_size=5)
@@ -61,22 +62,25 @@ def method(
 
 
 def test_parts_of_a_batch_hold_each_photo_with_its_prior_image_once(method: Detex):
-    batch = method.sample_batch()  # five photos, five prior images
-    parts: list[tuple[Tensor, Batch]] = list(batch.split(2))
-    assert [part.count for _, part in parts] == [3, 2]
-    assert [rows.tolist() for rows, _ in parts] == [[0, 1, 2, 5, 6, 7], [3, 4, 8, 9]]
-    for rows, part in parts:
-        assert torch.equal(part.latents, batch.latents[rows])
-        assert torch.equal(part.valid, batch.valid[rows])
-        assert part.prompts == tuple(batch.prompts[i] for i in rows[: part.count])
+    batch = method.draw()  # five photos, five prior images
+    shares, parts = zip(*batch.split(2), strict=True)
+    assert shares == (3 / 5, 2 / 5)
+    assert [part.count for part in parts] == [3, 2]
+    for part, rows in zip(parts, ([0, 1, 2, 5, 6, 7], [3, 4, 8, 9]), strict=True):
+        for name in ("latents", "noise", "timesteps", "valid", "size_ids"):
+            assert torch.equal(getattr(part, name), getattr(batch, name)[rows]), name
+        photos = rows[: part.count]
+        for name in ("photos", "masks", "blanked"):
+            assert torch.equal(getattr(part, name), getattr(batch, name)[photos]), name
+        assert part.prompts == tuple(batch.prompts[i] for i in photos)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4])
-def test_several_passes_learn_what_one_pass_learns(train: Train, parts: int):
-    one, losses = train(None, Parts(1), steps=4, batch_size=4)
-    many, again = train(None, Parts(parts), steps=4, batch_size=4)
-    for name, values in losses.items():
-        torch.testing.assert_close(again[name], values, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("passes", [2, 3, 4])
+def test_several_passes_learn_what_one_pass_learns(train: Train, passes: int):
+    one, losses = train(None, Passes(1), steps=4, batch_size=4)
+    many, again = train(None, Passes(passes), steps=4, batch_size=4)
+    for name, values in losses.terms.items():
+        torch.testing.assert_close(again.terms[name], values, rtol=1e-4, atol=1e-6)
     for name, delta in one.deltas.items():
         torch.testing.assert_close(many.deltas[name], delta, rtol=2e-2, atol=2e-4)
     assert not torch.equal(one.deltas[name], many.deltas[name])  # it was computed another way
@@ -86,20 +90,21 @@ def test_full_card_computes_the_step_again_in_more_passes(
     train: Train, card: Callable, caplog: pytest.LogCaptureFixture
 ):
     card(4)  # two photos with their prior images: half a batch
-    parts = Parts()
+    passes = Passes()
     with caplog.at_level(logging.WARNING, "detex"):
-        concept, _ = train(None, parts, steps=3, batch_size=4)
-    assert parts.used == 2
+        concept, _ = train(None, passes, steps=3, batch_size=4)
+    assert passes.used == 2
     assert caplog.text.count("Out of graphics memory: from step 1 on") == 1
-    forced, _ = train(None, Parts(2), steps=3, batch_size=4)
-    assert concept_bytes(concept) == concept_bytes(forced)  # the same random numbers were used
+    forced, _ = train(None, Passes(2), steps=3, batch_size=4)
+    # the same random numbers were used
+    assert concept_bytes(concept) == concept_bytes(forced)
 
 
 def test_passes_shrink_to_one_photo_with_its_prior_image(train: Train, card: Callable):
     card(2)
-    parts = Parts()
-    train(None, parts, steps=2, batch_size=3)
-    assert parts.used == 3
+    passes = Passes()
+    train(None, passes, steps=2, batch_size=3)
+    assert passes.used == 3
 
 
 def test_card_too_small_for_one_photo_ends_with_what_to_do(train: Train, card: Callable):
@@ -119,7 +124,7 @@ def test_full_card_in_the_middle_keeps_the_state_and_names_its_step(
 
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
     with pytest.raises(torch.cuda.OutOfMemoryError, match="Step 3 is kept: set steps to 3"):
-        train(None, Fills(), steps=6, keeper=Keeper(50))
+        train(None, Fills(), steps=6, store=ResumeStore(50))
     assert [path.name for path in runs_folder().rglob("*.safetensors")] == [
         "step_000003.safetensors"
     ]
@@ -135,19 +140,19 @@ def test_other_errors_of_the_card_are_not_taken_for_a_full_one(
 
     monkeypatch.setattr(ComfyDenoiser, "predict", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        train(DetexConfig.custom_diffusion(), steps=2)
+        train(CustomDiffusionConfig(), steps=2)
 
 
 def test_resumed_run_keeps_the_number_of_passes(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    class Stop(Parts):
+    class Stop(Passes):
         def on_step(self, run: Run) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        train(None, Stop(2), steps=4, keeper=Keeper(1))
-    parts = Parts()
-    train(None, parts, steps=4, keeper=Keeper(1))
-    assert parts.used == 2
+        train(None, Stop(2), steps=4, store=ResumeStore(1))
+    passes = Passes()
+    train(None, passes, steps=4, store=ResumeStore(1))
+    assert passes.used == 2

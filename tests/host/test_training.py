@@ -15,15 +15,20 @@ from detex_pack.detex.concept.file import Concept, concept_bytes
 from detex_pack.detex.host.denoiser import training_dtype, training_session
 from detex_pack.detex.host.images import check_latents, feature_encoder, latent_encoder
 from detex_pack.detex.host.progress import LiveView
-from detex_pack.detex.host.training import first_and_last, scaled_subject, train_concept
-from detex_pack.detex.methods.detex import Detex
-from detex_pack.detex.photos.subject import Subject, make_subject
-from detex_pack.detex.training.config import Attributes, DetexConfig, TrainConfig
-from detex_pack.detex.training.loop import Run, Watcher, draw, step_terms, weighted_total
+from detex_pack.detex.host.training import first_and_last, train_concept
+from detex_pack.detex.methods import method_of
+from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.photos import Photos, make_photos
+from detex_pack.detex.prompt.grammar import Named
+from detex_pack.detex.prompt.words import Attributes
+from detex_pack.detex.training.config import TrainConfig
+from detex_pack.detex.training.loop import Losses, Run, Watcher, predictor
 from detex_pack.detex.training.loop import train as run_steps
+from detex_pack.detex.unet.losses import weighted_total
 
 SHAPE = (4, 4, 8, 8)
-Train = Callable[..., tuple[Concept, dict[str, list[float]]]]
+Train = Callable[..., tuple[Concept, Losses]]
 
 
 class Cancelled(Watcher):
@@ -141,9 +146,17 @@ def test_cancel_button_ends_the_run_at_the_next_step(train: Train):
 
 def test_every_step_reports_its_terms(train: Train):
     notes = Notes(lambda run: {name: len(terms) for name, terms in run.history.items()})
-    _, history = train(None, notes, steps=3)
-    assert notes.seen == [{"diffusion": n, "prior": n, "attention": n} for n in (1, 2, 3)]
-    assert {len(values) for values in history.values()} == {3}
+    _, losses = train(None, notes, steps=3)
+    names = ("diffusion", "prior", "attention", "total")
+    assert notes.seen == [dict.fromkeys(names, n) for n in (1, 2, 3)]
+    assert {name: len(values) for name, values in losses.terms.items()} == dict.fromkeys(names, 3)
+
+
+def test_total_is_the_sum_of_the_terms_by_their_weights(train: Train):
+    _, losses = train(DetexConfig(prior_weight=0.5, attention_weight=0.25), steps=3)
+    terms = (losses.terms[name] for name in ("diffusion", "prior", "attention"))
+    wanted = [d + 0.5 * p + 0.25 * a for d, p, a in zip(*terms, strict=True)]
+    assert losses.terms["total"] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_same_seed_gives_the_same_bytes(train: Train):
@@ -166,8 +179,8 @@ def test_same_seed_gives_the_same_bytes_whatever_the_global_random_state(train: 
 def test_attention_loss_falls(train: Train):
     # the blanked photos of this VAE with random weights look much like the others: gamma 0
     config = DetexConfig(attention_weight=10.0, gamma=0)
-    _, history = train(config, steps=30, batch_size=3, prior=None)
-    first, last = first_and_last(history)["attention"]
+    _, losses = train(config, steps=30, batch_size=3, prior=None)
+    first, last = first_and_last(losses.terms)["attention"]
     assert last < 0.8 * first
 
 
@@ -182,9 +195,10 @@ def test_reported_losses_are_means_of_first_and_last_steps():
     assert first_and_last({"prior": [1.0, 3.0, 0, 0, 0, 0, 5.0, 7.0]}) == {"prior": [2.0, 6.0]}
 
 
-def test_concept_records_what_it_was_made_of(concept: Concept, subject: Subject):
-    assert (concept.class_word, concept.attribute, concept.method) == ("ball", "view", "DETEX")
-    assert concept.photo_hashes == subject.photo_hashes
+def test_concept_records_what_it_was_made_of(concept: Concept, subject: Photos):
+    assert concept.named == (Named("V", "ball", "view", (1, 2, 3)),)
+    assert (concept.class_word, concept.method) == ("ball", "DETEX")
+    assert concept.photo_hashes == subject.hashes
     assert concept.word_names == ("V", "P1", "P2", "P3", "B1", "B2", "B3")
     assert concept.config["steps"] == 3
     assert concept.base.family == "the DETEX demo model"
@@ -192,9 +206,10 @@ def test_concept_records_what_it_was_made_of(concept: Concept, subject: Subject)
 
 
 def test_custom_diffusion_learns_the_subject_word_alone(train: Train):
-    learned, history = train(DetexConfig.custom_diffusion())
+    learned, losses = train(CustomDiffusionConfig())
     assert (learned.word_names, learned.method) == (("V",), "Custom Diffusion")
-    assert set(history) == {"diffusion", "prior"}
+    assert learned.named == (Named("V", "ball", "view", ()),)
+    assert set(losses.terms) == {"diffusion", "prior", "total"}
 
 
 @pytest.fixture(scope="module")
@@ -203,29 +218,34 @@ def session(model: ModelPatcher, clip: comfy.sd.CLIP) -> Iterator[tuple]:
         yield opened
 
 
-@pytest.mark.parametrize("attributes", list(Attributes))
+CONFIGS = (
+    DetexConfig(gamma=0),
+    DetexConfig(gamma=0, attributes=Attributes.VECTORS),
+    CustomDiffusionConfig(),
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
 def test_only_declared_parameters_get_gradients(
-    session: tuple, subject: Subject, prior_latents: Tensor, attributes: Attributes
+    session: tuple, subject: Photos, prior_latents: Tensor, config: object
 ):
     denoiser, text = session
-    weight = 0.0 if attributes is Attributes.NONE else 0.01
-    config = DetexConfig(attributes=attributes, gamma=0, attention_weight=weight)
     train_config = TrainConfig(batch_size=3)
-    method = Detex(subject, prior_latents, config, train_config, denoiser, text)
-    with denoiser.with_deltas(method.deltas, detach_start_token=True):
-        drawn = draw(method, denoiser, train_config, torch.Generator().manual_seed(0))
-        terms = step_terms(method, denoiser, drawn)
+    given = subject, prior_latents, config, train_config
+    method = method_of(config)(*given, denoiser, text)
+    with method.insert(denoiser):
+        terms = method.losses(method.draw(), predictor(denoiser), method.turn(0))
         weighted_total(terms, method.weights).backward()
     frozen = [*denoiser.unet.parameters(), *text.clip.cond_stage_model.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in frozen)
-    trained = [p for group in method.parameter_groups() for p in group["params"]]
+    trained = [p for group in method.optimisers()["all"] for p in group["params"]]
     declared = [*method.deltas.parameters(), *method.words.parameters()]
     assert {id(p) for p in trained} == {id(p) for p in declared}
     assert all(p.grad is not None and p.grad.any() for p in trained)
 
 
 def test_private_copies_keep_their_weights_too(
-    session: tuple, subject: Subject, weight_hash: Callable
+    session: tuple, subject: Photos, weight_hash: Callable
 ):
     denoiser, text = session
     modules = denoiser.unet, text.clip.cond_stage_model
@@ -242,8 +262,8 @@ def test_private_text_tower_is_the_one_that_is_encoded_with(session: tuple, clip
     assert text.clip.cond_stage_model is not clip.cond_stage_model
 
 
-def test_latents_are_scaled_for_the_unet_once(subject: Subject, model: ModelPatcher):
-    scaled = scaled_subject(subject, model.model.process_latent_in)
+def test_latents_are_scaled_for_the_unet_once(subject: Photos, model: ModelPatcher):
+    scaled = subject.for_training(model.model.process_latent_in)
     torch.testing.assert_close(scaled.latents, 0.18215 * subject.latents)
     torch.testing.assert_close(scaled.blanked, 0.18215 * subject.blanked)
 
@@ -253,7 +273,7 @@ def test_everything_may_come_from_inference_mode(photos: list[Tensor], masks: li
         model, clip, vae = tiny.tiny_model(), tiny.tiny_clip(), tiny.tiny_vae()
         pictures = [photo.clone() for photo in photos]
         see, encode = feature_encoder(tiny.tiny_clip_vision()), latent_encoder(vae)
-        made = make_subject(pictures, masks, see, encode, "ball", resolution=32)
+        made = make_photos(pictures, masks, see, encode, "ball", resolution=32)
         assert made.latents.is_inference() and made.features.is_inference()
         settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
         learned, _ = train_concept(model, clip, made, made.latents[:, 0], *settings)
@@ -292,7 +312,7 @@ def test_force_fp32_trains_in_float32_on_any_card(monkeypatch: pytest.MonkeyPatc
     assert training_dtype(torch.device("cuda")) is torch.float32
 
 
-def test_half_precision_checkpoint_trains_in_float32_on_a_cpu(train: Train, subject: Subject):
+def test_half_precision_checkpoint_trains_in_float32_on_a_cpu(train: Train, subject: Photos):
     def half_model() -> ModelPatcher:
         made = tiny.tiny_model()
         made.model.diffusion_model.half()
@@ -301,11 +321,11 @@ def test_half_precision_checkpoint_trains_in_float32_on_a_cpu(train: Train, subj
 
     model, clip = half_model(), tiny.tiny_clip()
     settings = DetexConfig(), TrainConfig(steps=2, batch_size=2, learning_rate=1e-2)
-    learned, history = train_concept(model, clip, subject, None, *settings)
+    learned, losses = train_concept(model, clip, subject, None, *settings)
     assert {delta.dtype for delta in learned.deltas.values()} == {torch.float32}
     assert {p.dtype for p in model.model.diffusion_model.parameters()} == {torch.float16}
     assert training_dtype(torch.device("cpu")) is torch.float32
-    assert torch.tensor(history["diffusion"]).isfinite().all()
+    assert torch.tensor(losses.terms["diffusion"]).isfinite().all()
 
 
 def test_exported_tensors_are_contiguous_and_their_own(concept: Concept):
@@ -314,18 +334,18 @@ def test_exported_tensors_are_contiguous_and_their_own(concept: Concept):
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
 
 
-def test_single_photo_and_larger_batch_train(train: Train, subject: Subject):
+def test_single_photo_and_larger_batch_train(train: Train, subject: Photos):
     one = dataclasses.replace(
         subject,
-        **{n: getattr(subject, n)[:1] for n in ("features", "latents", "blanked", "masks")},
-        valid=subject.valid[:1],
+        named=(subject.named[0]._replace(photos=(1,)),),
+        **{name: tensor[:1] for name, tensor in subject.tensors()},
         prefixes=subject.prefixes[:1],
-        photo_hashes=subject.photo_hashes[:1],
+        hashes=subject.hashes[:1],
     )
     assert train(photos=one)[0].word_names == ("V", "P1", "B1")
 
 
-def test_subject_of_another_checkpoints_vae_is_refused(train: Train, subject: Subject):
+def test_subject_of_another_checkpoints_vae_is_refused(train: Train, subject: Photos):
     foreign = dataclasses.replace(subject, resolution=2 * subject.resolution)
     with pytest.raises(ValueError, match="cell of 8 pixels.*cells of 4.*Subject Images"):
         train(photos=foreign)

@@ -1,15 +1,15 @@
-"""The photos of a subject, checked and turned into what a training step needs."""
+"""Photos, checked and turned into what a training step needs: the value `Photos`."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..prompt.grammar import attribute_word
+from ..prompt.grammar import Named, attribute_word
 from .checks import check_class_word, check_photo
 from .framing import Framing, place, sample_framing_of
 
@@ -18,28 +18,57 @@ RANDOM_BLANKS = 8  # differently coloured copies of each blanked photo
 THUMBNAIL = 128  # pixels, for the contact sheet
 
 
-@dataclass(frozen=True)
-class Subject:
-    """N photos of one subject, encoded once. K copies of each differ in scale or blank colour."""
+Encode = Callable[[Tensor], Tensor]  # pixels [B, S, S, 3] -> latents [B, 4, h, w]
+Decode = Callable[[Tensor], Tensor | None]  # back, for previews; None where there is no room
 
-    class_word: str
-    attribute: str  # "pose" or "view": the word after [P]
-    features: Tensor  # [N, F] CLIP image embeddings of the original photos
+
+@dataclass(frozen=True)
+class Photos:
+    """N photos, encoded once: plain data. K copies of each differ in scale or blank colour.
+
+    Without masks there is no `blanked`; `features` are there where an image encoder was.
+    """
+
+    named: tuple[Named, ...]  # what they show
     latents: Tensor  # [N, K, 4, h, w]
-    blanked: Tensor  # [N, K, 4, h, w], background replaced by a solid colour before the VAE
-    masks: Tensor  # [N, K, h, w] in [0, 1], 1 = subject
+    blanked: Tensor | None  # [N, K, 4, h, w], background replaced by a colour before the VAE
+    masks: Tensor | None  # [N, K, h, w] in [0, 1], 1 = subject
     valid: Tensor  # [N, K, h, w], 0 where a shrunken copy has no photo
-    sizes: Tensor  # [N, K, 6], what Stable Diffusion XL is told of each copy: see `copy_sizes`
+    size_ids: Tensor  # [N, K, 6], what Stable Diffusion XL is told of each copy: see `copy_sizes`
+    features: Tensor | None  # [N, F] image embeddings of the original photos
     prefixes: tuple[tuple[str, ...], ...]  # [N][K], caption of the scaled copy
-    photo_hashes: tuple[str, ...]
+    hashes: tuple[str, ...]
     thumbnails: Tensor  # [N, 128, 128, 3] uint8
-    encode: Callable[[Tensor], Tensor]  # pixels [B, S, S, 3] -> latents [B, 4, h, w]
-    decode: Callable[[Tensor], Tensor | None]  # back, for previews; None where there is no room
     resolution: int  # S, pixels
 
     @property
     def count(self) -> int:
-        return len(self.photo_hashes)
+        return len(self.hashes)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that a training reads, by name: for moving, cloning and hashing."""
+        for name in ("features", "latents", "blanked", "masks", "valid", "size_ids"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                yield name, tensor
+
+    def for_training(self, scale: Callable[[Tensor], Tensor]) -> "Photos":
+        """Latents as the UNet reads them, and every tensor usable by autograd: nodes make tensors
+        in torch.inference_mode, and autograd takes only copies made outside of it.
+        """
+        copies = {name: tensor.clone() for name, tensor in self.tensors()}
+        latents = {name: scale(copies[name]) for name in ("latents", "blanked") if name in copies}
+        return replace(self, **copies | latents)
+
+
+class Subject(NamedTuple):
+    """What Subject Images hands on: the photos, and the two ways of the VAE that encoded them, for
+    prior images and for previews.
+    """
+
+    photos: Photos
+    encode: Encode
+    decode: Decode
 
 
 def square_crop(photo: Tensor, mask: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
@@ -103,11 +132,11 @@ def subject_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.where(most > 0.5, covered > 0.5, (covered == most) & (most > 0))
 
 
-def make_subject(
+def make_photos(
     photos: list[Tensor],
-    masks: list[Tensor],
-    see: Callable[[Tensor], Tensor],
-    encode: Callable[[Tensor], Tensor],
+    masks: list[Tensor] | None,
+    encode_image: Callable[[Tensor], Tensor] | None,
+    encode: Encode,
     class_word: str,
     *,
     attribute: str = "auto",
@@ -115,58 +144,62 @@ def make_subject(
     blank: str = "white",
     scaled_copies: int = 0,
     seed: int = 0,
-    decode: Callable[[Tensor], Tensor | None] = lambda latents: None,
     report: Callable[[int], object] = lambda done: None,
-) -> Subject:
-    """Crop, blank, scale and encode N photos.
+) -> Photos:
+    """Crop, blank, scale and encode N photos of one subject.
 
-    photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject;
-    see: square photos [N, S, S, 3] -> features [N, F]; encode: pixels [B, S, S, 3] -> latents
-    [B, 4, h, w]; decode: the way back, for previews, or None where there is no room for it;
-    report: hears after each photo how many are done.
+    photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject, or None;
+    encode_image: square photos [N, S, S, 3] -> features [N, F], or None; report: hears after each
+    photo how many are done.
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
-    cropped, masks = [], [mask.float() for mask in masks]
-    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), start=1):
-        check_photo(number, photo, mask)
+    planes = whole_planes(photos) if masks is None else [mask.float() for mask in masks]
+    cropped = []
+    for number, (photo, mask) in enumerate(zip(photos, planes, strict=True), start=1):
+        if masks is not None:
+            check_photo(number, photo, mask)
         cropped.append(square_crop(photo.float(), mask, resolution))
 
     generator = torch.Generator().manual_seed(seed)
-    copies = max(scaled_copies, RANDOM_BLANKS if blank == "random" else 1)
+    copies = max(scaled_copies, RANDOM_BLANKS if blank == "random" and masks is not None else 1)
     views, sizes = [], []
-    for (photo, mask), original in zip(cropped, masks, strict=True):
+    for (photo, mask), original in zip(cropped, planes, strict=True):
         framings = [Framing(resolution, 0, 0, "")] * copies
         if scaled_copies:
             framings = [sample_framing_of(mask, generator) for _ in range(copies)]
-        colours = blank_colours(blank, copies, generator)
+        colours = None if masks is None else blank_colours(blank, copies, generator)
         views.append(_views(photo, mask, framings, colours, encode))
         report(len(views))
         sizes.append(copy_sizes(original, framings, resolution))
     squares = torch.stack([photo for photo, _ in cropped])
-    return Subject(
-        class_word=class_word,
-        attribute=attribute_word(class_word) if attribute == "auto" else attribute,
-        features=see(squares).float(),
+    chosen = attribute_word(class_word) if attribute == "auto" else attribute
+    blanked = [view.blanked for view in views if view.blanked is not None]
+    return Photos(
+        named=(Named("V", class_word, chosen, tuple(range(1, len(photos) + 1))),),
+        features=None if encode_image is None else encode_image(squares).float(),
         latents=torch.stack([view.latents for view in views]),
-        blanked=torch.stack([view.blanked for view in views]),
-        masks=torch.stack([view.masks for view in views]),
+        blanked=torch.stack(blanked) if blanked else None,
+        masks=None if masks is None else torch.stack([view.masks for view in views]),
         valid=torch.stack([view.valid for view in views]),
-        sizes=torch.stack(sizes),
+        size_ids=torch.stack(sizes),
         prefixes=tuple(view.prefixes for view in views),
-        photo_hashes=tuple(photo_hash(photo) for photo in photos),
+        hashes=tuple(photo_hash(photo) for photo in photos),
         thumbnails=thumbnails_of(squares),
-        encode=encode,
-        decode=decode,
         resolution=resolution,
     )
+
+
+def whole_planes(photos: Sequence[Tensor]) -> list[Tensor]:
+    """For photos [H, W, 3] without masks: all of each, [H, W]."""
+    return [torch.ones(photo.shape[:2]) for photo in photos]
 
 
 class _Views(NamedTuple):
     """The K copies of one photo."""
 
     latents: Tensor  # [K, 4, h, w]
-    blanked: Tensor  # [K, 4, h, w]
+    blanked: Tensor | None  # [K, 4, h, w]
     masks: Tensor  # [K, h, w]
     valid: Tensor  # [K, h, w]
     prefixes: tuple[str, ...]
@@ -176,7 +209,7 @@ def _views(
     photo: Tensor,
     mask: Tensor,
     framings: Sequence[Framing],
-    colours: Tensor,  # [K, 3]
+    colours: Tensor | None,  # [K, 3]; None: no copies on a blank
     encode: Callable[[Tensor], Tensor],
 ) -> _Views:
     """Frame, blank and encode a square photo [S, S, 3] with its mask [S, S]."""
@@ -186,13 +219,15 @@ def _views(
     full = torch.stack([place(picture, f, size, grey) for f in framings])
     masks = torch.cat([place(plane, f, size, nothing) for f in framings])
     inside = torch.cat([place(torch.ones_like(plane), f, size, nothing) for f in framings])
-    alone = masks[:, None] * full + (1 - masks[:, None]) * colours[:, :, None, None]
-    latents = encode_distinct(full, framings, encode)
-    of_blanked = list(zip(framings, map(tuple, colours.tolist()), strict=True))
+    latents, blanked = encode_distinct(full, framings, encode), None
+    if colours is not None:
+        alone = masks[:, None] * full + (1 - masks[:, None]) * colours[:, :, None, None]
+        of_blanked = list(zip(framings, map(tuple, colours.tolist()), strict=True))
+        blanked = encode_distinct(alone, of_blanked, encode)
     grid = (latents.shape[-2], latents.shape[-1])
     return _Views(
         latents=latents,
-        blanked=encode_distinct(alone, of_blanked, encode),
+        blanked=blanked,
         masks=latent_grid(masks, grid),
         valid=erode(latent_grid(inside, grid)),
         prefixes=tuple(f.prefix for f in framings),

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from detex_pack.detex.prompt.words import (
     AttributeMapper,
+    Attributes,
     FreeVectors,
     WordAnchors,
     Words,
     unit_features,
 )
-from detex_pack.detex.training.config import Attributes
 
 WIDTH, PHOTOS, RMS = 16, 4, 0.014
 
@@ -27,9 +27,10 @@ def anchors() -> WordAnchors:
     return WordAnchors(dict(zip("VPB", rows, strict=True)), torch.full((WIDTH,), RMS))
 
 
-def words(attributes: Attributes, **settings) -> Words:
+def words(attributes: Attributes | None, **settings) -> Words:
     generator = torch.Generator().manual_seed(2)
-    return Words(features(), anchors(), attributes, generator, **settings)
+    given = {"attributes": attributes, "features": features()} | settings
+    return Words(PHOTOS, anchors(), generator, **given)
 
 
 def parameter_count(module: torch.nn.Module) -> int:
@@ -99,7 +100,7 @@ def test_export_names_every_photo_once():
 
 
 def test_without_attributes_only_the_subject_word_is_learned():
-    made = words(Attributes.NONE)
+    made = words(None)
     assert list(made.export()) == ["V"]
     assert parameter_count(made) == WIDTH
 
@@ -187,7 +188,9 @@ def test_centered_pose_words_are_in_training_what_is_exported():
 
 def test_pose_word_of_a_single_photo_is_not_centred_away():
     rng = torch.Generator().manual_seed(2)
-    made = Words(features(1), anchors(), Attributes.MAPPERS, rng, center_poses=True)
+    made = Words(
+        1, anchors(), rng, attributes=Attributes.MAPPERS, features=features(1), center_poses=True
+    )
     assert (made.export()["P1"][0] - anchors().rows["P"]).abs().max() > 1e-4
 
 

@@ -5,15 +5,16 @@ import torch
 from torch import nn
 
 from detex_pack.detex.unet.deltas import (
-    KVDeltas,
+    Delta,
+    Deltas,
+    Layer,
     LowRank,
-    LowRankDeltas,
     add_delta,
     as_matrix,
-    make_deltas,
+    text_layers,
 )
 
-SHAPES = {"a.attn2.to_k": (6, 4), "a.attn2.to_v": (6, 4)}
+LAYERS = (Layer("a.attn2.to_k", 6, 4, True), Layer("a.attn2.to_v", 6, 4, True))
 
 
 def weights() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -70,26 +71,35 @@ def test_half_precision_layer_keeps_its_dtype_and_the_delta_its_own():
     assert (k.dtype, delta.grad.dtype) == (torch.bfloat16, torch.float32)
 
 
+def full(layers: tuple[Layer, ...] = LAYERS) -> Deltas:
+    return Deltas(layers, None, torch.Generator())
+
+
+def named(deltas: Deltas) -> dict[str, Delta]:
+    return {layer.path: delta for layer, delta in deltas.of_layers()}
+
+
 def test_deltas_start_at_zero_as_float32():
-    for matrix in KVDeltas(SHAPES).named().values():
+    for matrix in named(full()).values():
         assert matrix.dtype is torch.float32
         assert not matrix.any()
 
 
 def test_deltas_carry_the_names_they_were_made_with():
-    assert {n: tuple(p.shape) for n, p in KVDeltas(SHAPES).named().items()} == SHAPES
+    found = {path: tuple(delta.shape) for path, delta in named(full()).items()}
+    assert found == {layer.path: (layer.out, layer.inp) for layer in LAYERS}
 
 
 def test_export_is_a_copy():
-    deltas = KVDeltas(SHAPES)
+    deltas = full()
     exported = deltas.export()
     with torch.no_grad():
-        deltas.matrices[0].fill_(1)
+        deltas.ups[0].fill_(1)
     assert not exported["a.attn2.to_k"].any()
 
 
-def low_rank(rank: int = 2, seed: int = 0, shapes: dict = SHAPES) -> LowRankDeltas:
-    return LowRankDeltas(shapes, rank, torch.Generator().manual_seed(seed))
+def low_rank(rank: int = 2, seed: int = 0, layers=LAYERS, **settings) -> Deltas:
+    return Deltas(layers, rank, torch.Generator().manual_seed(seed), **settings)
 
 
 def test_low_rank_bypass_equals_that_of_its_matrix():
@@ -105,26 +115,26 @@ def test_low_rank_bypass_equals_that_of_its_matrix():
 
 def test_low_rank_deltas_start_at_zero_and_can_leave_it():
     deltas = low_rank()
-    for delta in deltas.named().values():
+    for delta in named(deltas).values():
         assert not as_matrix(delta).any()
         as_matrix(delta).sum().backward()
     assert all(up.grad.any() for up in deltas.ups)
 
 
 def test_rank_is_no_larger_than_the_matrix():
-    assert {len(delta.down) for delta in low_rank(rank=16).named().values()} == {4}
+    assert {len(delta.down) for delta in named(low_rank(rank=16)).values()} == {4}
 
 
 def test_first_step_moves_a_low_rank_delta_as_far_as_a_full_one():
     # Adam moves each number of `up` by the rate, up or down: the product, by rate * scale * sum of
     # r terms +-down, whose root mean square is scale * sqrt(r / in) = 1
-    shapes, moved = {"k": (256, 512)}, []
-    for deltas in (KVDeltas(shapes), low_rank(16, shapes=shapes)):
+    layers, moved = (Layer("k", 256, 512, True),), []
+    for deltas in (full(layers), low_rank(16, layers=layers)):
         optimizer = torch.optim.Adam(deltas.parameters(), lr=1e-3)
         target = torch.randn(256, 512, generator=torch.Generator().manual_seed(1))
-        (as_matrix(deltas.named()["k"]) * target).sum().backward()
+        (as_matrix(named(deltas)["k"]) * target).sum().backward()
         optimizer.step()
-        moved.append(as_matrix(deltas.named()["k"]).square().mean().sqrt().item())
+        moved.append(as_matrix(named(deltas)["k"]).square().mean().sqrt().item())
     assert moved == pytest.approx([1e-3, 1e-3], rel=0.1)
 
 
@@ -132,7 +142,7 @@ def test_low_rank_export_is_a_copy_with_the_scale_within():
     deltas = low_rank()
     with torch.no_grad():
         deltas.ups[0].fill_(1)
-    live, filed = deltas.named()["a.attn2.to_k"], deltas.export()["a.attn2.to_k"]
+    live, filed = named(deltas)["a.attn2.to_k"], deltas.export()["a.attn2.to_k"]
     assert filed.scale == 1
     torch.testing.assert_close(as_matrix(filed), as_matrix(live))
     with torch.no_grad():
@@ -149,6 +159,21 @@ def test_low_rank_deltas_are_those_of_their_seed():
 def test_full_deltas_draw_no_number():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert isinstance(make_deltas(SHAPES, None, generator, "cpu"), KVDeltas)
+    Deltas(LAYERS, None, generator)
     assert torch.equal(generator.get_state(), before)
-    assert isinstance(make_deltas(SHAPES, 2, generator, "cpu"), LowRankDeltas)
+    Deltas(LAYERS, 2, generator)
+    assert not torch.equal(generator.get_state(), before)
+
+
+def test_unscaled_low_rank_is_lora_of_alpha_rank():
+    deltas = low_rank(scaled=False)
+    with torch.no_grad():
+        deltas.ups[0].fill_(0.5)
+    up, down = deltas.ups[0], deltas.downs[0]
+    assert torch.equal(as_matrix(named(deltas)["a.attn2.to_k"]), up @ down)
+    assert down.abs().max() <= 4**-0.5  # uniform within 1 / sqrt(in)
+
+
+def test_text_layers_are_those_that_read_text():
+    query = Layer("a.attn2.to_q", 6, 6, False)
+    assert text_layers((query, *LAYERS)) == LAYERS

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from detex_pack.detex.photos.checks import check_class_word, check_sizes
 from detex_pack.detex.photos.framing import Framing, place, sample_framing
-from detex_pack.detex.photos.subject import (
-    Subject,
+from detex_pack.detex.photos.photos import (
+    Photos,
     copy_sizes,
     erode,
     latent_grid,
-    make_subject,
+    make_photos,
     photo_hash,
     square_crop,
     subject_cells,
@@ -39,9 +39,9 @@ def box_mask(height: int = SIZE, width: int = SIZE) -> Tensor:
     return mask
 
 
-def subject_of(photos: list[Tensor], masks: list[Tensor], **settings) -> Subject:
+def subject_of(photos: list[Tensor], masks: list[Tensor], **settings) -> Photos:
     settings = {"class_word": "dog", "resolution": SIZE} | settings
-    return make_subject(photos, masks, lambda p: torch.zeros(len(p), 4), pixels, **settings)
+    return make_photos(photos, masks, lambda p: torch.zeros(len(p), 4), pixels, **settings)
 
 
 @pytest.mark.parametrize(("blank", "value"), [("white", 1.0), ("grey", 0.5), ("black", 0.0)])
@@ -247,8 +247,8 @@ def test_photo_hash_differs_for_another_shape_of_the_same_bytes():
 
 
 def test_attribute_word_follows_the_class_unless_given():
-    assert subject_of([photo()], [box_mask()]).attribute == "pose"
-    assert subject_of([photo()], [box_mask()], attribute="view").attribute == "view"
+    assert subject_of([photo()], [box_mask()]).named[0].attribute == "pose"
+    assert subject_of([photo()], [box_mask()], attribute="view").named[0].attribute == "view"
 
 
 def test_thumbnails_show_the_photos():
@@ -275,11 +275,11 @@ def test_equal_copies_are_encoded_once():
         return pixels(batch)
 
     photos, masks, features = [photo()], [box_mask()], torch.zeros(1, 4)
-    make_subject(photos, masks, lambda _: features, encode, "dog", resolution=SIZE, blank="random")
+    make_photos(photos, masks, lambda _: features, encode, "dog", resolution=SIZE, blank="random")
     assert seen == [1, 8]  # the photo; its blanked copies in eight colours
     seen.clear()
     copies = {"resolution": SIZE, "scaled_copies": 12}
-    made = make_subject(photos, masks, lambda _: features, encode, "dog", **copies)
+    made = make_photos(photos, masks, lambda _: features, encode, "dog", **copies)
     distinct = len(made.latents[0].flatten(1).unique(dim=0))
     assert seen == [distinct, distinct] and distinct < 12
 
@@ -318,8 +318,8 @@ def test_sizes_are_the_photos_own_and_what_was_cut_off_at_the_copys_scale():
 
 def test_every_copy_has_its_sizes():
     made = subject_of([photo(), photo(1, 24, 16)], [box_mask(), box_mask(24, 16)], scaled_copies=3)
-    assert made.sizes.shape == (2, 3, 6)
-    assert made.sizes[:, :, :2].tolist() == [[[16, 16]] * 3, [[24, 16]] * 3]
+    assert made.size_ids.shape == (2, 3, 6)
+    assert made.size_ids[:, :, :2].tolist() == [[[16, 16]] * 3, [[24, 16]] * 3]
 
 
 def test_photo_below_64_pixels_is_refused_with_its_number_and_size():

@@ -1,0 +1,162 @@
+"""A denoiser and a text encoder of a few lines, which train in a second without ComfyUI."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detex_pack.detex.photos.photos import Photos, make_photos
+from detex_pack.detex.prompt.grammar import PLACEHOLDER, PromptTokens
+from detex_pack.detex.unet.attention import AttentionTap, attend, attention_probs
+from detex_pack.detex.unet.condition import Condition
+from detex_pack.detex.unet.deltas import Deltas, Layer, add_delta
+from detex_pack.detex.unet.schedules import EpsSchedule
+
+WIDTH, TOKENS, STEPS, SIDE = 12, 24, 50, 8  # SIDE: latent cells; the tapped grid is half of it
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class FakeUNet(nn.Module):
+    """One self-attention and one cross-attention at half the latents' side."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, WIDTH, bias=False), nn.Linear(WIDTH, 4, bias=False)
+        for name in ("attn1", "attn2"):
+            parts = {p: nn.Linear(WIDTH, WIDTH, bias=False) for p in ("to_q", "to_k", "to_v")}
+            parts["to_out"] = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False))
+            self.add_module(name, nn.ModuleDict(parts))
+        for seed, parameter in enumerate(self.parameters()):
+            with torch.no_grad():
+                parameter.normal_(0, WIDTH**-0.5, generator=rng(seed))
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, noisy: Tensor, context: Tensor, taps: Mapping[tuple, AttentionTap]) -> Tensor:
+        small = F.avg_pool2d(noisy, 2)
+        grid, hidden = tuple(small.shape[-2:]), self.enter(small.flatten(2).mT)  # [B, L, D]
+        hidden = hidden + self.attend(self.attn1, hidden, hidden, None)
+        hidden = hidden + self.attend(self.attn2, hidden, context, taps.get(grid))
+        answer = self.leave(hidden).mT.unflatten(2, grid)
+        return noisy + F.interpolate(answer, scale_factor=2)
+
+    @staticmethod
+    def attend(block, hidden: Tensor, context: Tensor, tap: AttentionTap | None) -> Tensor:
+        probs = attention_probs(block["to_q"](hidden), block["to_k"](context), heads=2)
+        if tap is not None:
+            tap.add(probs[: tap.rows])
+        return block["to_out"](attend(probs, block["to_v"](context)))
+
+
+class FakeDenoiser:
+    device, rank = "cpu", None
+
+    def __init__(self):
+        self.unet, self.gradient_checkpointing = FakeUNet(), False
+        self.schedule = EpsSchedule(torch.linspace(0.05, 8, STEPS))
+        self.layers = tuple(
+            Layer(f"{block}.{part}", WIDTH, WIDTH, block == "attn2" and part in ("to_k", "to_v"))
+            for block in ("attn1", "attn2")
+            for part in ("to_q", "to_k", "to_v", "to_out.0")
+        )
+
+    @contextmanager
+    def with_deltas(self, deltas: Deltas, *, detach_start_token: bool) -> Iterator[None]:
+        def hook_of(layer, delta):
+            cut = detach_start_token and layer.text
+            return lambda _, x, y: add_delta(y, x[0], delta, detach_start_token=cut)
+
+        handles = [
+            self.unet.get_submodule(layer.path).register_forward_hook(hook_of(layer, delta))
+            for layer, delta in deltas.of_layers()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap] = ()
+    ) -> Tensor:
+        answer = self.unet(noisy, cond.context, {tap.grid: tap for tap in taps})
+        for tap in taps:
+            tap.close()
+        return answer
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", enabled=False)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return isinstance(error, MemoryError)
+
+    def free_memory(self) -> None:
+        pass
+
+
+class FakeText:
+    """Words by their letters; each token sees those before it, as in CLIP."""
+
+    def __init__(self):
+        self.table = 0.3 * torch.randn(977, WIDTH, generator=rng(90))
+        self.mix = torch.randn(WIDTH, WIDTH, generator=rng(91)) * WIDTH**-0.5
+
+    def tokenize(self, text: str) -> PromptTokens:
+        found = re.findall(PLACEHOLDER.pattern + r"|(\w+)", text)
+        ids = [0, *(sum(map(ord, placeholder + word)) % 976 + 1 for placeholder, word in found)]
+        slots = tuple((i, word) for i, (word, _) in enumerate(found, start=1) if word)
+        return PromptTokens((tuple(ids + [0] * (TOKENS - len(ids))),), slots)
+
+    def encode(
+        self, prompts: Sequence[PromptTokens], words: Sequence[Mapping[str, Tensor]]
+    ) -> Condition:
+        rows = []
+        for prompt, own in zip(prompts, words, strict=True):
+            vectors, seen = list(self.table[list(prompt.ids[0])]), dict.fromkeys(own, 0)
+            for position, word in prompt.slots:
+                given = own[word].reshape(-1, WIDTH)
+                vectors[position] = given[seen[word] % len(given)]
+                seen[word] += 1
+            rows.append(torch.stack(vectors))
+        hidden = torch.stack(rows) @ self.mix  # [B, T, C]
+        counts = torch.arange(1, TOKENS + 1)[:, None]
+        context = 4 * hidden + 4 * hidden.cumsum(1) / counts
+        return Condition(context, context[:, 0, :0])
+
+    def embedding_row(self, token_id: int) -> Tensor:
+        return self.table[token_id % 977].clone()
+
+    def embedding_rms(self) -> Tensor:
+        return torch.full((WIDTH,), 0.3, dtype=torch.float64)
+
+
+def fake_photos(count: int = 3, *, masks: bool = True, features: bool = True) -> Photos:
+    """A bright square that stands elsewhere in each photo; latents are the pixels, pooled."""
+    pixels, planes = 4 * SIDE, []
+    pictures = [torch.rand(pixels, pixels, 3, generator=rng(i)) * 0.4 for i in range(count)]
+    for i, picture in enumerate(pictures):
+        plane = torch.zeros(pixels, pixels)
+        plane[4 : 4 + pixels // 2, 4 * i : 4 * i + pixels // 2] = 1
+        picture += plane[..., None] * torch.tensor([0.6, 0.1, 0.5])
+        planes.append(plane)
+
+    def encode(images: Tensor) -> Tensor:
+        pooled = F.avg_pool2d(images.movedim(-1, 1), 4) * 2 - 1
+        return torch.cat([pooled, pooled[:, :1]], dim=1)
+
+    def features_of(images: Tensor) -> Tensor:
+        return F.avg_pool2d(images.movedim(-1, 1), 8).flatten(1)
+
+    return make_photos(
+        pictures,
+        planes if masks else None,
+        features_of if features else None,
+        encode,
+        "ball",
+        resolution=pixels,
+    )
