@@ -1,5 +1,6 @@
 """Place Pictures: drawn by the wired model and kept, or the user's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.sd
@@ -8,8 +9,15 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
+from torch import Tensor
 
+from detex_pack.detex.host.runs import ResumeStore
+from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.photos.places import Places
+from detex_pack.detex.photos.recipe import COMPOSITES
 from detex_pack.nodes.places import PlacePictures
+from detex_pack.nodes.subject import SubjectImages
 
 SIDE = 64
 
@@ -84,3 +92,64 @@ def test_a_folder_that_changes_is_read_again(tmp_path: Path):
     assert before != PlacePictures.fingerprint_inputs(folder=str(tmp_path))
     settings = {"names": "", "resolution": SIDE, "each": 1, "folder": str(tmp_path)}
     assert PlacePictures.execute(**settings).args[0].names == ("stony beach",)
+
+
+# ---- wired into Subject Images -------------------------------------------------------------------
+
+SMALL = 32  # the tiny model's training picture
+
+
+@pytest.fixture
+def places() -> Places:
+    pictures = torch.rand(3, SMALL, SMALL, 3, generator=torch.Generator().manual_seed(2))
+    return Places(pictures, ("sandy beach", "pine forest", "office desk"))
+
+
+@pytest.fixture
+def wide(photos: list[Tensor]) -> list[Tensor]:
+    """The photos at twice their size: Subject Images refuses smaller ones."""
+    return [photo.repeat_interleave(2, 0).repeat_interleave(2, 1) for photo in photos]
+
+
+@pytest.fixture
+def placed(wide, masks, vae: comfy.sd.VAE, clip_vision, places: Places) -> Photos:
+    widgets = {"class_word": "ball", "attribute": "auto", "resolution": SMALL}
+    widgets |= {"blank": "random", "scaled_copies": 0, "seed": 0}
+    large = [mask.repeat_interleave(2, 0).repeat_interleave(2, 1) for mask in masks]
+    made = SubjectImages.execute(
+        [photo[None] for photo in wide],
+        [vae],
+        masks=[mask[None] for mask in large],
+        clip_vision=[clip_vision],
+        places=[places],
+        **{name: [value] for name, value in widgets.items()},
+    )
+    return made.args[0].photos
+
+
+def test_places_take_the_place_of_blanks(placed: Photos):
+    assert placed.blanked is None
+    assert placed.composites.latents.shape == (3, COMPOSITES, 4, 8, 8)
+    assert placed.latents.shape[1] == 1  # no copies in random colours
+
+
+def test_a_training_on_places_runs_and_ends_alike_each_time(train, placed: Photos):
+    settings = {"photos": placed, "steps": 3, "prior": None}
+    first, losses = train(DetexConfig.recommended(), **settings)
+    again, _ = train(DetexConfig.recommended(), **settings)
+    assert all(torch.isfinite(torch.tensor(values)).all() for values in losses.terms.values())
+    assert torch.equal(first.words["V"]["l"], again.words["V"]["l"])
+
+
+def test_another_place_is_another_run(
+    train, placed: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(folder_paths, "get_system_user_directory", lambda _: str(tmp_path))
+    renamed = tuple(
+        tuple(said._replace(place=said.place.replace("beach", "shore")) for said in row)
+        for row in placed.composites.said
+    )
+    other = replace(placed, composites=replace(placed.composites, said=renamed))
+    for photos in (placed, other):
+        train(DetexConfig.recommended(), photos=photos, store=ResumeStore(0))
+    assert len(list((tmp_path / "runs").iterdir())) == 2
