@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from .arms import arm_named
-from .cells import FOLDER, Cell, DamagedCell, load
+from .cells import FILE, Cell, DamagedCell, load
 from .hypotheses import PREDECLARED, STUDIES, Grid, judge_hypothesis, study
 from .measures import TITLES, measured
 from .workers import run_cells
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.disentangle",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Cells are kept in {FOLDER}.",
+        epilog=f"Cells are kept in {FILE}.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="2 subjects, 1 seed, two arms")

@@ -194,4 +194,4 @@ def _how(grid: Grid) -> str:
   commits {", ".join(commits) or "-"}.
 - Report: {date.today().isoformat()}, commit {commit() or "-"}, {platform.machine()},
   torch {torch.__version__}.
-- Base model {model[:12]}, sha256. Every run's judged factors are in docs/science/runs."""
+- Base model {model[:12]}, sha256. Every run's judged factors are in docs/science/cells.jsonl."""

@@ -38,7 +38,7 @@ concept/        what comes out
   files           files that are whole or not there
 evaluate/       how good it is: scores
 canvas/         what is shown: sheets, grids, masks over photos
-render/         many jobs: a table of prompts over ComfyUI servers
+batch/          many jobs: the rows of a table through a workflow, on one ComfyUI server or many
 toys/           the demo world and its model
 host/           the only room that knows ComfyUI
 

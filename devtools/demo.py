@@ -28,9 +28,9 @@ from .server import ComfyServer
 
 enter_host()
 
+from detex_pack.detex.batch.api_prompt import to_api_prompt
 from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.concept.file import Concept, load_concept
-from detex_pack.detex.render.api_prompt import to_api_prompt
 from detex_pack.detex.toys.scene import BACKGROUNDS
 from detex_pack.detex.toys.subjects import DemoSubject, demo_subject
 from detex_pack.pretraining.judge import load_judge

@@ -18,7 +18,7 @@ from .workflow_json import build
 from .workflow_mix import pose_and_background, several_concepts
 from .workflow_quickstart import quickstart
 from .workflow_subgraph import build_blueprint
-from .workflow_train import train_detex, train_folder
+from .workflow_train import train_detex, train_folder, train_many
 from .workflow_use import attention_preview, use_concept
 
 FOLDER = ROOT / "workflows"
@@ -27,6 +27,7 @@ WORKFLOWS = {
     "quickstart": quickstart,
     "train_detex": train_detex,
     "train_folder": train_folder,
+    "train_many": train_many,
     "use_concept": use_concept,
     "pose_and_background": pose_and_background,
     "several_concepts": several_concepts,

@@ -26,8 +26,8 @@ from .pack_host import register_pack
 
 register_pack()
 
-from detex_pack.detex.render.api_prompt import to_api_prompt
-from detex_pack.detex.render.client import Client, PromptError, ServerLost, failure
+from detex_pack.detex.batch.api_prompt import to_api_prompt
+from detex_pack.detex.batch.client import Client, PromptError, ServerLost, failure
 
 __all__ = ["ComfyServer", "PromptError", "to_api_prompt"]
 

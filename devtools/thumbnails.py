@@ -22,7 +22,7 @@ from .workflow_toy import DEMO_PRIORS, DEMO_SAMPLER, DEMO_TRAINING
 
 register_pack()
 
-from detex_pack.detex.render.api_prompt import to_api_prompt
+from detex_pack.detex.batch.api_prompt import to_api_prompt
 
 COUNT = 4  # pictures of a prompt
 FITTING = {  # by node type: what the demo model does best with
@@ -93,6 +93,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
     "quickstart": (before_and_after, ("The photos", "In the water")),
     "train_detex": (folded, ("Bright is the subject", SAVE)),
     "train_folder": (folded, ("Bright is the subject",)),
+    "train_many": (folded, ("Bright is the subject",)),
     "use_concept": (grid, ("Save Image",)),
     "pose_and_background": (pairs, ("P1 in B1", "P1 in B3")),
     "several_concepts": (pairs, ("The ball", "The star")),

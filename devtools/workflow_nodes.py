@@ -9,7 +9,7 @@ from .pack_host import register_pack
 
 register_pack()
 
-from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
+from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
 
 WIDTH, TEXT_WIDTH = 280, 360
 SEEDS = ("seed", "noise_seed")

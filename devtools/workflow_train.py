@@ -1,4 +1,4 @@
-"""workflows/train_detex.json and train_folder.json: your checkpoint and photos."""
+"""workflows/train_detex.json, train_folder.json and train_many.json: your checkpoint and photos."""
 
 from .workflow_nodes import WIDTH, Group, Node, link, node, note
 from .workflow_parts import (
@@ -35,6 +35,21 @@ def train_folder() -> list[list[Group]]:
         [
             Group("1  Checkpoint and folder", folder_files(), GREEN),
             Group("2  Find the subject", found_subject(), GREEN),
+        ],
+        [
+            Group("3  Prior images", own_prior(), GREEN),
+            Group("4  Learn, and save", own_training(), BLUE),
+        ],
+    ]
+
+
+def train_many() -> list[list[Group]]:
+    """A subject for each row of a table, with `python -m detex.batch`."""
+    subject = subject_images("photos.images", "photos.masks")
+    return [
+        [
+            Group("1  Checkpoint, folder and class word", table_files(), GREEN),
+            Group("2  The subject", [[subject], [seen()]], GREEN),
         ],
         [
             Group("3  Prior images", own_prior(), GREEN),
@@ -186,3 +201,21 @@ def found_subject() -> list[list[Node]]:
     )
     subject = subject_images("photos.images", "mask.masks")
     return [[mask], [subject, note_on_masks], [seen()]]
+
+
+def table_files() -> list[list[Node]]:
+    start = note(
+        "start",
+        "**Learn one subject after the other, from a table.** The table *train_many.csv* beside "
+        "this workflow has a row for each: folder, class word, name.\n\n"
+        "1. Choose your checkpoint and CLIP Vision model here, and save the workflow.\n"
+        "2. Each folder holds the photos of one subject, with the mask of *dog.jpg* beside it as "
+        "*dog.mask.png*, white on the subject.\n"
+        "3. In a terminal: `python -m detex.batch --workflow train_many.json --table "
+        "train_many.csv --out trained`.\n\n"
+        "It uses one card or many, goes on where it was stopped, and brings the concepts to "
+        "*trained*: docs/batch_rendering.md of this pack.",
+        title="Start here",
+    )
+    folder = node("photos", "DETEXLoadSubjectFolder", size=(360, 190), folder="my_subject")
+    return [[start, needed_files()], [*models(), folder]]

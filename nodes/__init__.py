@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..detex.host.paths import register_folder
+from ..detex.host.routes import register_routes
 from ..detex.host.sam import register_sam_folder
 from .attention import AttentionPreview, CaptureAttention
 from .compose import ComposePrompt
@@ -22,6 +23,7 @@ class DetexExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folder()
         register_sam_folder()
+        register_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 from comfy_api.latest import io, ui
 
@@ -129,7 +130,20 @@ class SaveEmbeddings(io.ComfyNode):
             lines += compared(forms.sizes({*SHARES, share}), share)
         elif exports and share < 1 and concept.deltas:
             lines += [f"LoRA of share {described(size)}" for size in forms.sizes([share])]
-        return io.NodeOutput(files[0].name, ui=ui.PreviewText("\n".join(lines)))
+        shown = SavedConcept("\n".join(lines), None if dry_run else files[0].name)
+        return io.NodeOutput(files[0].name, ui=shown)
+
+
+class SavedConcept(ui.PreviewText):
+    """A text, and the saved file in models/detex for who asks the server what a graph has made."""
+
+    def __init__(self, text: str, file: str | None):
+        super().__init__(text)
+        self.file = file
+
+    def as_dict(self) -> dict[str, Any]:
+        saved = {"filename": self.file, "subfolder": "", "type": paths.FOLDER}
+        return super().as_dict() | ({"concepts": [saved]} if self.file else {})
 
 
 def listed(files: Sequence[export.File]) -> list[str]:

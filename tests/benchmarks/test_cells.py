@@ -17,45 +17,55 @@ RESULT = {"judge": {"shape": "0123"}, "plain": "0000"}
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cells, "FOLDER", tmp_path / "runs")
-    return tmp_path / "runs"
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cells, "FILE", tmp_path / "cells.jsonl")
+    return tmp_path / "cells.jsonl"
 
 
-def test_a_result_comes_back_as_it_was(folder: Path):
+def test_a_result_comes_back_as_it_was_from_its_own_line(file: Path):
+    other = dataclasses.replace(CELL, seed=1)
     assert load(CELL) is None
     store(CELL, RESULT)
-    assert load(CELL) == RESULT
-    assert [path.name for path in folder.iterdir()] == [f"{CELL.key}.json"]
+    store(other, {"plain": "1"})
+    assert (load(CELL), load(other)) == (RESULT, {"plain": "1"})
+    assert file.read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -3])
-def test_a_cut_off_file_is_damaged_not_read(keep: int):
-    path = store(CELL, RESULT)
-    path.write_bytes(path.read_bytes()[:keep])
+def test_the_last_line_of_a_cell_counts():
+    store(CELL, RESULT)
+    store(CELL, {"plain": "1"})
+    assert load(CELL) == {"plain": "1"}
+
+
+@pytest.mark.parametrize("keep", [0, 1, 30, 50, 100, -3, -1])
+def test_a_line_cut_off_is_no_cell_and_leaves_none_behind(file: Path, keep: int):
+    store(CELL, RESULT)
+    file.write_bytes(file.read_bytes()[:keep])
+    assert load(CELL) is None
+    other = dataclasses.replace(CELL, seed=1)
+    store(other, RESULT)
+    assert (load(CELL), load(other)) == (None, RESULT)
+    assert file.read_text().count("\n") == 1
+
+
+def test_a_line_that_is_no_cell_is_damaged_not_read(file: Path):
+    file.write_text(f'{{"key": "{CELL.key}", "recipe"\n')
     with pytest.raises(DamagedCell, match=r"is no whole cell"):
         load(CELL)
     assert load_sound(CELL) is None
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"sha256": 1}'])
-def test_valid_json_that_is_no_cell_is_damaged(text: str):
-    store(CELL, RESULT).write_text(text)
-    with pytest.raises(DamagedCell):
-        load(CELL)
-
-
-def test_a_changed_number_is_noticed():
-    path = store(CELL, RESULT)
-    path.write_text(path.read_text().replace("0123", "0124"))
+def test_a_changed_number_is_noticed(file: Path):
+    store(CELL, RESULT)
+    file.write_text(file.read_text().replace("0123", "0124"))
     with pytest.raises(DamagedCell, match="checksum does not match"):
         load(CELL)
 
 
-def test_another_cells_file_under_this_name_is_noticed(folder: Path):
+def test_another_cells_line_under_this_key_is_noticed(file: Path):
     other = dataclasses.replace(CELL, seed=1)
-    path = store(other, RESULT)
-    path.rename(folder / f"{CELL.key}.json")
+    store(other, RESULT)
+    file.write_text(file.read_text().replace(other.key, CELL.key))
     with pytest.raises(DamagedCell, match="holds another cell"):
         load(CELL)
 

@@ -36,14 +36,14 @@ for line in sys.stdin:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module, name, path in (
-        (cells, "FOLDER", tmp_path / "runs"),
+        (cells, "FILE", tmp_path / "cells.jsonl"),
         (report, "PAGE", tmp_path / "science.md"),
         (report, "NOTES", tmp_path / "notes.md"),
         (tables, "FOLDER", tmp_path),
         (report, "FOLDER", tmp_path),
     ):
         monkeypatch.setattr(module, name, path)
-    return tmp_path / "runs"
+    return tmp_path
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -103,21 +103,30 @@ def fake(of: Cell) -> dict:
     }
 
 
+def damage(one: Cell, old: str, new: str) -> None:
+    """Change what stands in a cell's line."""
+    lines = cells.FILE.read_text().splitlines(keepends=True)
+    changed = [line.replace(old, new) if one.key in line else line for line in lines]
+    cells.FILE.write_text("".join(changed))
+
+
 def test_only_absent_and_damaged_cells_are_run_again(folder: Path, capsys):
     listed = SEEDS[:3]
-    paths = [store(c, fake(c)) for c in listed[:2]]
+    for c in listed[:2]:
+        store(c, fake(c))
     assert disentangle.absent(listed) == [listed[2]]
-    paths[0].write_text(paths[0].read_text()[:50])
+    damage(listed[0], '"recipe"', "")
     assert disentangle.absent(listed) == [listed[0], listed[2]]
     assert "To be done again" in capsys.readouterr().out
 
 
 def test_a_damaged_cell_is_never_averaged_in(folder: Path):
     of = Grid(reported_identities(2), 1, ("custom_diffusion", "detex"))
-    paths = {c: store(c, fake(c)) for c in of.cells()}
+    for c in of.cells():
+        store(c, fake(c))
     assert set(measured(of.cells())) == set(of.cells())
     gone = of.cells()[-1]
-    paths[gone].write_text(paths[gone].read_text().replace('"plain": "0', '"plain": "1'))
+    damage(gone, '"plain": "0', '"plain": "1')
     assert set(measured(of.cells())) == set(of.cells()) - {gone}
 
 
@@ -133,7 +142,8 @@ def test_an_incomplete_grid_prints_the_missing_cells_and_no_p(folder: Path, caps
 
 def test_the_report_is_written_and_says_what_is_missing(folder: Path):
     listed = study("main", 2, 1).cells()
-    paths = [store(c, fake(c)) for c in listed]
+    for c in listed:
+        store(c, fake(c))
     for name in ("arms", "register"):
         for c in study(name, 2).cells():
             store(c, fake(c))
@@ -146,8 +156,7 @@ def test_the_report_is_written_and_says_what_is_missing(folder: Path):
     assert not re.search(r"\([+-]\d", register)  # no interval
     for name in ("hypotheses.png", "arms.png"):
         assert 0 < (page.parent / name).stat().st_size < 150_000
-    broken = next(i for i, c in enumerate(listed) if c.arm == "detex")
-    paths[broken].write_text("{")
+    damage(next(c for c in listed if c.arm == "detex"), '"recipe"', "")
     text = report.write_report(2, 1).read_text()
     assert f"Incomplete: 1 of {len(listed)} cells" in text
     rows = [line for line in text.splitlines() if line.startswith("| H")]
@@ -183,11 +192,11 @@ def kill(process: subprocess.Popen) -> None:
 def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cells, "FOLDER", tmp_path)
-    monkeypatch.setenv("DETEX_CELLS", str(tmp_path))
+    monkeypatch.setattr(cells, "FILE", tmp_path / "cells.jsonl")
+    monkeypatch.setenv("DETEX_CELLS", str(tmp_path / "cells.jsonl"))
     command = [sys.executable, killed_grid.__file__]
     dice, left = random.Random(0), []
-    there: dict[Path, int] = {}
+    there = b""
     for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -198,12 +207,14 @@ def test_a_grid_killed_at_random_moments_ends_complete_with_no_cell_run_twice(
         kill(process)
         for one in killed_grid.CELLS:
             assert load(one) in (None, killed_grid.RESULT)  # and no DamagedCell
-        assert {path: path.stat().st_mtime_ns for path in there} == there
-        there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+        now = cells.FILE.read_bytes() if cells.FILE.exists() else b""
+        assert now.startswith(there)
+        there = now[: now.rfind(b"\n") + 1]
     assert left == sorted(set(left), reverse=True) and left[-1] > 0
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     assert all(load(one) == killed_grid.RESULT for one in killed_grid.CELLS)
-    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert cells.FILE.read_bytes().startswith(there)
+    assert cells.FILE.read_bytes().count(b"\n") == len(killed_grid.CELLS)
 
 
 @pytest.mark.slow
@@ -218,14 +229,14 @@ def test_the_command_runs_keeps_and_finds_its_cells(
     tmp_path: Path, root: Path, options: str, count: int, hypotheses: int
 ):
     command = [sys.executable, "-m", "benchmarks.disentangle", *options.split()]
-    where = os.environ | {"DETEX_CELLS": str(tmp_path)}
+    where = os.environ | {"DETEX_CELLS": str(tmp_path / "cells.jsonl")}
     told = [
         subprocess.run(command, cwd=root, env=where, capture_output=True, text=True, check=True)
         for _ in range(2)
     ]
     assert f"0 of {count} cells are there; {count} to run" in told[0].stdout
     assert f"{count} of {count} cells are there; 0 to run" in told[1].stdout
-    assert len(list(tmp_path.glob("*.json"))) == count
+    assert (tmp_path / "cells.jsonl").read_text().count("\n") == count
     for run in told:
         lines = [line for line in run.stdout.splitlines() if line.startswith(("H1", "H2"))]
         assert len(lines) == hypotheses

@@ -7,7 +7,7 @@ import pytest
 from PIL import ImageChops
 from workflow_files import NAMES, box, inside, overlaps, server_with_files
 
-from detex_pack.detex.render.api_prompt import is_widget, schema_inputs
+from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
 from devtools.demo_swap import Prompt, with_demo_model
 from devtools.make_workflows import FOLDER, WORKFLOWS, read_workflow
 from devtools.server import ComfyServer, to_api_prompt
@@ -117,12 +117,12 @@ def test_the_canvas_says_what_to_do(workflow):
 
 
 def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
-    """train_detex and train_folder save what use_concept and attention_preview then load."""
-    for name in ("train_detex", "train_folder"):
+    """The first three save what use_concept and attention_preview then load."""
+    for name in ("train_detex", "train_folder", "train_many"):
         server.run(
             small(with_demo_model(to_api_prompt(read_workflow(name), object_info))), timeout=300
         )
-    saved = server.base / "models" / "detex" / "my_subject_3.safetensors"  # 1 is the empty file
+    saved = server.base / "models" / "detex" / "my_subject_4.safetensors"  # 1 is the empty file
     assert saved.stat().st_size > 0
     for name in ("use_concept", "attention_preview"):
         prompt = small(with_demo_model(to_api_prompt(read_workflow(name), object_info)))

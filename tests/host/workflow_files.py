@@ -13,6 +13,7 @@ NAMES = (
     "quickstart",
     "train_detex",
     "train_folder",
+    "train_many",
     "use_concept",
     "pose_and_background",
     "several_concepts",
