@@ -48,6 +48,7 @@ class Arm:
     train: dict[str, Any] = field(default_factory=dict)  # settings beside TUNED's
     blank: str = "white"
     scaled_copies: int = 0
+    places: bool = False  # composites on places in place of blanks
 
     @property
     def words(self) -> bool:
@@ -70,7 +71,9 @@ class Arm:
             type(self.config), {}
         )
         changed = {name: value for name, value in named.items() if value != paper.get(name)}
-        subject = {"blank": self.blank, "scaled_copies": self.scaled_copies}
+        subject: dict[str, Any] = {"blank": self.blank, "scaled_copies": self.scaled_copies}
+        if self.places:
+            subject = {"places": True, "scaled_copies": self.scaled_copies}
         return changed | subject | {"priors": TUNED.priors}
 
 
@@ -144,6 +147,15 @@ def _variant_arms() -> list[Arm]:
     ]
 
 
+def _places_arms() -> list[Arm]:
+    """Composites on places in place of blanks, and the balance of [V] and the mappers with them."""
+    even = {"token_rate": 10.0, "mapper_rate": 1.0}
+    return [
+        replace(_improved("places", "DETEX on places"), places=True),
+        replace(_improved("places_faster", "DETEX on places, [V] faster", even), places=True),
+    ]
+
+
 def _register_arms() -> list[Arm]:
     """One deviation from DETEX each: the open questions of the paper (docs/science.md)."""
     detex = _detex("detex", "DETEX")
@@ -176,7 +188,9 @@ MAIN = tuple(arm.name for arm in _main_arms())
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
 REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))  # run beside "detex"
 VARIANTS = tuple(arm.name for arm in _variant_arms())  # run beside "improved"
-ARMS = {arm.name: arm for arm in (*_main_arms(), *_register_arms(), *_variant_arms())}
+PLACES = tuple(arm.name for arm in _places_arms())  # run beside "improved"
+_ALL = (*_main_arms(), *_register_arms(), *_variant_arms(), *_places_arms())
+ARMS = {arm.name: arm for arm in _ALL}
 
 
 def arm_named(name: str) -> Arm:

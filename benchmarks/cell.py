@@ -26,6 +26,7 @@ from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.photos.photos import make_photos
+from detex_pack.detex.photos.recipe import with_composites
 from detex_pack.detex.toys.subjects import DemoSubject
 from detex_pack.detex.training.loop import Watcher
 from detex_pack.pretraining.judge import HEADS, load_judge
@@ -34,6 +35,7 @@ from detex_pack.pretraining.sampling import sample, sample_conditions
 from . import reader
 from .arms import TUNED, Arm, arm_named
 from .cells import SAMPLER, STRIPS, Cell, commit, store
+from .places import toy_places
 from .prompts import Request, requests
 from .references import reference_photos
 
@@ -74,17 +76,23 @@ def learn(
         return None
     demo = demo_model()
     encode = latent_encoder(demo.vae)
+    pictures, masks = list(photos.images), list(photos.masks)
     subject = make_photos(
-        list(photos.images),
-        list(photos.masks),
+        pictures,
+        masks,
         feature_encoder(demo.clip_vision),
         encode,
         photos.class_word,
         resolution=64,
-        blank=arm.blank,
+        blank=None if arm.places else arm.blank,
         scaled_copies=arm.scaled_copies,
         seed=cell.seed,
     )
+    if arm.places:
+        where, seed = toy_places(), cell.seed  # of one size: in this world size is an attribute
+        subject = with_composites(
+            subject, pictures, masks, where, encode, seed=seed, sizes=(1.0, 1.0)
+        )
     train = arm.train_config(cell.steps, cell.seed)
     prior = prior_latents(photos.class_word)
     return train_concept(demo.model, demo.clip, subject, prior, arm.config, train, watchers)[0]

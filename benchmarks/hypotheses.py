@@ -122,6 +122,10 @@ SWEPT_SUBJECTS = 4  # the first of these in the sweeps; as many others in the re
 
 def study(name: str, subjects: int | None = None, seeds: int | None = None) -> Grid:
     """A named grid; its own number of subjects and seeds where none is given."""
+    if name == "places":
+        return Grid(
+            tuning_identities(subjects or SWEPT_SUBJECTS), seeds or 1, ("improved", *arms.PLACES)
+        )
     if name == "register":
         arm_names = ("detex", *arms.REGISTER, *arms.VARIANTS)
         return Grid(tuning_identities(subjects or SWEPT_SUBJECTS), seeds or 1, arm_names)
@@ -137,7 +141,7 @@ def study(name: str, subjects: int | None = None, seeds: int | None = None) -> G
     return replace(grid, identities=reported_identities(count), seeds=seeds or grid.seeds)
 
 
-STUDIES = ("main", "arms", "rho", "photos", "steps", "register")
+STUDIES = ("main", "arms", "rho", "photos", "steps", "register", "places")
 
 
 def subject_means(table: Table, grid: Grid, arm: str, measure: str) -> dict[Identity, float]:

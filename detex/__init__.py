@@ -8,6 +8,9 @@ photos/         what goes in
   framing         scaled copies of a photo
   segment         which of a segmenter's masks is the subject
   photos          crop, blank, scale, encode: the value `Photos`
+  places          pictures of places and their names
+  composites      a subject on another ground, pixel by pixel
+  recipe          which composites a subject trains on, and what their prompts say
 prompt/         what is said
   grammar         [V], [P2], [B1] in a text; `Named`; training captions
   words           learned words: vectors, attribute mappers

@@ -12,6 +12,7 @@ from .demo import DemoModel, DemoSubject
 from .folder import LoadSubjectFolder
 from .grid import LabelledGrid, PromptGrid
 from .merge import MergeConcepts
+from .places import PlacePictures
 from .prior import ClassPriorImages
 from .sam import SubjectMask
 from .subject import SubjectImages
@@ -32,6 +33,7 @@ class DetexExtension(ComfyExtension):
             SubjectMask,
             SubjectImages,
             ClassPriorImages,
+            PlacePictures,
             Train,
             SaveEmbeddings,
             LoadEmbeddings,

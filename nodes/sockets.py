@@ -7,3 +7,4 @@ CATEGORY = "DETEX"
 SubjectSocket = io.Custom("DETEX_SUBJECT")
 ConceptSocket = io.Custom("DETEX_CONCEPT")
 AttentionSocket = io.Custom("DETEX_ATTENTION")
+PlacesSocket = io.Custom("DETEX_PLACES")

@@ -7,7 +7,8 @@ from ..detex.canvas.masks import subject_sheet
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
 from ..detex.photos.checks import check_sizes, matched_masks
 from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos, whole_planes
-from .sockets import CATEGORY, SubjectSocket
+from ..detex.photos.recipe import with_composites
+from .sockets import CATEGORY, PlacesSocket, SubjectSocket
 
 
 class SubjectImages(io.ComfyNode):
@@ -87,7 +88,13 @@ class SubjectImages(io.ComfyNode):
                     max=2**31 - 1,
                     control_after_generate=False,
                     advanced=True,
-                    tooltip="Of the scaled copies and random blank colours.",
+                    tooltip="Of the scaled copies, random blank colours and composites.",
+                ),
+                PlacesSocket.Input(
+                    "places",
+                    optional=True,
+                    tooltip="From Place Pictures: the cut-out subject trains on these, under "
+                    "prompts that name them, in place of a blank. For DETEX; not in the paper.",
                 ),
             ],
             outputs=[
@@ -103,7 +110,9 @@ class SubjectImages(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, vae, masks=None, clip_vision=None, **widgets) -> io.NodeOutput:
+    def execute(
+        cls, images, vae, masks=None, clip_vision=None, places=None, **widgets
+    ) -> io.NodeOutput:
         settings = {name: values[0] for name, values in widgets.items()}
         photos = [rgb(photo).cpu() for batch in images for photo in batch]
         check_sizes(photos)
@@ -113,6 +122,13 @@ class SubjectImages(io.ComfyNode):
             planes = matched_masks(photos, [plane.cpu() for batch in flat for plane in batch])
         encode_image = feature_encoder(clip_vision[0]) if clip_vision else None
         encode, report = latent_encoder(vae[0]), ProgressBar(len(photos)).update_absolute
+        if places:
+            settings["blank"] = None
         encoded = make_photos(photos, planes, encode_image, encode, report=report, **settings)
+        if places:
+            where, seed = places[0], settings["seed"]
+            encoded = with_composites(
+                encoded, photos, planes, where, encode, seed=seed, report=report
+            )
         subject = Subject(encoded, encode, latent_decoder(vae[0]))
         return io.NodeOutput(subject, subject_sheet(photos, planes or whole_planes(photos)))

@@ -315,10 +315,10 @@ class SubjectMethod:
             shown["[V] + [P1] + [B1]"] = self.prompt("", {"V", "P", "B"})
         return {caption: self.text.encode([tokens], words) for caption, tokens in shown.items()}
 
-    def prompt(self, prefix: str, words: Collection[str]) -> PromptTokens:
+    def prompt(self, prefix: str, words: Collection[str], place: str = "") -> PromptTokens:
         """The training prompt with these of the learned words; tokenised once."""
         of = self.subject
-        text = training_prompt(of.class_word, of.attribute, words, prefix)
+        text = training_prompt(of.class_word, of.attribute, words, prefix, place)
         if text not in self._prompts:
             vectors = {"V": self.words.vectors}
             self._prompts[text] = self.text.tokenize(spelled_out(text, vectors))
@@ -336,6 +336,8 @@ class SubjectMethod:
         del settings["steps"]  # the same run may be left early, or made longer
         settings["rank"] = [list(p.shape) for p in self.deltas.parameters()]
         given = [self.photos.named, self.photos.prefixes, self.photos.hashes]
+        if self.photos.composites:
+            given.append(self.photos.composites.said)
         yield json.dumps([self.name, settings, given], sort_keys=True)
         for name, tensor in self.photos.tensors():
             yield name

@@ -17,7 +17,10 @@ from ..prompt.grammar import PromptTokens
 from ..prompt.words import Attributes, WordAnchors, Words
 from ..unet.attention import AttentionTap
 from ..unet.losses import attention_loss, map_loss
+from ..unet.transfer import to_device
 from .base import Batch, Chosen, Predict, Prediction, SubjectMethod, check_choice, check_weight
+
+UNNAMED = 0.3  # of the composites on a place: the prompt does not say where they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,8 @@ class Detex(SubjectMethod):
         """Each photo as it is or, with chance gamma, its subject on a blank."""
         plain, given = super().choose(photos, copies), self.photos
         blanked = torch.rand(len(photos), generator=self.rngs["gamma"]) < self.config.gamma
+        if given.composites is not None:
+            return self.choose_composites(plain, photos, copies, blanked)
         latents, valid = plain.latents, plain.valid
         if given.blanked is not None:
             alone = given.blanked[photos, copies]
@@ -98,6 +103,32 @@ class Detex(SubjectMethod):
             for b, i, k in zip(blanked.tolist(), photos.tolist(), copies.tolist(), strict=True)
         )
         return Chosen(latents, valid, plain.masks, blanked, prompts)
+
+    def choose_composites(
+        self, plain: Chosen, photos: Tensor, copies: Tensor, composed: Tensor
+    ) -> Chosen:
+        """Where `composed`, a composite for the photo's words, else the photo as it is. In three of
+        ten prompts the place is not named.
+        """
+        made: Any = self.photos.composites
+        rng, size = self.rngs["gamma"], len(photos)
+        drawn = torch.randint(made.latents.shape[1], (size,), generator=rng)
+        named = torch.rand(size, generator=rng) >= UNNAMED
+
+        def either(name: str) -> Tensor:
+            of_composites, of_photos = getattr(made, name)[photos, drawn], getattr(plain, name)
+            chosen = composed.view(-1, *[1] * (of_photos.ndim - 1))
+            return torch.where(chosen, of_composites, of_photos)
+
+        prompts = []
+        for row, (i, k) in enumerate(zip(photos.tolist(), drawn.tolist(), strict=True)):
+            words, place = made.said[i][k]
+            if composed[row]:
+                prompts.append(self.prompt("", set(words), place if named[row] else ""))
+            else:
+                prefix = self.photos.prefixes[i][int(copies[row])]
+                prompts.append(self.prompt(prefix, {"V", "P", "B"}))
+        return Chosen(either("latents"), either("valid"), either("masks"), composed, tuple(prompts))
 
     def losses(self, batch: Batch, predict: Predict, turn: Sequence[str]) -> dict[str, Tensor]:
         """L_LDM, L_pr and L_CA of Eq. (5), unweighted scalars."""
@@ -127,13 +158,21 @@ class Detex(SubjectMethod):
         valid = (latent_grid(batch.valid[: batch.count], tap.grid) > 0.999).float()
         how, norm = self.config.attention_map, self.config.attention_norm
         pose = map_loss(token_maps(tap, batch.prompts, "P"), subject, valid, how, norm)
+        pose = torch.where(self.has(batch, "P"), pose, 0.0)
         if not self.config.masked_pose:
             pose = pose * ~batch.blanked
         if self.config.subject_attention:
             pose = pose + map_loss(token_maps(tap, batch.prompts, "V"), subject, valid, how, norm)
-        # blanked prompts have no [B]: position 0 stands in, and its term is dropped
         background = map_loss(token_maps(tap, batch.prompts, "B"), 1 - subject, valid, how, norm)
-        return attention_loss(pose, torch.where(batch.blanked, 0.0, background))
+        return attention_loss(pose, torch.where(self.has(batch, "B"), background, 0.0))
+
+    @staticmethod
+    def has(batch: Batch, word: str) -> Tensor:
+        """[B] whether the prompt has the word: for one without, the map of the start token stands
+        in, and its term is dropped.
+        """
+        found = torch.tensor([prompt.position(word) is not None for prompt in batch.prompts])
+        return to_device(found, batch.photos.device)
 
     @torch.no_grad()
     def report(self, predict: Predict) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def is_mask(path: Path) -> bool:
     return path.name.casefold().endswith(MASK_ENDING)
 
 
-def files_hash(files: Sequence[PhotoFile]) -> str:
+def files_hash(files: Iterable[Iterable[Path | None]]) -> str:
     """Changes with the content, order or names of the files, and with nothing else."""
     digest = hashlib.sha256()
     for path in (path for pair in files for path in pair if path is not None):

@@ -22,6 +22,31 @@ Encode = Callable[[Tensor], Tensor]  # pixels [B, S, S, 3] -> latents [B, 4, h, 
 Decode = Callable[[Tensor], Tensor | None]  # back, for previews; None where there is no room
 
 
+class Said(NamedTuple):
+    """What a composite's prompt has beside the class: learned words, and a place by name."""
+
+    words: str  # "V", "VP" or "VB"
+    place: str  # "" where [B] says it
+
+
+@dataclass(frozen=True)
+class Composites:
+    """K pictures for the words of each photo: its subject, or another photo's, elsewhere."""
+
+    latents: Tensor  # [N, K, 4, h, w]
+    masks: Tensor  # [N, K, h, w] in [0, 1], 1 = subject
+    valid: Tensor  # [N, K, h, w], 0 where the ground is made up
+    said: tuple[tuple[Said, ...], ...]  # [N][K]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name in ("latents", "masks", "valid"):
+            yield name, getattr(self, name)
+
+    def for_training(self, scale: Callable[[Tensor], Tensor]) -> "Composites":
+        copies = {name: tensor.clone() for name, tensor in self.tensors()}
+        return replace(self, **copies | {"latents": scale(copies["latents"])})
+
+
 @dataclass(frozen=True)
 class Photos:
     """N photos, encoded once: plain data. K copies of each differ in scale or blank colour.
@@ -40,6 +65,7 @@ class Photos:
     hashes: tuple[str, ...]
     thumbnails: Tensor  # [N, 128, 128, 3] uint8
     resolution: int  # S, pixels
+    composites: Composites | None = None  # in place of `blanked`
 
     @property
     def count(self) -> int:
@@ -51,14 +77,18 @@ class Photos:
             tensor = getattr(self, name)
             if tensor is not None:
                 yield name, tensor
+        for name, tensor in self.composites.tensors() if self.composites else ():
+            yield f"composites.{name}", tensor
 
     def for_training(self, scale: Callable[[Tensor], Tensor]) -> "Photos":
         """Latents as the UNet reads them, and every tensor usable by autograd: nodes make tensors
         in torch.inference_mode, and autograd takes only copies made outside of it.
         """
-        copies = {name: tensor.clone() for name, tensor in self.tensors()}
+        own = (pair for pair in self.tensors() if "." not in pair[0])
+        copies = {name: tensor.clone() for name, tensor in own}
         latents = {name: scale(copies[name]) for name in ("latents", "blanked") if name in copies}
-        return replace(self, **copies | latents)
+        composites = self.composites.for_training(scale) if self.composites else None
+        return replace(self, **copies | latents, composites=composites)
 
 
 class Subject(NamedTuple):
@@ -141,14 +171,15 @@ def make_photos(
     *,
     attribute: str = "auto",
     resolution: int = 512,
-    blank: str = "white",
+    blank: str | None = "white",
     scaled_copies: int = 0,
     seed: int = 0,
     report: Callable[[int], object] = lambda done: None,
 ) -> Photos:
     """Crop, blank, scale and encode N photos of one subject.
 
-    photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject, or None;
+    photos: N of [H, W, 3] in [0, 1], any sizes; masks: N of [H, W], 1 = subject, or None; blank:
+    None where composites take its place;
     encode_image: square photos [N, S, S, 3] -> features [N, F], or None; report: hears after each
     photo how many are done.
     Raises ValueError for unusable masks, photos or class words.
@@ -168,7 +199,8 @@ def make_photos(
         framings = [Framing(resolution, 0, 0, "")] * copies
         if scaled_copies:
             framings = [sample_framing_of(mask, generator) for _ in range(copies)]
-        colours = None if masks is None else blank_colours(blank, copies, generator)
+        blanks = blank if masks is not None else None
+        colours = blank_colours(blanks, copies, generator) if blanks else None
         views.append(_views(photo, mask, framings, colours, encode))
         report(len(views))
         sizes.append(copy_sizes(original, framings, resolution))

@@ -71,14 +71,16 @@ def attribute_word(class_word: str) -> str:
 
 
 def training_prompt(
-    class_word: str, attribute: str, words: Collection[str], prefix: str = ""
+    class_word: str, attribute: str, words: Collection[str], prefix: str = "", place: str = ""
 ) -> str:
     """y = "photo of a [V] dog with [P] pose in [B] background"; a word not in `words` and its
-    clause are left out (DETEX section 3.2). `prefix` is the caption of a scaled copy.
+    clause are left out (DETEX section 3.2). `prefix` is the caption of a scaled copy; `place` names
+    the background where [B] does not.
     """
     subject = f"a [V] {class_word}" if "V" in words else with_article(class_word)
     pose = f" with [P] {attribute}" if "P" in words else ""
-    background = " in [B] background" if "B" in words else ""
+    ground = "[B]" if "B" in words else place
+    background = f" in {ground} background" if ground else ""
     return f"{prefix}photo of {subject}{pose}{background}"
 
 

@@ -43,6 +43,7 @@ IDS = {
     "DETEXLoadEmbeddings",
     "DETEXLoadSubjectFolder",
     "DETEXMergeConcepts",
+    "DETEXPlacePictures",
     "DETEXPromptGrid",
     "DETEXSaveEmbeddings",
     "DETEXSubjectImages",

@@ -1,0 +1,157 @@
+"""Which composites a subject trains on, and what their prompts say.
+
+Of each photo's words a third of its composites has [P] (its subject where it stood, on a place), a
+third neither (its subject anywhere, on a place), a third [B] (another photo's subject anywhere on
+its background). Not in the paper.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+
+import torch
+from torch import Tensor
+
+from .composites import (
+    SIZES,
+    Composite,
+    CutOut,
+    can_move,
+    crossed,
+    cut_out,
+    moved,
+    on_place,
+    sample_move,
+)
+from .photos import Composites, Encode, Photos, Said, erode, latent_grid, square_crop
+from .places import Places
+
+COMPOSITES = 12  # of each photo
+LEAST_GROUND = 0.1  # of the picture: less of a background teaches nothing of [B]
+
+log = logging.getLogger("detex")
+
+
+def with_composites(
+    encoded: Photos,
+    photos: Sequence[Tensor],
+    masks: Sequence[Tensor] | None,
+    places: Places,
+    encode: Encode,
+    *,
+    seed: int = 0,
+    copies: int = COMPOSITES,
+    sizes: tuple[float, float] = SIZES,
+    report: Callable[[int], object] = lambda done: None,
+) -> Photos:
+    """The encoded photos [H, W, 3] with `copies` composites of each, encoded too.
+
+    masks: N of [H, W]; sizes: least and largest of a moved subject; report: hears after each photo
+    how many are done. Raises ValueError without masks, and for places of another resolution.
+    """
+    if masks is None:
+        raise ValueError(
+            "The places are of no use without masks: the subject cannot be cut out. Wire masks "
+            "into Subject Images, one a photo, or unwire the places."
+        )
+    side, grid = encoded.resolution, (encoded.latents.shape[-2], encoded.latents.shape[-1])
+    if places.pictures.shape[1] != side:
+        raise ValueError(
+            f"The places are pictures of {places.pictures.shape[1]} pixels, the training pictures "
+            f"of {side}. Give Place Pictures and Subject Images one resolution."
+        )
+    squares = [square_crop(p.float(), m.float(), side) for p, m in zip(photos, masks, strict=True)]
+    composer = Composer(squares, places, side // grid[0], sizes, seed)
+    rows = []
+    for number in range(len(squares)):
+        rows.append(encode_composites(composer.draw(number, copies), encode, grid))
+        report(len(rows))
+    latents, planes, valid, said = zip(*rows, strict=True)
+    made = Composites(torch.stack(latents), torch.stack(planes), torch.stack(valid), said)
+    return replace(encoded, composites=made)
+
+
+def encode_composites(
+    drawn: Sequence[tuple[Composite, Said]], encode: Encode, grid: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, tuple[Said, ...]]:
+    """Latents [K, 4, h, w], masks and valid cells [K, h, w] of composites, and their words."""
+    pictures, masks, valid = map(torch.stack, zip(*(made for made, _ in drawn), strict=True))
+    return (
+        encode(pictures.movedim(1, -1)).float(),
+        latent_grid(masks[:, 0], grid),
+        erode(latent_grid(valid[:, 0], grid)),
+        tuple(said for _, said in drawn),
+    )
+
+
+class Composer:
+    """Draws the composites of N square photos [S, S, 3] with masks [S, S]."""
+
+    def __init__(
+        self,
+        squares: Sequence[tuple[Tensor, Tensor]],
+        places: Places,
+        feather: int,  # pixels of a latent cell
+        sizes: tuple[float, float],
+        seed: int,
+    ):
+        self.photos = [photo for photo, _ in squares]
+        self.cuts = [cut_out(photo, mask, feather) for photo, mask in squares]
+        self.movable = [number for number, cut in enumerate(self.cuts) if can_move(cut)]
+        self.places, self.sizes = places, sizes
+        self.rng = torch.Generator().manual_seed(seed)
+        self.order: list[int] = []  # places still to be used before one is used again
+
+    def draw(self, number: int, copies: int) -> list[tuple[Composite, Said]]:
+        """Composites whose prompts have photo `number`'s words, of its kinds in turn."""
+        return [kind(number) for kind in islice(cycle(self.kinds(number)), copies)]
+
+    def kinds(self, number: int) -> list[Callable[[int], tuple[Composite, Said]]]:
+        """What can be made of a photo; what cannot is told."""
+        kinds: list[Callable[[int], tuple[Composite, Said]]] = [self.in_place]
+        if number in self.movable:
+            kinds.append(self.moved)
+        else:
+            log.warning(
+                "The subject of photo %d touches all four sides of its square, so it cannot be "
+                "moved: it stays where it is on the places.",
+                number + 1,
+            )
+        if not self.others(number):
+            return kinds
+        if (self.cuts[number].cover == 0).float().mean() < LEAST_GROUND:
+            log.warning(
+                "Photo %d shows hardly any background: no other subject is put on it.", number + 1
+            )
+            return kinds
+        return [*kinds, self.crossed]
+
+    def others(self, number: int) -> list[int]:
+        """The photos whose subject can be moved onto photo `number`."""
+        return [other for other in self.movable if other != number]
+
+    def in_place(self, number: int) -> tuple[Composite, Said]:
+        ground, name = self.next_place()
+        return on_place(self.cuts[number], ground), Said("VP", name)
+
+    def moved(self, number: int) -> tuple[Composite, Said]:
+        ground, name = self.next_place()
+        return on_place(self.moved_cut(number), ground), Said("V", name)
+
+    def crossed(self, number: int) -> tuple[Composite, Said]:
+        others = self.others(number)
+        other = others[int(torch.randint(len(others), (1,), generator=self.rng))]
+        made = crossed(self.moved_cut(other), self.photos[number], self.cuts[number])
+        return made, Said("VB", "")
+
+    def moved_cut(self, number: int) -> CutOut:
+        cut = self.cuts[number]
+        return moved(cut, sample_move(cut, self.rng, self.sizes))
+
+    def next_place(self) -> tuple[Tensor, str]:
+        """A place at random; all others come before it comes again."""
+        if not self.order:
+            self.order = torch.randperm(len(self.places.names), generator=self.rng).tolist()
+        index = self.order.pop()
+        return self.places.pictures[index], self.places.names[index]
