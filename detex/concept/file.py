@@ -150,13 +150,36 @@ def load_concept(path: Path) -> Concept:
             metadata = file.metadata() or {}
             check_format(path.name, metadata)
             tensors = all_tensors(file)
+    except SafetensorError as error:
+        raise damaged(path.name, error) from error
+    try:
         header = json.loads(metadata["concept"])
-        return _parsed(header if "named" in header else from_format_1(header, tensors), tensors)
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path.name} is damaged or incomplete ({error}). Copy it again from where it came, or "
-            "train the concept again."
-        ) from error
+        concept = _parsed(header if "named" in header else from_format_1(header, tensors), tensors)
+        check_content(concept, tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(path.name, error) from error
+    return concept
+
+
+def damaged(name: str, reason: object) -> ValueError:
+    return ValueError(
+        f"{name} is damaged or incomplete ({reason}). Copy it again from where it came, or "
+        "train the concept again."
+    )
+
+
+def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for numbers that are none, or for words that do not belong together."""
+    broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(f"{broken[0]} holds NaN or infinite numbers")
+    missing = {"V", *concept.word_names} - concept.words.keys()
+    if missing or len(concept.word_names) != len(concept.words):
+        odd = sorted(missing or concept.words.keys() - set(concept.word_names))
+        raise ValueError(f"the words [{'], ['.join(odd)}] do not fit the others")
+    towers = {tuple(sorted(parts)) for parts in concept.words.values()}
+    if len(towers) != 1 or any(v.ndim != 2 for p in concept.words.values() for v in p.values()):
+        raise ValueError("its words are of different text encoders or shapes")
 
 
 def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept:
@@ -213,7 +236,10 @@ def check_format(name: str, metadata: Mapping[str, str]) -> None:
             f"{name} is not a DETEX concept file. A LoRA goes into Load LoRA, an embedding into a "
             'prompt as "embedding:name"; this node reads files of "Save Decoupled Embeddings".'
         )
-    version = int(metadata.get("version", "0"))
+    stated = metadata.get("version", "")
+    version = int(stated) if stated.isdecimal() else 0
+    if not version:
+        raise damaged(name, f"format {stated!r}")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{name} has format {version}; this version of the pack reads up to {FORMAT_VERSION}. "

@@ -216,7 +216,8 @@ def softly_merged_deltas(
     ]
     merged = {}
     for name in own[0]:
-        pull = sum(delta[name].double() @ of for delta, of in zip(own, pulls, strict=True))
+        pairs = zip(own, pulls, strict=True)
+        pull = torch.stack([delta[name].double() @ of for delta, of in pairs]).sum(0)
         merged[name] = torch.linalg.lu_solve(*factors, pull.mT).mT.float()
     return merged
 

@@ -102,7 +102,7 @@ def capture_attention(
     return patched
 
 
-def check_not_compiled(model: ModelPatcher, options: Mapping[str, Any]) -> None:
+def check_not_compiled(model: ModelPatcher, options: dict[str, Any]) -> None:
     """Raise ValueError for a UNet that is compiled, whole or in part: what was recorded of it runs
     without the capture.
     """

@@ -1,6 +1,7 @@
 """A folder of photos and their masks: found in a stable order, read, known by their content."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ def files_hash(files: Iterable[Iterable[Path | None]]) -> str:
     """Changes with the content, order or names of the files, and with nothing else."""
     digest = hashlib.sha256()
     for path in (path for pair in files for path in pair if path is not None):
-        digest.update(path.name.encode() + b"\0")
+        digest.update(os.fsencode(path.name) + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

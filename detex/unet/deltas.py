@@ -114,9 +114,10 @@ def first_down(rank: int, inputs: int, generator: torch.Generator, *, normal: bo
 
 
 def exported(delta: Delta) -> Delta:
-    if isinstance(delta, LowRank):
-        return LowRank(*(on_cpu(factor) for factor in delta.factors()))
-    return on_cpu(delta)
+    if not isinstance(delta, LowRank):
+        return on_cpu(delta)
+    up, down = delta.factors()
+    return LowRank(on_cpu(up), on_cpu(down))
 
 
 def on_cpu(tensor: Tensor) -> Tensor:

@@ -131,6 +131,48 @@ def test_foreign_safetensors_are_told_where_they_belong(file: Path, metadata: di
         load_concept(file)
 
 
+@pytest.mark.parametrize("version", ["abc", "", "-1", "1.5"])
+def test_version_that_is_no_number_is_called_damaged(file: Path, version: str):
+    tensors = load(file.read_bytes())
+    facts = {"format": "detex-concept", "version": version, "concept": "{}"}
+    file.write_bytes(save(tensors, facts))
+    with pytest.raises(ValueError, match=f"is damaged or incomplete .format '{version}'"):
+        load_concept(file)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[]", "null", "{}", '{"named": 3}', "[" * 100_000, '{"named": [], "method": 1, "base": []}'],
+)
+def test_header_of_the_wrong_kind_is_called_damaged(file: Path, header: str):
+    facts = {"format": "detex-concept", "version": "2", "concept": header}
+    file.write_bytes(save(load(file.read_bytes()), facts))
+    with pytest.raises(ValueError, match="dog.safetensors is damaged or incomplete"):
+        load_concept(file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["words", "deltas"])
+def test_numbers_that_are_none_are_refused_by_their_name(tmp_path: Path, kind: str, value: float):
+    concept, path = make_concept(), tmp_path / "dog.safetensors"
+    if kind == "words":
+        concept.words["P2"]["l"][0, 1] = value
+    else:
+        next(iter(concept.deltas.values()))[0, 0] = value
+    path.write_bytes(concept_bytes(concept))
+    with pytest.raises(ValueError, match=rf"{kind}\..* holds NaN or infinite numbers"):
+        load_concept(path)
+
+
+@pytest.mark.parametrize("lost", ["P2", "B1", "V"])
+def test_missing_word_is_noticed(tmp_path: Path, lost: str):
+    words = {name: towers for name, towers in make_concept().words.items() if name != lost}
+    path = tmp_path / "dog.safetensors"
+    path.write_bytes(concept_bytes(make_concept(words=words)))
+    with pytest.raises(ValueError, match=r"damaged or incomplete \(the words"):
+        load_concept(path)
+
+
 def test_newer_version_asks_for_an_update(file: Path):
     tensors = load(file.read_bytes())
     file.write_bytes(save(tensors, {"format": "detex-concept", "version": "3", "concept": "{}"}))

@@ -3,6 +3,7 @@
 Screenshots of what it looked like stay in runs/page.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,62 @@ def test_a_title_bar_belongs_to_the_box():
 def test_screenshots_lie_outside_the_repository():
     ignored = Path(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert "/runs/" in ignored
+
+
+EARLIER = ROOT / "tests" / "data" / "workflows_0.1"
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) & {p.stem for p in EARLIER.glob("*.json")}))
+def test_workflow_of_version_0_1_asks_for_what_it_asked_for(page: Page, name: str):
+    """Its inputs lay in another order: the page finds each by its name, its value by its place."""
+    today = read_workflow(name)
+    earlier = json.loads((EARLIER / f"{name}.json").read_text(encoding="utf-8"))
+    prompts = []
+    for workflow in (earlier, today):
+        assert browser.load_workflow(page, workflow) == []
+        prompts.append(browser.page_prompt(page))
+    before, now = prompts
+    assert before.keys() == now.keys()
+    for number, node in before.items():
+        assert node["class_type"] == now[number]["class_type"]
+        assert node["inputs"].items() <= now[number]["inputs"].items()
+
+
+def shown_inputs(page: Page, method: str, *, advanced: bool) -> set[str]:
+    """What DETEX Train shows with this method in the classic canvas."""
+    return set(
+        page.evaluate(
+            """([method, advanced]) => {
+                const node = window.app.graph._nodes.find(n => n.comfyClass === "DETEXTrain");
+                node.showAdvanced = advanced;
+                const chosen = node.widgets.find(w => w.name === "method");
+                chosen.value = method;
+                chosen.callback?.(method);
+                return node.widgets.filter(w => !w.hidden).map(w => w.name);
+            }""",
+            [method, advanced],
+        )
+    )
+
+
+def test_a_method_shows_its_own_inputs_alone(page: Page):
+    browser.load_workflow(page, read_workflow("train_detex"))
+    detex = shown_inputs(page, "DETEX", advanced=True)
+    custom = shown_inputs(page, "Custom Diffusion", advanced=True)
+    inversion = shown_inputs(page, "Textual Inversion", advanced=True)
+    lora = shown_inputs(page, "DreamBooth LoRA", advanced=True)
+    assert {"gamma", "lambda_ca", "lambda_pr", "center_poses"} <= detex
+    assert {"vectors", "learn_word"} & detex == set()
+    assert {"gamma", "lambda_ca", "center_poses"} & (custom | inversion | lora) == set()
+    assert "lambda_pr" in custom & lora and "lambda_pr" not in inversion
+    assert "vectors" in inversion and "learn_word" in lora
+    settled = {"attention_norm", "attention_map", "masked_loss", "center_features", "reduction"}
+    assert settled & (detex | custom | inversion | lora) == set()
+
+
+def test_rarely_needed_inputs_are_folded_whatever_the_method(page: Page):
+    browser.load_workflow(page, read_workflow("train_detex"))
+    assert "gamma" in shown_inputs(page, "DETEX", advanced=False)
+    assert {"vectors", "rank", "token_rate"} & shown_inputs(
+        page, "Textual Inversion", advanced=False
+    ) == set()
