@@ -12,6 +12,8 @@ from .host_process import prepare_base
 from .pack_host import host_folder
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# A node whose cores are all busy answers late; one that has died closes its connection at once.
+PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 20}
 NODE = {
     "include_dashboard": False,
     "node_ip_address": "127.0.0.1",
@@ -29,7 +31,9 @@ def cluster(folder: Path, nodes: int = 2) -> Iterator[tuple[Any, list[Any], list
     os.environ.update(LOOPBACK)  # read when Ray is imported
     from ray.cluster_utils import Cluster
 
-    rays = Cluster(initialize_head=True, head_node_args={**NODE, "num_gpus": 0})
+    rays = Cluster(
+        initialize_head=True, head_node_args={**NODE, "num_gpus": 0, "_system_config": PATIENT}
+    )
     try:
         added = [rays.add_node(**NODE, num_gpus=1) for _ in range(nodes)]
         base = prepare_base(folder).parents[1]

@@ -121,9 +121,8 @@ class SaveEmbeddings(io.ComfyNode):
         exports = [kind for kind, chosen in wanted.items() if chosen]
         share = round(lora_share, 3)  # the page counts in steps of 0.05, 0.6000000000000001
         forms = LowRankForms(concept.deltas)
-        files = export.plan(concept, name, exports, share, forms)
-        if not dry_run:
-            export.write(files)
+        make = export.plan if dry_run else export.save_concept
+        files = make(concept, name, exports, share, forms)
         lines = ["Dry run, nothing is saved:" if dry_run else "Saved in models:"]
         lines += listed(files)
         if exports and dry_run and concept.deltas:

@@ -5,8 +5,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..detex.photos.checks import check_distinct
 from ..detex.photos.folder import (
-    check_distinct,
     files_hash,
     folder_of,
     in_known_order,
@@ -77,6 +77,7 @@ class LoadSubjectFolder(io.ComfyNode):
         photos = [photos[i] for i in order]
         lines = [
             f"P{number} B{number}  {photo.name}  ({photo.mask_from})  {hashes[i][:8]}"
+            + (f"  first of {photo.frames} frames" if photo.frames > 1 else "")
             for number, (i, photo) in enumerate(zip(order, photos, strict=True), start=1)
         ]
         return io.NodeOutput(

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..detex.canvas.masks import subject_sheet
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
 from ..detex.photos.checks import check_sizes, matched_masks
-from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos, whole_planes
+from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos
 from ..detex.photos.recipe import with_composites
 from .sockets import CATEGORY, PlacesSocket, SubjectSocket
 
@@ -131,4 +131,4 @@ class SubjectImages(io.ComfyNode):
                 encoded, photos, planes, where, encode, seed=seed, report=report
             )
         subject = Subject(encoded, encode, latent_decoder(vae[0]))
-        return io.NodeOutput(subject, subject_sheet(photos, planes or whole_planes(photos)))
+        return io.NodeOutput(subject, subject_sheet(photos, planes))

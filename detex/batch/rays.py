@@ -19,6 +19,8 @@ from .server import LEAVE_PATIENCE, Server
 
 INSTALL = "Several servers and cards need Ray: pip install ray"
 CONNECT_WITHIN = 10.0  # s
+# a machine whose cores are all busy answers late, and is not dead
+PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 20}
 ROOM = {"object_store_memory": 512 * 2**20}  # for pictures on their way; more goes to the disk
 
 
@@ -43,6 +45,7 @@ def connect(address: str | None) -> Any:
         _check_listening(address)
     before = signal.getsignal(signal.SIGTERM)
     alone = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    alone |= {"_system_config": PATIENT}
     code = {"py_modules": [str(Path(__file__).parents[1])]}  # the other machines need not have it
     options = {"address": address, "runtime_env": code} if address else alone | ROOM
     try:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..photos.photos import square_crop
+from ..photos.crop import crop
 from .sheets import sheet
 
 CELL = 256  # pixels, side of a photo on the sheet
@@ -37,14 +37,17 @@ def outline(mask: Tensor) -> Tensor:
     return (F.max_pool2d(inside, 5, stride=1, padding=2) > inside)[0, 0]
 
 
-def subject_sheet(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+def subject_sheet(photos: Sequence[Tensor], masks: Sequence[Tensor] | None) -> Tensor:
     """The squares that training sees, each with its numbers and mask -> [1, H, W, 3].
 
-    photos: N of [H, W, 3] in [0, 1]; masks: N of [H, W].
+    photos: N of [H, W, 3] in [0, 1]; masks: N of [H, W], or None for whole photos.
     """
     cells = []
-    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), start=1):
-        square, plane = square_crop(photo.float(), mask.float(), CELL)
-        cells.append((f"P{number}  B{number}   subject {plane.mean():.0%}", shade(square, plane)))
+    for index, photo in enumerate(photos):
+        shown = crop(photo.float(), masks[index].float() if masks else None, CELL)
+        label = f"P{index + 1}  B{index + 1}   subject {shown.mask.mean():.0%}"
+        if masks and shown.kept < 0.995:
+            label += f"   {shown.kept:.0%} kept"
+        cells.append((label, shade(shown.picture, shown.mask)))
     columns = 3 if len(cells) in (3, 5, 6, 9) else 4
     return sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], CELL)

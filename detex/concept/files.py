@@ -20,7 +20,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 def beside_of(path: Path) -> Path:
     """Where to write what is moved to `path` in one step: a name that no other process has."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    return path.with_name(f".{path.name[:8]}.{uuid.uuid4().hex}.part")
 
 
 def move(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """A concept as files: ours, and those that stock ComfyUI, LoRA managers and diffusers read."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
@@ -76,9 +77,23 @@ def plan(
 
 
 def write(files: Collection[File]) -> None:
-    """Raises FileExistsError where one of them exists by now."""
-    for file in files:
-        paths.write_new(paths.target_path(file.folder, file.name), file.content)
+    """All of them or none. Raises FileExistsError where one of them exists by now."""
+    paths.write_set({paths.target_path(file.folder, file.name): file.content for file in files})
+
+
+def save_concept(
+    concept: Concept,
+    name: str,
+    exports: Collection[Export] = (),
+    lora_share: float = 1.0,
+    forms: LowRankForms | None = None,
+) -> list[File]:
+    """Plan and write, under the next number where another process has just taken the name."""
+    while True:
+        files = plan(concept, name, exports, lora_share, forms)
+        with contextlib.suppress(FileExistsError):
+            write(files)
+            return files
 
 
 def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:

@@ -1,7 +1,12 @@
 """Where concepts and exports live on disk. Nothing is ever overwritten."""
 
+import contextlib
+import errno
 import os
 import re
+import shutil
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import folder_paths
@@ -10,6 +15,7 @@ from ..concept.files import beside_of, move, write_synced
 
 FOLDER = "detex"
 NONE_FOUND = "none in models/detex"
+LONGEST = 150  # bytes of a name; file systems take 255, with suffixes
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file on Windows may have these names
 
 
@@ -35,18 +41,27 @@ def concept_path(name: str) -> Path:
 
 
 def plain_name(text: str) -> str:
-    """What is left of a text in a-z 0-9 _ -, which every system can read in a file name."""
-    return re.sub(r"[^a-z0-9_-]+", "_", text.strip().lower()).strip("_-")
+    """What is left of a text in letters and digits of any script, _ and -, in small letters."""
+    small = unicodedata.normalize("NFC", text.strip().lower())
+    return re.sub(r"[^\w-]+", "_", small).strip("_-")
 
 
 def safe_name(name: str) -> str:
-    """A file name that every system, and ComfyUI's `embedding:` syntax, can read: a-z 0-9 _ -."""
+    """A file name that every system, and ComfyUI's `embedding:` syntax, can read. Raises ValueError
+    for a name without letters and digits, and for one too long.
+    """
     plain = plain_name(name)
     if RESERVED.fullmatch(plain):
         plain += "_subject"
     if not plain:
         raise ValueError(
             f'The name "{name}" has no letters or digits. Call it for example "my_dog".'
+        )
+    size = len(plain.encode())
+    if size > LONGEST:
+        raise ValueError(
+            f'The name that begins with "{plain[:20]}" takes {size} bytes, and {LONGEST} '
+            "are the most that fit into a file name beside _lora and a number. Give a shorter one."
         )
     return plain
 
@@ -69,19 +84,70 @@ def target_path(folder: str, file_name: str) -> Path:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write beside, flush, move: neither a crash nor a power cut leaves a half file, and no file is
-    replaced.
+    """One new file: see `write_set`."""
+    write_set({path: content})
+
+
+def write_set(contents: Mapping[Path, bytes]) -> None:
+    """Write new files, all of them or none: beside their places, flushed, then moved there. Neither
+    a crash nor a power cut leaves a half file, and no file is replaced.
+
+    Raises FileExistsError where one of them exists, and OSError with the path, what was needed and
+    what is free where the disk refuses; what was made until then is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = beside_of(path)
+    made: list[Path] = []  # files and folders, in the order in which they came to be
+    beside = {path: beside_of(path) for path in contents}
     try:
-        write_synced(beside, content)
-        move_new(beside, path)
-        sync_folder(path.parent)
-    except FileExistsError as error:
-        raise FileExistsError(f"{path} exists already. Save under another name.") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        for path, content in contents.items():
+            made += new_folders(path.parent)
+            made.append(beside[path])
+            write_synced(beside[path], content)
+        for path in contents:
+            move_new(beside[path], path)
+            made.append(path)
+        for folder in {path.parent for path in contents}:
+            sync_folder(folder)
+    except BaseException as error:
+        remove(made)
+        if isinstance(error, FileExistsError):
+            raise FileExistsError(f"{path} exists already. Save under another name.") from error
+        if isinstance(error, OSError):
+            raise OSError(why_not(path, sum(map(len, contents.values())), error)) from error
+        raise
+    for part in beside.values():
+        part.unlink(missing_ok=True)
+
+
+def new_folders(folder: Path) -> list[Path]:
+    """Make a folder -> those that were made for it, the outermost first."""
+    missing = [folder, *folder.parents]
+    missing = [path for path in missing if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # there is a file of this name
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from error
+    return missing[::-1]
+
+
+def remove(made: Sequence[Path]) -> None:
+    """Take back files and folders, the latest first; a folder that others use meanwhile stays."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def why_not(path: Path, needed: int, error: OSError) -> str:
+    """The message for a disk that refuses to take files of so many bytes."""
+    megabytes = f"{needed / 1e6:.1f} MB"
+    try:
+        folder = next(folder for folder in path.parents if folder.exists())
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+    except (OSError, StopIteration):
+        free = "the disk does not answer"
+    return (
+        f"{path} could not be written: {error.strerror or error}. The files need {megabytes}, and "
+        f"{free}. Nothing was left behind: make room, or make the folder writable, and run again."
+    )
 
 
 def move_new(source: Path, target: Path) -> None:

@@ -45,7 +45,9 @@ async def take_concept(request: web.Request) -> web.Response:
     """Keep the request's body under the name, as long as it is a concept and the name is free."""
     name = request.match_info["name"]
     if f"{paths.plain_name(Path(name).stem)}.safetensors" != name:
-        return refusal(f'"{name}" is no file name for a concept: a-z 0-9 _ - and .safetensors.')
+        return refusal(
+            f'"{name}" is no file name for a concept: small letters, digits, _ - and .safetensors.'
+        )
     target = paths.target_path(paths.FOLDER, name)
     beside = beside_of(target)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .crop import CROWDED
+
 OTHER_SHAPE = 0.05  # natural logarithm of two aspect ratios' ratio: rounding makes less
+OVERSHOOT = 0.5  # of the range 0 to 1: sharpening filters make some
 SMALLEST = 64  # pixels, of either side of a photo
 CAPTION = re.compile(  # what captions add themselves
     r"^(?:(?:an? |the )?(?:photo|picture|image) of )?(?:(?:an?|the|my)(?: |$))?", re.IGNORECASE
@@ -49,14 +52,31 @@ def matched_masks(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Ten
     ]
 
 
-def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
-    """Raise ValueError for a photo or mask that would quietly spoil the training."""
+def check_photo(number: int, photo: Tensor) -> None:
+    """Raise ValueError for a photo whose pixels are no picture's."""
     if not torch.isfinite(photo).all():
         raise ValueError(
             f"Photo {number} holds NaN or infinite pixels. Load it again from its file."
         )
+    low, high = photo.min().item(), photo.max().item()
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(
+            f"Photo {number} has values from {low:.4g} to {high:.4g}; those of an IMAGE lie "
+            "between 0 and 1. The node that made it scales them otherwise: divide by the highest "
+            "value that it can have, such as 255, or load the photo with Load Image."
+        )
+
+
+def check_mask(number: int, mask: Tensor) -> None:
+    """Raise ValueError for a mask [H, W] that would quietly spoil the training."""
     if not torch.isfinite(mask).all():
         raise ValueError(f"The mask of photo {number} holds NaN or infinite values. Make it anew.")
+    low, high = mask.min().item(), mask.max().item()
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(
+            f"The mask of photo {number} has values from {low:.4g} to {high:.4g}; a MASK is 0 on "
+            "the background and 1 on the subject. Divide it by its highest value."
+        )
     area = mask.mean().item()
     if area < 0.01:
         raise ValueError(
@@ -64,7 +84,12 @@ def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
             "subject white in the MaskEditor, or wire a segmentation node's MASK. Load Image gives "
             "an empty mask for a picture without transparency."
         )
-    if area > 0.95:
+    if high <= 0.5:
+        raise ValueError(
+            f"The mask of photo {number} is grey: its highest value is {high:.2f}, and 1 is the "
+            "subject. Raise its strength to 1, or threshold it."
+        )
+    if area > CROWDED:
         raise ValueError(
             f"The mask of photo {number} covers {area:.0%} of the photo, so there is no background "
             "to tell the subject from. Mask the subject alone."
@@ -75,6 +100,29 @@ def check_photo(number: int, photo: Tensor, mask: Tensor) -> None:
             f"The mask of photo {number} looks inverted: it covers the photo's border. Put an "
             "Invert Mask node between the mask and this node (Load Image's MASK is inverted alpha)."
         )
+
+
+def check_subject(number: int, mask: Tensor) -> None:
+    """Raise ValueError where the square that is trained on shows too little, mask [S, S]."""
+    area = mask.mean().item()
+    if area < 0.01:
+        raise ValueError(
+            f"The subject of photo {number} covers {area:.2%} of the square that is trained on, "
+            "and 1% is the least that can be learned from. Its parts lie far apart in a long "
+            "photo: crop the photo to the subject, or mask one part."
+        )
+
+
+def check_distinct(hashes: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError where two photos are the same picture."""
+    first: dict[str, str] = {}
+    for photo, name in zip(hashes, names, strict=True):
+        if photo in first:
+            raise ValueError(
+                f"{first[photo]} and {name} are the same picture, which would train under two "
+                "numbers. Leave one of them out."
+            )
+        first[photo] = name
 
 
 def check_class_word(class_word: str) -> str:

@@ -131,11 +131,11 @@ def on_place(cut: CutOut, ground: Tensor) -> Composite:
     return Composite(picture, cut.cover, torch.ones_like(cut.cover))
 
 
-def crossed(cut: CutOut, photo: Tensor, other: CutOut) -> Composite:
-    """On the background of another photo [S, S, 3], whose own subject, `other`, is filled up and
-    teaches nothing, but for where the new subject covers it.
+def crossed(cut: CutOut, photo: Tensor, taken: Tensor) -> Composite:
+    """On the background of another photo [S, S, 3]. What is not its background, `taken` [1, S, S]
+    above 0, is filled up and teaches nothing, but for where the new subject covers it.
     """
-    hole = (other.cover > 0).float()
+    hole = (taken > 0).float()
     ground = filled(photo.movedim(-1, 0), hole)
     valid = torch.maximum(1 - hole, (cut.cover > 0.999).float())
     return Composite(paste(cut, ground), cut.cover, valid)

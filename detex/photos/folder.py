@@ -3,17 +3,21 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".avif", ".bmp", ".tif", ".tiff")
-MASK_ENDING = ".mask.png"  # dog.jpg has its mask in dog.mask.png
+from .pixels import alpha_of, mask_of, rgb_of
+
+SUFFIXES = set(
+    ".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .heic .heif .avif .jxl".split()
+)  # what Pillow does not know here is refused by name
+MASK_ENDINGS = (".mask", "_mask", "-mask")  # dog.jpg has its mask in dog.mask.png, dog_mask.jpg…
 
 
 class PhotoFile(NamedTuple):
@@ -26,6 +30,7 @@ class Photo(NamedTuple):
     pixels: Tensor  # [H, W, 3] in [0, 1]
     mask: Tensor  # [H, W], 1 = subject; all 0 where there is none
     mask_from: str  # its file, "alpha channel" or "no mask"
+    frames: int = 1  # of the file; the first one is read
 
 
 def folder_of(text: str, home: Path) -> Path:
@@ -61,29 +66,70 @@ def natural_order(path: Path) -> tuple:
 def photo_files(folder: Path) -> list[PhotoFile]:
     """The photos of `folder` in natural order, each with its mask file.
 
-    Raises ValueError for a folder without photos and for a mask without its photo.
+    Raises ValueError for a folder without photos, for a mask without its photo, and where two masks
+    or two photos could be meant.
     """
     shown = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
-    shown.sort(key=natural_order)
-    masks = {p.name.casefold().removesuffix(MASK_ENDING): p for p in shown if is_mask(p)}
-    photos = [p for p in shown if p.suffix.casefold() in SUFFIXES and not is_mask(p)]
+    pictures = [p for p in sorted(shown, key=natural_order) if p.suffix.casefold() in SUFFIXES]
+    names = {stem_of(picture) for picture in pictures}
+    names |= {name.casefold() for name in names}
+    masks = [p for p in pictures if is_mask(p, names)]
+    photos = [p for p in pictures if p not in masks]
     if not photos:
         raise ValueError(
             f"There is no photo in {folder}. Put 3 to 5 pictures of your subject there, as "
             "PNG, JPEG or WebP files."
         )
-    files = [PhotoFile(photo, masks.pop(photo.stem.casefold(), None)) for photo in photos]
-    if masks:
-        stray = next(iter(masks.values()))
+    found = {mask: photo_of(mask, photos) for mask in masks}
+    return [PhotoFile(photo, the_mask(photo, found)) for photo in photos]
+
+
+def stem_of(path: Path) -> str:
+    """The name without its ending; accents in one form, as file systems keep them in either."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def masked_name(path: Path) -> str | None:
+    """The name of the photo whose mask a file is by its own name; None where it is no mask's."""
+    stem = stem_of(path)
+    ending = next((end for end in MASK_ENDINGS if stem.casefold().endswith(end)), None)
+    return stem[: -len(ending)] if ending else None
+
+
+def is_mask(path: Path, names: Collection[str]) -> bool:
+    """gas_mask.jpg is a photo where there is no gas.jpg; dog.mask.png is always a mask."""
+    name = masked_name(path)
+    if name is None:
+        return False
+    return stem_of(path).casefold().endswith(MASK_ENDINGS[0]) or name.casefold() in names
+
+
+def photo_of(mask: Path, photos: Sequence[Path]) -> Path:
+    """The photo of a mask: the one of the same name, else of the same but for capitals."""
+    name = masked_name(mask) or ""
+    same = [photo for photo in photos if stem_of(photo) == name]
+    alike = same or [photo for photo in photos if stem_of(photo).casefold() == name.casefold()]
+    if not alike:
         raise ValueError(
-            f"The mask {stray.name} has no photo beside it. The mask of dog.jpg is called "
+            f"The mask {mask.name} has no photo beside it. The mask of dog.jpg is called "
             "dog.mask.png: rename it, or take it out of the folder."
         )
-    return files
+    if len(alike) > 1:
+        raise ValueError(
+            f"The mask {mask.name} could be that of {alike[0].name} or of {alike[1].name}. Give "
+            "the photos different names, and the mask the name of one of them."
+        )
+    return alike[0]
 
 
-def is_mask(path: Path) -> bool:
-    return path.name.casefold().endswith(MASK_ENDING)
+def the_mask(photo: Path, found: Mapping[Path, Path]) -> Path | None:
+    masks = [mask for mask, its_photo in found.items() if its_photo == photo]
+    if len(masks) > 1:
+        raise ValueError(
+            f"{photo.name} has two masks, {masks[0].name} and {masks[1].name}. Take one of them "
+            "out of the folder."
+        )
+    return masks[0] if masks else None
 
 
 def files_hash(files: Iterable[Iterable[Path | None]]) -> str:
@@ -102,19 +148,16 @@ def read_photo(files: PhotoFile) -> Photo:
     the photo has before it is turned is turned with it.
     Raises ValueError by file name for what cannot be read and for a mask of another shape.
     """
-    stored, orientation = _opened(files.photo)
+    stored, orientation, frames = _opened(files.photo)
     shown = _turned(stored, orientation)
-    pixels = torch.from_numpy(np.asarray(_rgb(shown)).astype(np.float32) / 255)
+    pixels = rgb_of(shown, files.photo.name)
     if files.mask is None:
-        mask = _alpha(shown)
+        mask = alpha_of(shown)
         source = "alpha channel" if mask is not None else "no mask"
-        return Photo(
-            files.photo.name,
-            pixels,
-            torch.zeros(pixels.shape[:2]) if mask is None else mask,
-            source,
-        )
-    plane = _turned(*_opened(files.mask))
+        plane = torch.zeros(pixels.shape[:2]) if mask is None else mask
+        return Photo(files.photo.name, pixels, plane, source, frames)
+    drawn, drawn_orientation, _ = _opened(files.mask)
+    plane = _turned(drawn, drawn_orientation)
     if plane.size != shown.size and plane.size == stored.size:
         plane = _turned(plane, orientation)
     if plane.size != shown.size:
@@ -123,21 +166,28 @@ def read_photo(files: PhotoFile) -> Photo:
             f"{files.photo.name} has {shown.width}x{shown.height}. Draw the mask over this photo, "
             "or save both at one size."
         )
-    return Photo(files.photo.name, pixels, _plane(plane), files.mask.name)
+    mask = mask_of(plane, files.mask.name)
+    return Photo(files.photo.name, pixels, mask, files.mask.name, frames)
 
 
-def _opened(path: Path) -> tuple[Image.Image, int]:
-    """The decoded picture as stored, and its EXIF orientation (1 to 8, 1 = upright)."""
+def _opened(path: Path) -> tuple[Image.Image, int, int]:
+    """The decoded picture as stored, its EXIF orientation (1 to 8, 1 = upright), its frames."""
     try:
         with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
             image.load()
-            return image, image.getexif().get(ExifTags.Base.Orientation, 1)
+            return image.copy(), image.getexif().get(ExifTags.Base.Orientation, 1), frames
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{path.name} cannot be read: it is no picture, or of a kind that Pillow does not know "
             "here (HEIC needs a Pillow plug-in). Save it as PNG or JPEG."
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path.name} has more pixels than Pillow reads ({error}). Training sees 512 or 1024 "
+            "pixels of it: save a smaller copy, of 4000 pixels a side or less."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"{path.name} cannot be read ({error}). Copy it again from the camera, or take it out "
             "of the folder."
@@ -157,41 +207,6 @@ TURNS = {
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would clip them
-        deep = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(deep.clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
-
-
-def _alpha(image: Image.Image) -> Tensor | None:
-    """The opaque part [H, W] of a picture; None where nothing is transparent."""
-    if not image.has_transparency_data:
-        return None
-    alpha = np.asarray(image.convert("RGBA").getchannel("A")).astype(np.float32) / 255
-    return torch.from_numpy(alpha) if alpha.min() < 1 else None
-
-
-def _plane(image: Image.Image) -> Tensor:
-    """A mask file [H, W]: its transparency where it has some, else its brightness."""
-    alpha = _alpha(image)
-    if alpha is not None:
-        return alpha
-    return torch.from_numpy(np.asarray(_rgb(image).convert("L")).astype(np.float32) / 255)
-
-
-def check_distinct(hashes: Sequence[str], names: Sequence[str]) -> None:
-    """Raise ValueError where two files hold the same picture."""
-    first: dict[str, str] = {}
-    for photo, name in zip(hashes, names, strict=True):
-        if photo in first:
-            raise ValueError(
-                f"{first[photo]} and {name} are the same picture, which would train under two "
-                "numbers. Take one of them out of the folder."
-            )
-        first[photo] = name
 
 
 def in_known_order(hashes: Sequence[str], names: Sequence[str], known: Sequence[str]) -> list[int]:

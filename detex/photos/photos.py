@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..prompt.grammar import Named, attribute_word
-from .checks import check_class_word, check_photo
+from .checks import check_class_word, check_distinct, check_mask, check_photo, check_subject
+from .crop import BORDER, Crop, Square, crop
 from .framing import Framing, place, sample_framing_of
 
 BLANK_COLOURS = {"white": 1.0, "grey": 0.5, "black": 0.0}
@@ -101,42 +102,17 @@ class Subject(NamedTuple):
     decode: Decode
 
 
-def square_crop(photo: Tensor, mask: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """The square that holds most of the subject, at S x S pixels.
-
-    photo [H, W, 3], mask [H, W] -> [S, S, 3], [S, S]. Along the longer side the square is centred
-    on the subject, so that an off-centre subject is not cut off.
-    """
-    top, left, side = square_of(mask)
-    both = torch.cat([photo.movedim(-1, 0), mask[None]])[:, top : top + side, left : left + side]
-    if side != resolution:
-        size = (resolution, resolution)
-        both = F.interpolate(both[None], size=size, mode="bicubic", antialias=True)[0]
-    both = both.clamp(0, 1)
-    return both[:3].movedim(0, -1), both[3]
-
-
-def square_of(mask: Tensor) -> tuple[int, int, int]:
-    """Top, left and side of the square in a mask [H, W], in pixels."""
-    height, width = mask.shape
-    side = min(height, width)
-    centre_y = (mask.sum(1) * torch.arange(height)).sum() / mask.sum()
-    centre_x = (mask.sum(0) * torch.arange(width)).sum() / mask.sum()
-    top = int((centre_y - side / 2).round().clamp(0, height - side))
-    left = int((centre_x - side / 2).round().clamp(0, width - side))
-    return top, left, side
-
-
-def copy_sizes(mask: Tensor, framings: Sequence[Framing], resolution: int) -> Tensor:
+def copy_sizes(
+    height: int, width: int, square: Square, framings: Sequence[Framing], resolution: int
+) -> Tensor:
     """[K, 6] pixels: height and width of the photo before anything was done to it; top and left of
     what a copy shows, at the copy's scale; height and width of the training picture.
     """
-    (height, width), (top, left, side) = mask.shape, square_of(mask)
     rows = []
     for framing in framings:
-        scale = framing.size / side
-        cut_top = round(top * scale) + max(-framing.top, 0)
-        cut_left = round(left * scale) + max(-framing.left, 0)
+        scale = framing.size / square.side
+        cut_top = round(max(square.top, 0) * scale) + max(-framing.top, 0)
+        cut_left = round(max(square.left, 0) * scale) + max(-framing.left, 0)
         rows.append((height, width, cut_top, cut_left, resolution, resolution))
     return torch.tensor(rows)
 
@@ -185,26 +161,32 @@ def make_photos(
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
-    planes = whole_planes(photos) if masks is None else [mask.float() for mask in masks]
-    cropped = []
-    for number, (photo, mask) in enumerate(zip(photos, planes, strict=True), start=1):
-        if masks is not None:
-            check_photo(number, photo, mask)
-        cropped.append(square_crop(photo.float(), mask, resolution))
+    crops = []
+    for number, photo in enumerate(photos, start=1):
+        check_photo(number, photo)
+        if masks is None:
+            crops.append(crop(photo.float(), None, resolution))
+            continue
+        mask = masks[number - 1].float()
+        check_mask(number, mask)
+        crops.append(crop(photo.float(), mask, resolution))
+        check_subject(number, crops[-1].mask)
+    hashes = tuple(photo_hash(photo) for photo in photos)
+    check_distinct(hashes, [f"Photo {number}" for number in range(1, len(photos) + 1)])
 
     generator = torch.Generator().manual_seed(seed)
     copies = max(scaled_copies, RANDOM_BLANKS if blank == "random" and masks is not None else 1)
     views, sizes = [], []
-    for (photo, mask), original in zip(cropped, planes, strict=True):
+    for photo, cut in zip(photos, crops, strict=True):
         framings = [Framing(resolution, 0, 0, "")] * copies
         if scaled_copies:
-            framings = [sample_framing_of(mask, generator) for _ in range(copies)]
+            framings = [sample_framing_of(cut.mask, generator) for _ in range(copies)]
         blanks = blank if masks is not None else None
         colours = blank_colours(blanks, copies, generator) if blanks else None
-        views.append(_views(photo, mask, framings, colours, encode))
+        views.append(_views(cut, framings, colours, encode))
         report(len(views))
-        sizes.append(copy_sizes(original, framings, resolution))
-    squares = torch.stack([photo for photo, _ in cropped])
+        sizes.append(copy_sizes(*photo.shape[:2], cut.square, framings, resolution))
+    squares = torch.stack([cut.picture for cut in crops])
     chosen = attribute_word(class_word) if attribute == "auto" else attribute
     blanked = [view.blanked for view in views if view.blanked is not None]
     return Photos(
@@ -216,15 +198,10 @@ def make_photos(
         valid=torch.stack([view.valid for view in views]),
         size_ids=torch.stack(sizes),
         prefixes=tuple(view.prefixes for view in views),
-        hashes=tuple(photo_hash(photo) for photo in photos),
+        hashes=hashes,
         thumbnails=thumbnails_of(squares),
         resolution=resolution,
     )
-
-
-def whole_planes(photos: Sequence[Tensor]) -> list[Tensor]:
-    """For photos [H, W, 3] without masks: all of each, [H, W]."""
-    return [torch.ones(photo.shape[:2]) for photo in photos]
 
 
 class _Views(NamedTuple):
@@ -238,19 +215,17 @@ class _Views(NamedTuple):
 
 
 def _views(
-    photo: Tensor,
-    mask: Tensor,
+    cut: Crop,
     framings: Sequence[Framing],
     colours: Tensor | None,  # [K, 3]; None: no copies on a blank
     encode: Callable[[Tensor], Tensor],
 ) -> _Views:
-    """Frame, blank and encode a square photo [S, S, 3] with its mask [S, S]."""
-    size = photo.shape[0]
-    picture, plane = photo.movedim(-1, 0), mask[None]
-    grey, nothing = torch.full((3,), 0.5), torch.zeros(1)
-    full = torch.stack([place(picture, f, size, grey) for f in framings])
-    masks = torch.cat([place(plane, f, size, nothing) for f in framings])
-    inside = torch.cat([place(torch.ones_like(plane), f, size, nothing) for f in framings])
+    """Frame, blank and encode a square photo."""
+    size = cut.picture.shape[0]
+    grey, nothing = torch.full((3,), BORDER), torch.zeros(1)
+    full = torch.stack([place(cut.picture.movedim(-1, 0), f, size, grey) for f in framings])
+    masks = torch.cat([place(cut.mask[None], f, size, nothing) for f in framings])
+    inside = torch.cat([place(cut.valid[None], f, size, nothing) for f in framings])
     latents, blanked = encode_distinct(full, framings, encode), None
     if colours is not None:
         alone = masks[:, None] * full + (1 - masks[:, None]) * colours[:, :, None, None]

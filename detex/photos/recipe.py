@@ -24,7 +24,8 @@ from .composites import (
     on_place,
     sample_move,
 )
-from .photos import Composites, Encode, Photos, Said, erode, latent_grid, square_crop
+from .crop import Crop, crop
+from .photos import Composites, Encode, Photos, Said, erode, latent_grid
 from .places import Places
 
 COMPOSITES = 12  # of each photo
@@ -61,10 +62,10 @@ def with_composites(
             f"The places are pictures of {places.pictures.shape[1]} pixels, the training pictures "
             f"of {side}. Give Place Pictures and Subject Images one resolution."
         )
-    squares = [square_crop(p.float(), m.float(), side) for p, m in zip(photos, masks, strict=True)]
-    composer = Composer(squares, places, side // grid[0], sizes, seed)
+    crops = [crop(p.float(), m.float(), side) for p, m in zip(photos, masks, strict=True)]
+    composer = Composer(crops, places, side // grid[0], sizes, seed)
     rows = []
-    for number in range(len(squares)):
+    for number in range(len(crops)):
         rows.append(encode_composites(composer.draw(number, copies), encode, grid))
         report(len(rows))
     latents, planes, valid, said = zip(*rows, strict=True)
@@ -86,18 +87,23 @@ def encode_composites(
 
 
 class Composer:
-    """Draws the composites of N square photos [S, S, 3] with masks [S, S]."""
+    """Draws the composites of N square photos."""
 
     def __init__(
         self,
-        squares: Sequence[tuple[Tensor, Tensor]],
+        crops: Sequence[Crop],
         places: Places,
         feather: int,  # pixels of a latent cell
         sizes: tuple[float, float],
         seed: int,
     ):
-        self.photos = [photo for photo, _ in squares]
-        self.cuts = [cut_out(photo, mask, feather) for photo, mask in squares]
+        self.photos = [cropped.picture for cropped in crops]
+        self.cuts = [cut_out(cropped.picture, cropped.mask, feather) for cropped in crops]
+        # what is not a photo's background: its subject and its border
+        self.taken = [
+            torch.maximum(cut.cover, 1 - cropped.valid)
+            for cut, cropped in zip(self.cuts, crops, strict=True)
+        ]
         self.movable = [number for number, cut in enumerate(self.cuts) if can_move(cut)]
         self.places, self.sizes = places, sizes
         self.rng = torch.Generator().manual_seed(seed)
@@ -120,7 +126,7 @@ class Composer:
             )
         if not self.others(number):
             return kinds
-        if (self.cuts[number].cover == 0).float().mean() < LEAST_GROUND:
+        if (self.taken[number] == 0).float().mean() < LEAST_GROUND:
             log.warning(
                 "Photo %d shows hardly any background: no other subject is put on it.", number + 1
             )
@@ -142,7 +148,7 @@ class Composer:
     def crossed(self, number: int) -> tuple[Composite, Said]:
         others = self.others(number)
         other = others[int(torch.randint(len(others), (1,), generator=self.rng))]
-        made = crossed(self.moved_cut(other), self.photos[number], self.cuts[number])
+        made = crossed(self.moved_cut(other), self.photos[number], self.taken[number])
         return made, Said("VB", "")
 
     def moved_cut(self, number: int) -> CutOut:

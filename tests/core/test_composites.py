@@ -130,7 +130,7 @@ def test_a_crossed_subject_teaches_neither_the_filled_hole_nor_the_other_subject
     cut = cut_out(plain(0.9), rectangle(8, 20, 2, 12), FEATHER)
     other_mask, photo = rectangle(8, 20, 8, 20), plain(0.1)
     photo[other_mask > 0] = 0.5
-    made = crossed(cut, photo, cut_out(photo, other_mask, FEATHER))
+    made = crossed(cut, photo, cut_out(photo, other_mask, FEATHER).cover)
     assert (made.picture[:, 8:20, 2:12] == 0.9).all()  # before the hole
     torch.testing.assert_close(made.picture[:, 8:20, 15:20], torch.full((3, 12, 5), 0.1))
     assert made.valid[0, 10, 10] == 1  # the new subject covers the hole here

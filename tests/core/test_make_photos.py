@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detex_pack.detex.photos.checks import check_class_word, check_sizes
+from detex_pack.detex.photos.crop import crop, square_of
 from detex_pack.detex.photos.framing import Framing, place, sample_framing
 from detex_pack.detex.photos.photos import (
     Photos,
@@ -17,7 +18,6 @@ from detex_pack.detex.photos.photos import (
     latent_grid,
     make_photos,
     photo_hash,
-    square_crop,
     subject_cells,
 )
 
@@ -151,16 +151,16 @@ def test_crop_is_centred_on_an_off_centre_subject():
     mask = torch.zeros(SIZE, 2 * SIZE)
     mask[:, 20:28] = 1  # centre 23.5: the square starts at 16
     wide = torch.arange(2.0 * SIZE)[None, :, None].expand(SIZE, -1, 3) / 100
-    cropped, plane = square_crop(wide, mask, SIZE)
-    assert cropped[0, 0, 0].item() == pytest.approx(0.16)
-    assert plane.sum() == mask.sum()
+    made = crop(wide, mask, SIZE)
+    assert made.picture[0, 0, 0].item() == pytest.approx(0.16)
+    assert made.mask.sum() == mask.sum()
 
 
 def test_crop_stays_inside_the_photo():
     mask = torch.zeros(2 * SIZE, SIZE)
     mask[-4:] = 1
     tall = torch.arange(2.0 * SIZE)[:, None, None].expand(-1, SIZE, 3) / 100
-    assert square_crop(tall, mask, SIZE)[0][-1, 0, 0].item() == pytest.approx(0.31)
+    assert crop(tall, mask, SIZE).picture[-1, 0, 0].item() == pytest.approx(0.31)
 
 
 def test_photos_of_any_sizes_become_one_resolution():
@@ -315,7 +315,7 @@ def test_sizes_are_the_photos_own_and_what_was_cut_off_at_the_copys_scale():
         Framing(20, -3, -1, "close up "),
         Framing(8, 4, 5, ""),
     )
-    rows = copy_sizes(mask, [plain, zoomed, far], 16).tolist()
+    rows = copy_sizes(30, 20, square_of(mask), [plain, zoomed, far], 16).tolist()
     assert rows == [
         [30, 20, 8, 0, 16, 16],  # 10 rows of 20 above the square, at 16/20
         [30, 20, 11, 3, 16, 16],  # 10 at 20/20, and one more row and three columns by the zoom

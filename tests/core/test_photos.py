@@ -1,5 +1,6 @@
 """A folder of photos: what is found, in which order, how it is turned, what is refused."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from detex_pack.detex.photos.checks import check_distinct
 from detex_pack.detex.photos.folder import (
-    check_distinct,
     files_hash,
     folder_of,
     in_known_order,
@@ -188,6 +189,79 @@ def test_sixteen_bit_grey_keeps_its_brightness(tmp_path: Path):
     Image.fromarray(np.full((4, 6), 32768, np.uint16)).save(tmp_path / "dog.png")
     pixels = read_photo(photo_files(tmp_path)[0]).pixels
     torch.testing.assert_close(pixels, torch.full((4, 6, 3), 0.5), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dog.mask.png", "dog_mask.png", "dog-mask.bmp", "DOG.Mask.PNG"])
+def test_mask_is_known_by_its_name(tmp_path: Path, name: str):
+    picture().save(tmp_path / "dog.jpg")
+    corner_mask().save(tmp_path / name)
+    (files,) = photo_files(tmp_path)
+    assert files.mask == tmp_path / name
+
+
+def test_picture_called_mask_is_a_photo_where_nothing_else_has_its_name(tmp_path: Path):
+    picture().save(tmp_path / "gas_mask.jpg")
+    picture(seed=1).save(tmp_path / "hat.jpg")
+    assert names(tmp_path) == ["gas_mask.jpg", "hat.jpg"]
+
+
+def test_photos_that_differ_in_capitals_alone_have_each_their_mask(tmp_path: Path):
+    for name in ("Dog.jpg", "dog.jpg"):
+        picture().save(tmp_path / name)
+    corner_mask().save(tmp_path / "dog.mask.png")
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip("this file system knows no capitals")
+    found = {files.photo.name: files.mask for files in photo_files(tmp_path)}
+    assert found == {"Dog.jpg": None, "dog.jpg": tmp_path / "dog.mask.png"}
+
+
+@pytest.mark.parametrize(("one", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_match_in_either_of_their_forms(tmp_path: Path, one: str, other: str):
+    picture().save(tmp_path / (unicodedata.normalize(one, "caf\u00e9") + ".jpg"))
+    corner_mask().save(tmp_path / (unicodedata.normalize(other, "caf\u00e9") + ".mask.png"))
+    (files,) = photo_files(tmp_path)
+    assert files.mask is not None
+
+
+def test_mask_that_two_photos_could_have_is_refused_by_all_names(tmp_path: Path):
+    for name in ("dog.jpg", "dog.png"):
+        picture().save(tmp_path / name)
+    corner_mask().save(tmp_path / "dog.mask.png")
+    with pytest.raises(ValueError, match="dog.mask.png could be that of dog.jpg or of dog.png"):
+        photo_files(tmp_path)
+
+
+def test_second_mask_of_a_photo_is_refused_by_all_names(tmp_path: Path):
+    picture().save(tmp_path / "dog.jpg")
+    for name in ("dog.mask.png", "dog_mask.png"):
+        corner_mask().save(tmp_path / name)
+    with pytest.raises(ValueError, match="dog.jpg has two masks, dog.mask.png and dog_mask.png"):
+        photo_files(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "gif"])
+def test_rarer_kinds_are_read(tmp_path: Path, suffix: str):
+    picture().save(tmp_path / f"dog.{suffix}", "JPEG" if suffix == "jfif" else None)
+    assert read_photo(photo_files(tmp_path)[0]).pixels.shape == (4, 6, 3)
+
+
+def test_kind_that_is_not_known_here_is_refused_by_name(tmp_path: Path):
+    (tmp_path / "dog.jxl").write_bytes(b"\xff\x0a")
+    with pytest.raises(ValueError, match="dog.jxl cannot be read"):
+        read_photo(photo_files(tmp_path)[0])
+
+
+def test_first_frame_of_an_animation_is_read_and_their_number_told(tmp_path: Path):
+    frames = [picture(seed=number) for number in range(3)]
+    frames[0].save(tmp_path / "dog.gif", save_all=True, append_images=frames[1:])
+    photo = read_photo(photo_files(tmp_path)[0])
+    assert photo.frames == 3 and photo.pixels.shape == (4, 6, 3)
+
+
+def test_photo_of_too_many_pixels_is_refused_with_what_to_do(tmp_path: Path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "dog.png")
+    with pytest.raises(ValueError, match="dog.png has more pixels than Pillow reads .* smaller"):
+        read_photo(photo_files(tmp_path)[0])
 
 
 def test_hash_follows_content_and_not_the_clock(tmp_path: Path):

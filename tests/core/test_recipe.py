@@ -10,6 +10,7 @@ from fakes import SIDE, FakeDenoiser, FakeText, rng
 from torch import Tensor
 
 from detex_pack.detex.methods.detex import Detex, DetexConfig
+from detex_pack.detex.photos.crop import crop
 from detex_pack.detex.photos.photos import Photos, Said, make_photos
 from detex_pack.detex.photos.places import Places
 from detex_pack.detex.photos.recipe import Composer, with_composites
@@ -49,8 +50,8 @@ def encode(images: Tensor) -> Tensor:
 
 
 def composer(masks: list[Tensor]) -> Composer:
-    squares = [(photo(number, mask), mask) for number, mask in enumerate(masks)]
-    return Composer(squares, places(), feather=4, sizes=(1.0, 1.0), seed=0)
+    crops = [crop(photo(number, mask), mask, PIXELS) for number, mask in enumerate(masks)]
+    return Composer(crops, places(), feather=4, sizes=(1.0, 1.0), seed=0)
 
 
 def composed(masks: list[Tensor] = MASKS) -> Photos:

@@ -278,9 +278,11 @@ def test_where_no_server_is_one_is_started_and_ends_with_the_command(colours, tm
 @pytest.mark.slow
 def test_the_cards_of_a_cluster_share_a_table_and_one_that_dies_is_started_again(tmp_path):
     with cluster(tmp_path / "base") as (_, _, where):
-        job = BatchJob(tmp_path, toys(QUICK), "seed\n" + "".join(f"{n}\n" for n in range(16)))
+        # slow enough that the first card leaves something to one that starts seconds later
+        job = BatchJob(tmp_path, toys(5 * QUICK), "seed\n" + "".join(f"{n}\n" for n in range(16)))
         process = job.start(*where)
-        wait_for(lambda: {record["server"] for record in job.records()} == {"card 0", "card 1"})
+        both = {"card 0", "card 1"}
+        wait_for(lambda: {record["server"] for record in job.records()} == both, timeout=400)
         comfys(psutil.Process())[0].kill()
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors

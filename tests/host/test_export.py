@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import comfy.sd
@@ -16,7 +17,7 @@ from test_deltas import assert_same, sampled_kv, trained_kv
 from detex_pack.detex.concept.compress import low_rank
 from detex_pack.detex.concept.file import Concept, concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
-from detex_pack.detex.host.export import Export, plan, write
+from detex_pack.detex.host.export import Export, plan, save_concept, write
 from detex_pack.detex.host.text import compose
 
 ALL_FILES = ["toy.safetensors", "toy_lora.safetensors", "toy_v.safetensors"] + [
@@ -157,6 +158,15 @@ def test_one_taken_name_renames_every_file_of_the_set(model_folders: Path, conce
     assert names[0] == "toy_2.safetensors"
     assert "toy_2_b3.safetensors" in names
     assert (model_folders / "embeddings" / "toy_b3.safetensors").read_bytes() == b"mine"
+
+
+def test_many_that_save_one_name_at_once_all_get_a_number(model_folders: Path, concept: Concept):
+    with ThreadPoolExecutor(8) as pool:
+        saves = [pool.submit(save_concept, concept, "dog", {Export.STOCK}) for _ in range(24)]
+        names = [save.result()[0].name for save in saves]
+    assert len(set(names)) == 24
+    for folder, files_of_each in (("detex", 1), ("loras", 1), ("embeddings", len(concept.words))):
+        assert len(list((model_folders / folder).iterdir())) == 24 * files_of_each
 
 
 def test_saved_concept_is_the_one_in_memory(model_folders: Path, concept: Concept):

@@ -114,7 +114,7 @@ def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: Comfy
     assert overlaps({f"{n['id']} {n['title']}": box(n) for n in nodes}) == []
     for title in ("The photos", "Which photo is which", "In the water", "Where each word looks"):
         assert shown_pictures(page, title) > 0, title
-    assert "diffusion loss" in shown_text(page, "DETEX Train")
+    assert "steady loss" in shown_text(page, "DETEX Train")
     assert "toy.safetensors" in shown_text(page, "Save Decoupled Embeddings")
     assert (server.base / "models" / "detex" / "toy.safetensors").is_file()
 
@@ -185,7 +185,7 @@ def test_the_info_button_shows_the_help_page(page: Page):
 
 def test_every_node_has_a_help_page_that_names_its_sockets(page: Page, server: ComfyServer):
     ours = {k: v for k, v in server.object_info().items() if k.startswith("DETEX")}
-    assert len(ours) == 16
+    assert len(ours) == 17
     for node_id, schema in ours.items():
         answer = page.request.get(f"{server.url}/extensions/ComfyUI-DETEX/docs/{node_id}.md")
         text = answer.text()

@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 
+from detex_pack.detex.host import paths
 from detex_pack.detex.host.paths import (
     concept_files,
     concept_path,
@@ -16,6 +17,7 @@ from detex_pack.detex.host.paths import (
     register_folder,
     safe_name,
     write_new,
+    write_set,
 )
 
 
@@ -32,13 +34,16 @@ from detex_pack.detex.host.paths import (
         ("_dog_", "dog"),
         ("Rex the 3rd!", "rex_the_3rd"),
         ("Con", "con_subject"),
+        ("犬", "犬"),
+        ("Мой пёс", "мой_пёс"),
+        ("cafe\u0301", "caf\u00e9"),
     ],
 )
 def test_names_become_safe_on_every_system(name: str, safe: str):
     assert safe_name(name) == safe
 
 
-@pytest.mark.parametrize("name", ["", "  ", "...", "犬"])
+@pytest.mark.parametrize("name", ["", "  ", "...", "🐕"])
 def test_name_without_letters_is_refused(name: str):
     with pytest.raises(ValueError, match=r'has no letters or digits. Call it for example "my_dog"'):
         safe_name(name)
@@ -86,6 +91,44 @@ def test_failed_write_leaves_no_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_name_too_long_for_a_file_is_refused_with_its_length():
+    with pytest.raises(ValueError, match="takes 300 bytes, and 150 are the most"):
+        safe_name("d" * 300)
+    with pytest.raises(ValueError, match="takes 300 bytes"):
+        safe_name("犬" * 100)
+
+
+def test_set_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write = paths.write_synced
+
+    def full(path: Path, content: bytes) -> None:
+        if content == b"second":
+            path.write_bytes(content[:3])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(paths, "write_synced", full)
+    one, two = tmp_path / "a" / "dog.bin", tmp_path / "b" / "c" / "dog.bin"
+    wanted = "dog.bin could not be written: No space left .* need 0.0 MB, and .* MB are free there"
+    with pytest.raises(OSError, match=wanted):
+        write_set({one: b"first", two: b"second"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_set_of_which_one_exists_writes_none(tmp_path: Path):
+    (tmp_path / "taken.bin").write_bytes(b"old")
+    with pytest.raises(FileExistsError, match="taken.bin exists already"):
+        write_set({tmp_path / "new" / "dog.bin": b"new", tmp_path / "taken.bin": b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.bin"]
+    assert (tmp_path / "taken.bin").read_bytes() == b"old"
+
+
+def test_folder_that_cannot_be_made_is_told(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="dog.bin could not be written: .* Nothing was left behind"):
+        write_new(tmp_path / "file" / "dog.bin", b"new")
+
+
 def test_free_name_counts_up(model_folders: Path):
     for taken in ("dog.safetensors", "dog_2.safetensors"):
         (model_folders / "detex" / taken).write_bytes(b"")
@@ -115,9 +158,9 @@ def test_registering_twice_changes_nothing(model_folders: Path):
 def test_registering_leaves_other_folders_alone(model_folders: Path):
     before = {k: ([*v[0]], {*v[1]}) for k, v in folder_paths.folder_names_and_paths.items()}
     register_folder()
-    for name, (paths, extensions) in folder_paths.folder_names_and_paths.items():
+    for name, (places, extensions) in folder_paths.folder_names_and_paths.items():
         if name != "detex":
-            assert (paths, {*extensions}) == before[name]
+            assert (places, {*extensions}) == before[name]
 
 
 def test_fresh_registration_finds_safetensors_only(
