@@ -144,7 +144,7 @@ class ResumeStore(Watcher):
     ):
         self.every, self.start_over, self.say = every, start_over, say
         self.note = ""  # what was found, for the person at the canvas
-        self.last_good = 0  # the step that one can go on from
+        self.last_good = 0  # the latest step that was written or found
         self._disk_failed = False
 
     def find(
@@ -193,15 +193,19 @@ class ResumeStore(Watcher):
         cancelled = isinstance(error, InterruptProcessingException | KeyboardInterrupt)
         if not cancelled and not run.denoiser.is_out_of_memory(error):
             return
-        if run.between_steps and run.step > self.last_good:
+        if run.between_steps and run.step > self.kept():
             with contextlib.suppress(FloatingPointError):
                 run.check_weights()
                 self.save(run)
         if cancelled:
             where = f"Stopped after step {run.step} of {run.config.steps}."
             again = "Set resume to auto and run again" if self.start_over else "Run again"
-            on = f"{again} to go on." if self.last_good else "Nothing of it is kept on disk."
+            on = f"{again} to go on." if self.kept() else "Nothing of it is kept on disk."
             self.say(f"{where} {on} {self.remedy()}".strip())
+
+    def kept(self) -> int:
+        """The step that one can go on from, by what is on disk; 0 where nothing is."""
+        return max((step for step in self.folder.snapshots() if step <= self.last_good), default=0)
 
     def save(self, run: Run) -> None:
         if self.trying(lambda: self.folder.save_snapshot(run)):
@@ -225,7 +229,7 @@ class ResumeStore(Watcher):
 
     def remedy(self) -> str:
         """What can be done with the state that is on disk; "" without one."""
-        if not self.last_good:
+        step, resume = self.kept(), "resume to auto and " if self.start_over else ""
+        if not step:
             return ""
-        step, resume = self.last_good, "resume to auto and " if self.start_over else ""
         return f"Step {step} is kept: set {resume}steps to {step} to use what was learned by then."

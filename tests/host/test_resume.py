@@ -336,6 +336,31 @@ def test_cancel_says_how_to_go_on(train: Train):
     ]
 
 
+class LoseFolder(Watcher):
+    """Deletes the run's folder after a step; `for_good`: nothing can be written there again."""
+
+    def __init__(self, step: int, *, for_good: bool):
+        self.step, self.for_good = step, for_good
+
+    def on_step(self, run: Run) -> None:
+        if run.step == self.step:
+            shutil.rmtree(runs_folder())
+            if self.for_good:
+                runs_folder().write_bytes(b"a file where the folder should be")
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_folder_that_vanishes_is_no_longer_promised(train: Train, for_good: bool):
+    said: list[str] = []
+    store, lose = ResumeStore(2, say=said.append), LoseFolder(4, for_good=for_good)
+    with pytest.raises(Cancel):
+        train(None, lose, StopAfter(4), steps=STEPS, store=store)
+    kept = [int(path.stem[5:]) for path in runs_folder().rglob("step_*")]
+    assert kept == ([] if for_good else [4])
+    assert ("Step 4 is kept" in said[-1]) == bool(kept)
+    assert ("Nothing of it is kept on disk" in said[-1]) == for_good
+
+
 def test_cancel_of_a_start_over_says_to_leave_it_and_then_goes_on(train: Train):
     said: list[str] = []
     stopped(train, 5)
