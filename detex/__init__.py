@@ -4,7 +4,9 @@ The map of the house, in the order in which data flows:
 
 photos/         what goes in
   folder          a folder of photos and masks, read in a stable order
+  pixels          a picture file's pixels, whatever range it stores them in
   checks          what is refused, and why
+  crop            the square that training sees
   framing         scaled copies of a photo
   segment         which of a segmenter's masks is the subject
   photos          crop, blank, scale, encode: the value `Photos`

@@ -58,4 +58,6 @@ def processes(parent: psutil.Process, word: str) -> list[psutil.Process]:
 
 def comfys(parent: psutil.Process) -> list[psutil.Process]:
     """The ComfyUIs that the actors below this process have started."""
-    return [p for p in processes(parent, "main.py") if "guard.py" not in " ".join(p.cmdline())]
+    return [
+        p for p in processes(parent, "main.py --port") if "guard.py" not in " ".join(p.cmdline())
+    ]

@@ -9,8 +9,9 @@ from comfy_api.latest import io, ui
 
 from ..detex.canvas.sheets import contact_sheet
 from ..detex.concept.compress import LoraSize, LowRankForms
-from ..detex.concept.file import Concept, load_concept
+from ..detex.concept.file import Concept
 from ..detex.host import export, paths
+from ..detex.host.concepts import read_concept
 from ..detex.host.deltas import apply_concept
 from .sockets import CATEGORY, ConceptSocket
 
@@ -217,7 +218,7 @@ class LoadEmbeddings(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, file, strength) -> io.NodeOutput:
-        return applied(model, load_concept(paths.concept_path(file)), strength)
+        return applied(model, read_concept(paths.concept_path(file)), strength)
 
 
 class ApplyEmbeddings(io.ComfyNode):

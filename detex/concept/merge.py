@@ -24,6 +24,7 @@ from .overlap import Alike, alike
 RIDGE = 1e-2  # of the captions' covariance, relative to its mean eigenvalue: bounds the deltas
 EXACT_RIDGE = 1e-10  # of the constraints' system: near-duplicate tokens must not break it
 WEIGHT = 100  # of short captions, where concepts are alike
+MERGED = "Merge of"  # in place of a method's name
 LEAD = 3  # "photo of a": the same for all subjects, so no constraint
 
 Features = Callable[[Sequence[str], Mapping[str, Tensor]], list[Tensor]]  # texts, words -> [t, C]
@@ -268,7 +269,7 @@ def _merged(
             Named(s.word, s.class_word, s.attribute, tuple(i + s.offset for i in s.photos))
             for s in subjects
         ),
-        method=f"Merge of {len(subjects)} concepts",
+        method=f"{MERGED} {len(subjects)} concepts",
         base=concepts[0].base,
         report={"merge": {"kept": list(quality.kept), "spill": quality.spill}},
         photo_hashes=tuple(photo for c in numbered for photo in c.photo_hashes),

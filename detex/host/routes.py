@@ -10,9 +10,9 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
-from ..concept.file import load_concept
 from ..concept.files import beside_of
 from . import paths
+from .concepts import read_concept
 
 ROUTE = "/detex/concepts/{name}"
 
@@ -36,7 +36,7 @@ async def tell_words(request: web.Request) -> web.Response:
     if path is None:
         return web.Response(status=404)
     try:
-        return web.json_response(load_concept(path).word_names)
+        return web.json_response(read_concept(path).word_names)
     except ValueError as error:
         return refusal(str(error))
 
@@ -55,7 +55,7 @@ async def take_concept(request: web.Request) -> web.Response:
         with beside.open("wb") as file:
             async for block in request.content.iter_chunked(1 << 20):
                 file.write(block)
-        load_concept(beside)
+        read_concept(beside)
         paths.move_new(beside, target)
     except FileExistsError:
         return refusal(f"{name} exists already. Save under another name.")
