@@ -13,9 +13,9 @@ from playwright.sync_api import Page
 
 from . import page as browser
 from .host_process import exit_on_terminate
-from .make_workflows import read_workflow
 from .pack_host import ROOT
 from .server import ComfyServer
+from .workflows import read_workflow
 
 SHOTS = ROOT / "docs" / "screenshots"
 TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"

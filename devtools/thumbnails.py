@@ -12,25 +12,23 @@ from pathlib import Path
 from PIL import Image
 
 from .collage import before_and_after, first_of_each, folded, grid, pairs
-from .demo_swap import Prompt, with_demo_model, write_photos
 from .host_process import exit_on_terminate
-from .make_workflows import FOLDER, WORKFLOWS, read_workflow
 from .pack_host import register_pack
 from .server import ComfyServer
-from .workflow_nodes import MUTED
-from .workflow_toy import DEMO_PRIORS, DEMO_SAMPLER, DEMO_TRAINING
+from .workflows import (
+    FOLDER,
+    Prompt,
+    demo_settings,
+    read_workflow,
+    with_demo_model,
+    write_photos,
+)
 
 register_pack()
 
-from detex_pack.detex.batch.api_prompt import to_api_prompt
+from detex_pack.detex.batch.api_prompt import MUTED, to_api_prompt
 
 COUNT = 4  # pictures of a prompt
-FITTING = {  # by node type: what the demo model does best with
-    "DETEXClassPriorImages": {"count": DEMO_PRIORS, **DEMO_SAMPLER},
-    "DETEXTrain": DEMO_TRAINING,
-    "KSampler": DEMO_SAMPLER,
-}
-
 SAVE = "Save Decoupled Embeddings"  # shows no picture, but use_concept needs its file
 
 Pictures = dict[str, list[Image.Image]]  # by the title of the node that shows them
@@ -79,7 +77,7 @@ def suited(prompt: Prompt) -> Prompt:
     if any(entry["class_type"] == "DETEXDemoModel" for entry in prompt.values()):
         return prompt
     for entry in with_demo_model(prompt).values():
-        entry["inputs"] |= FITTING.get(entry["class_type"], {})
+        entry["inputs"] |= demo_settings(entry["class_type"])
         if entry["class_type"] == "EmptyLatentImage":
             entry["inputs"]["batch_size"] = COUNT
         texts = {k: v for k, v in entry["inputs"].items() if isinstance(v, str)}
@@ -106,7 +104,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
 def main() -> None:
     exit_on_terminate()
     parser = argparse.ArgumentParser(prog="devtools.thumbnails", description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(WORKFLOWS), help="workflows; all of them")
+    parser.add_argument("names", nargs="*", default=list(DRAW), help="workflows; all of them")
     parser.add_argument("--base", type=Path, help="server folder that keeps what is learned")
     options = parser.parse_args()
     with ComfyServer(options.base) as server:

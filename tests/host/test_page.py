@@ -13,10 +13,9 @@ from playwright.sync_api import Page
 from workflow_files import NAMES, TITLE, box, overlaps, server_with_files
 
 from devtools import page as browser
-from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
-from devtools.workflow_toy import DEMO_TRAINING
+from devtools.workflows import demo_settings, read_workflow
 
 pytestmark = [
     pytest.mark.page,
@@ -99,7 +98,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
 def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: ComfyServer):
     workflow = read_workflow("quickstart")
     by_type = {node["type"]: node for node in workflow["nodes"]}
-    assert by_type["DETEXTrain"]["widgets_values"][1] == DEMO_TRAINING["steps"]
+    assert by_type["DETEXTrain"]["widgets_values"][1] == demo_settings("DETEXTrain")["steps"]
     by_type["DETEXTrain"]["widgets_values"][1] = STEPS
     for node in workflow["nodes"]:
         if node["type"] == "EmptyLatentImage" and node["widgets_values"][2] > PRIORS:

@@ -13,10 +13,10 @@ from playwright.sync_api import Page
 from devtools import page as browser
 from devtools import translations
 from devtools.host_process import PACK_FOLDER
-from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 from devtools.translations import LANGUAGES, Texts
+from devtools.workflows import read_workflow
 
 SHOTS = ROOT / "runs" / "page"
 on_page = pytest.mark.skipif(browser.browser_path() is None, reason="no Chromium on the PATH")
