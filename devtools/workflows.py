@@ -1,4 +1,4 @@
-"""The bundled workflows: read them, run them on the demo model, keep them in step with the nodes.
+"""The bundled workflows: read them, keep them in step with the nodes.
 
     python -m devtools.workflows            name the files that the nodes have left behind
     python -m devtools.workflows --update   give every node the slots and widgets of its schema
@@ -26,24 +26,16 @@ from detex_pack.detex.toys.subjects import demo_subject
 
 FOLDER = ROOT / "workflows"
 SUBGRAPHS = ROOT / "subgraphs"
-DEMO_SIDE = 64  # pixels, of the demo model
-DEMO_SIZES = {  # by node type
-    "EmptyLatentImage": {"width": DEMO_SIDE, "height": DEMO_SIDE},
-    "DETEXSubjectImages": {"resolution": DEMO_SIDE},
-    "DETEXClassPriorImages": {"resolution": DEMO_SIDE},
-}
 SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
 SUITED = {  # by node type: the widgets that want other values for the demo model
     "DETEXClassPriorImages": ("count", *SAMPLING),
     "DETEXTrain": ("steps", "learning_rate", "token_rate", "mapper_rate"),
     "KSampler": SAMPLING,
 }
-VISION = 3  # output of DETEX Demo Model
 SEEDS = ("seed", "noise_seed")
 
 Entry = dict[str, Any]
 ObjectInfo = dict[str, Entry]  # the schema of every node, as /object_info gives it
-Prompt = dict[str, Entry]
 
 
 def workflow_files() -> list[Path]:
@@ -64,28 +56,6 @@ def demo_settings(class_type: str) -> dict[str, Any]:
     nodes = {node["type"]: node for node in read_workflow("prompt_grid")["nodes"]}
     names = SUITED.get(class_type, ())
     return {name: widget_values(nodes[class_type])[name] for name in names}
-
-
-def with_demo_model(prompt: Prompt) -> Prompt:
-    """The prompt with the demo model for Load Checkpoint and Load CLIP Vision, at its size, and
-    with the folder's own masks for those of segment-anything.
-    """
-    moved: dict[tuple[str, int], list[Any]] = {}
-    for number, entry in list(prompt.items()):
-        entry["inputs"] |= DEMO_SIZES.get(entry["class_type"], {})
-        if entry["class_type"] == "CLIPVisionLoader":
-            moved[number, 0] = [number, VISION]
-        if entry["class_type"] == "DETEXSubjectMask":
-            folder = entry["inputs"]["images"][0]
-            moved[number, 0] = [folder, 1]
-            del prompt[number]
-        if entry["class_type"] in ("CheckpointLoaderSimple", "CLIPVisionLoader"):
-            entry |= {"class_type": "DETEXDemoModel", "inputs": {}}
-    for entry in prompt.values():
-        for name, value in entry["inputs"].items():
-            if isinstance(value, list) and tuple(value) in moved:
-                entry["inputs"][name] = moved[value[0], value[1]]
-    return prompt
 
 
 def write_photos(input_folder: Path) -> None:

@@ -9,17 +9,16 @@ from PIL import ImageChops
 from workflow_files import NAMES, box, inside, overlaps, server_with_files
 
 from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
+from devtools.graphs import Graph, with_demo_model
 from devtools.server import ComfyServer, to_api_prompt
 from devtools.thumbnails import DRAW, shown
 from devtools.workflows import (
     FOLDER,
-    Prompt,
     demo_settings,
     has_seed_control,
     in_step,
     read_workflow,
     widget_values,
-    with_demo_model,
 )
 
 NOTES = ("MarkdownNote",)
@@ -196,14 +195,14 @@ def test_the_exported_files_paint_the_same_picture_without_the_pack(server, obje
     assert max(high for _, high in ImageChops.difference(ours, theirs).getextrema()) <= 2
 
 
-def small(prompt: Prompt) -> Prompt:
+def small(prompt: Graph) -> Graph:
     """The same graph with as little work as shows that it runs."""
     for entry in prompt.values():
         entry["inputs"] |= SMALL.get(entry["class_type"], {})
     return prompt
 
 
-def of_type(prompt: Prompt, class_type: str) -> list[dict[str, Any]]:
+def of_type(prompt: Graph, class_type: str) -> list[dict[str, Any]]:
     return [entry for entry in prompt.values() if entry["class_type"] == class_type]
 
 
