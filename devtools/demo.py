@@ -10,7 +10,7 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -20,7 +20,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from .graphs import Branch, Graph, attention_graph, render_graph
+from .graphs import Branch, Graph, render_graph
 from .host_process import exit_on_terminate
 from .pack_host import ROOT, enter_host
 from .server import ComfyServer
@@ -81,18 +81,15 @@ class Demo:
         stop.set()
         watcher.join()
 
-    def pictures(self, graph: Graph, names: Sequence[str]) -> Pictures:
-        """Run an API graph -> the pictures that these nodes saved."""
-        outputs = self.server.run(graph, on_progress=show_progress)["outputs"]
-        saved = {name: map(self.server.picture, outputs[name]["images"]) for name in names}
-        return {name: torch.stack([*map(as_image, found)]) for name, found in saved.items()}
-
     def train(self, method: str, steps: int | None) -> Concept:
-        """Queue the quickstart; -> the concept it saved, whose files are copied to the output."""
+        """Queue the quickstart -> the concept it saved. Its files, and its picture of where the
+        learned words look, are copied to the output.
+        """
         name, models = file_name(method), self.server.base / "models"
         with self.stage(f"train {method}"):
             graph = quickstart(method, steps, self.server.object_info())
-            self.server.run(graph, on_progress=show_progress)
+            shown = self.server.pictures(graph, show_progress)
+        shown["Where each word looks"][0].save(self.out / f"attention_{name}.png")
         for folder in ("detex", "loras", "embeddings"):
             target = self.out / "files" / folder
             target.mkdir(parents=True, exist_ok=True)
@@ -114,14 +111,8 @@ class Demo:
         ]
         with self.stage(f"render {method}"):
             graph = render_graph(f"{file_name(method)}.safetensors", branches)
-            return self.pictures(graph, [branch.name for branch in branches])
-
-    def draw_attention(self) -> None:
-        """attention.png: where the learned words look."""
-        with self.stage("attention"):
-            graph = attention_graph("detex.safetensors", self.subject.class_word, SEED)
-            maps = self.pictures(graph, ["heat_maps"])["heat_maps"]
-            as_picture(maps[0]).save(self.out / "attention.png")
+            shown = self.server.pictures(graph, show_progress)
+        return {name: torch.stack([*map(as_image, found)]) for name, found in shown.items()}
 
     def draw_grid(self, detex: Pictures, custom: Pictures) -> None:
         """grid.png: photos, [V] in new backgrounds, [P_i], [B_j], and Custom Diffusion's."""
@@ -174,7 +165,7 @@ class Demo:
         return {
             "config": dict(concept.config),
             "losses_first_and_last": concept.report["losses"],
-            "map_overlap_iou": concept.report["overlap"],
+            "map_overlap_iou": concept.report.get("overlap"),  # where it has words for both
             "quickstart_seconds": seconds,
             "steps_per_second_with_everything": round(concept.config["steps"] / seconds, 2),
             "shares": self.shares(pictures),
@@ -225,7 +216,6 @@ def run(out: Path, steps: int | None) -> dict[str, Any]:
         with demo.memory_watched():
             concepts = {method: demo.train(method, steps) for method in METHODS}
             found = {method: demo.render(method, concepts[method]) for method in METHODS}
-            demo.draw_attention()
     demo.draw_grid(*(found[method] for method in METHODS))
     methods = {method: demo.told(method, concepts[method], found[method]) for method in METHODS}
     demo.stages["everything"] = round(time.monotonic() - begin, 1)

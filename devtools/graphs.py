@@ -67,50 +67,19 @@ def toys(steps: int) -> Graph:
     }
 
 
-def concept_graph(file: str) -> Graph:
-    """The demo model with a concept on it."""
-    load = node("DETEXLoadEmbeddings", model=["demo", 0], file=file, strength=1.0)
-    return demo_model() | {"load": load}
-
-
-def composed(branch: Branch, model: str) -> Graph:
-    """One prompt's sampling on the MODEL of this node."""
-    prompt = node(
-        "DETEXComposePrompt",
-        clip=["demo", 1],
-        concept=["load", 1],
-        text=branch.text,
-        pose=branch.pose,
-        background=branch.background,
-    )
-    name = f"{branch.name} prompt"
-    wires = ([model, 0], [name, 0])
-    return {name: prompt, **sampled(branch.name, *wires, seed=branch.seed, count=branch.count)}
-
-
 def render_graph(file: str, branches: Sequence[Branch]) -> Graph:
-    """Every branch rendered and saved by a node of the branch's name."""
-    graph = concept_graph(file)
+    """Every branch on the demo model with this concept, saved by a node of the branch's name."""
+    load = node("DETEXLoadEmbeddings", model=["demo", 0], file=file, strength=1.0)
+    graph = demo_model() | {"load": load}
     for branch in branches:
-        graph |= composed(branch, branch.model)
-        pixels = [f"{branch.name} pixels", 0]
-        graph[branch.name] = node("SaveImage", images=pixels, filename_prefix=branch.name)
+        name, prompt = branch.name, f"{branch.name} prompt"
+        words = {"text": branch.text, "pose": branch.pose, "background": branch.background}
+        wires = {"clip": ["demo", 1], "concept": ["load", 1]}
+        graph[prompt] = node("DETEXComposePrompt", **wires, **words)
+        numbers = {"seed": branch.seed, "count": branch.count}
+        graph |= sampled(name, [branch.model, 0], [prompt, 0], **numbers)
+        graph[name] = node("SaveImage", images=[f"{name} pixels", 0], filename_prefix=name)
     return graph
-
-
-def attention_graph(file: str, class_word: str, seed: int) -> Graph:
-    """Maps of [V], [P1], [B1] and the class word over four pictures, saved by "heat_maps"."""
-    branch = Branch("maps", f"photo of a [V] {class_word}", seed, 4, pose=1, background=1)
-    words = f"[V], {class_word}, [P1], [B1]"
-    texts = {"text": ["maps prompt", 1], "words": words}
-    draw = {"attention": ["watch", 1], "image": ["maps pixels", 0]}
-    return {
-        **concept_graph(file),
-        "watch": node("DETEXCaptureAttention", model=["load", 0], clip=["demo", 1], **texts),
-        **composed(branch, "watch"),
-        "draw": node("DETEXAttentionPreview", **draw),
-        "heat_maps": node("SaveImage", images=["draw", 0], filename_prefix="attention"),
-    }
 
 
 def upstream(graph: Graph, titles: Collection[str]) -> Graph:

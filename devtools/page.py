@@ -158,18 +158,18 @@ def wire_demo_model(page: Page, title: str, values: dict[str, Any]) -> None:
     )
 
 
-def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
+def look_at(page: Page, title: str) -> None:
     """Select the node of this title and bring it into view."""
     page.evaluate(
-        """([title, zoom]) => {
+        """title => {
             const canvas = window.app.canvas;
             const node = window.app.graph._nodes.find(n => n.title === title);
             canvas.selectNode(node);
-            canvas.ds.scale = zoom;
-            canvas.ds.offset = [-node.pos[0] + 300 / zoom, -node.pos[1] + 250 / zoom];
+            canvas.ds.scale = 1;
+            canvas.ds.offset = [300 - node.pos[0], 250 - node.pos[1]];
             canvas.setDirty(true, true);
         }""",
-        [title, zoom],
+        title,
     )
     page.wait_for_timeout(1000)
 

@@ -34,6 +34,8 @@ from detex_pack.detex.batch.client import Client, PromptError, ServerLost, failu
 
 __all__ = ["ComfyServer", "PromptError", "to_api_prompt"]
 
+START_WITHIN = 240.0  # seconds until the server must answer
+
 OnProgress = Callable[[int, int], None]  # steps done, steps in all
 
 
@@ -51,7 +53,6 @@ class ComfyServer(Client):
         port: int | None = None,
         cpu: bool | None = None,
         arguments: Iterable[str] = (),
-        timeout: float = 240.0,  # seconds until the server must answer
     ):
         self.temporary = base is None
         self.base = Path(base or tempfile.mkdtemp(prefix="detex-server-")).resolve()
@@ -60,7 +61,6 @@ class ComfyServer(Client):
         self.log = self.base / "server.log"
         self._cpu = cpu
         self._arguments = list(arguments)
-        self._timeout = timeout
         self._process: subprocess.Popen[Any] | None = None
 
     def __enter__(self) -> "ComfyServer":
@@ -95,14 +95,14 @@ class ComfyServer(Client):
             shutil.rmtree(self.base, ignore_errors=True)
 
     def _wait_until_ready(self) -> None:
-        end = time.monotonic() + self._timeout
+        end = time.monotonic() + START_WITHIN
         while self.is_running():
             with suppress(ServerLost):
                 self.get("/system_stats")
                 return
             if time.monotonic() > end:
                 raise TimeoutError(
-                    f"ComfyUI did not answer within {self._timeout:.0f} s. "
+                    f"ComfyUI did not answer within {START_WITHIN:.0f} s. "
                     f"Its log ends with:\n{self._tail()}"
                 )
             time.sleep(0.2)
@@ -123,10 +123,6 @@ class ComfyServer(Client):
         if self._process is not None:
             end_process_tree(self._process)
             self._process = None
-
-    def picture(self, entry: dict[str, str]) -> Image.Image:
-        """A picture that a node has saved, by its entry in the history."""
-        return Image.open(io.BytesIO(self.image(**entry))).convert("RGB")
 
     def log_text(self) -> str:
         """All that the server has written so far, without its colours."""
@@ -154,6 +150,20 @@ class ComfyServer(Client):
         if entry.get("status", {}).get("status_str") == "error":
             raise failure(entry)
         return entry
+
+    def pictures(
+        self, prompt: dict[str, Any], on_progress: OnProgress | None = None
+    ) -> dict[str, list[Image.Image]]:
+        """Run it -> the pictures of every node that shows some, by its title or else its number."""
+        outputs = self.run(prompt, on_progress)["outputs"]
+        return {
+            prompt[number].get("_meta", {"title": number})["title"]: [
+                Image.open(io.BytesIO(self.image(**entry))).convert("RGB")
+                for entry in output["images"]
+            ]
+            for number, output in outputs.items()
+            if output.get("images")
+        }
 
     async def _follow(self, prompt_id: str, on_progress: OnProgress | None) -> None:
         """Pass progress on until the history has this prompt."""

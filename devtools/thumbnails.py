@@ -28,27 +28,17 @@ SAVE = "Save Decoupled Embeddings"  # shows no picture, but use_concept needs it
 Pictures = dict[str, list[Image.Image]]  # by the title of the node that shows them
 
 
-def shown(server: ComfyServer, prompt: Graph) -> Pictures:
-    """Run it -> the pictures of every node that shows some."""
-    outputs = server.run(prompt)["outputs"]
-    return {
-        prompt[number]["_meta"]["title"]: [server.picture(entry) for entry in output["images"]]
-        for number, output in outputs.items()
-        if output.get("images")
-    }
-
-
 def run_workflow(server: ComfyServer, name: str, titles: Collection[str]) -> Pictures:
     """Run a bundled workflow as far as these nodes need it; where it has muted nodes, a second
     time with them awake.
     """
     workflow = read_workflow(name)
     info = server.object_info()
-    found = shown(server, upstream(suited(to_api_prompt(workflow, info)), titles))
+    found = server.pictures(upstream(suited(to_api_prompt(workflow, info)), titles))
     if asleep := [node for node in workflow["nodes"] if node["mode"] == MUTED]:
         for node in asleep:
             node["mode"] = 0
-        found = shown(server, upstream(suited(to_api_prompt(workflow, info)), titles))
+        found = server.pictures(upstream(suited(to_api_prompt(workflow, info)), titles))
     return found
 
 

@@ -5,7 +5,8 @@
 
 The JSON files are the source: change them in ComfyUI's page or by hand. After a change of a schema,
 --update adds new inputs with their defaults, takes away those that are gone, and moves the links to
-the new places. An input with a new name keeps its value where the JSON is given that name first.
+the new places. An input with a new name keeps its value where the JSON is given that name first; a
+node that gets taller by an input is given room by hand, or in the page.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from workflow_files import NAMES, box, inside, overlaps, server_with_files
 from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
 from devtools.graphs import Graph, with_demo_model
 from devtools.server import ComfyServer, to_api_prompt
-from devtools.thumbnails import DRAW, shown
+from devtools.thumbnails import DRAW
 from devtools.workflows import (
     FOLDER,
     demo_settings,
@@ -190,7 +190,7 @@ def test_the_exported_files_paint_the_same_picture_without_the_pack(server, obje
     server.run(small(to_api_prompt(workflow, object_info)), timeout=300)
     for node in workflow["nodes"]:
         node["mode"] = 0
-    found = shown(server, small(to_api_prompt(workflow, object_info)))
+    found = server.pictures(small(to_api_prompt(workflow, object_info)))
     ours, theirs = found["With [V]"][0], found["With its LoRA and its embedding"][0]
     assert max(high for _, high in ImageChops.difference(ours, theirs).getextrema()) <= 2
 
