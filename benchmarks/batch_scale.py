@@ -1,29 +1,20 @@
 """What a run costs its driver: with the real store, and simulated for 1,000 cards.
 
-    python -m benchmarks.batch_scale --out runs/batch_scale.json
-
 The servers are simulated: each has a rendered picture ready when it is asked. Measured are the
 driver's milliseconds a job with everything it writes (6,000 rows over 4 and over 1,000 servers),
-and its memory and time for 1,000,000 rows with a store that writes nothing. docs/batch_rendering.md
-has the result.
+and its memory and time for 1,000,000 rows with a store that writes nothing.
 """
 
-import argparse
-import json
+import itertools
 import os
-import platform
 import tempfile
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
-
-from devtools.pack_host import register_pack
-
-register_pack()
 
 from detex_pack.detex.batch.job import Job, make_jobs
 from detex_pack.detex.batch.run import Run
@@ -33,7 +24,7 @@ from detex_pack.detex.batch.table import Row, Table
 from detex_pack.detex.batch.view import View
 from detex_pack.detex.batch.workflow import Input
 
-PICTURE = os.urandom(100_000)
+RENDERED = Ending("done", "", 2.0, (("1.png", os.urandom(100_000)),))
 WORKFLOW: dict[str, Any] = {
     str(n): {"class_type": f"Node{n}", "inputs": {"text": "a photo of a dog " * 4, "seed": n}}
     for n in range(12)
@@ -49,22 +40,18 @@ class Ready:
 
     def __init__(self, servers: int):
         self.servers = tuple(f"card {n}" for n in range(servers))
-        self._begun: deque[int] = deque()
-        self._answers: dict[int, Any] = {}
-        self._count = 0
+        self._numbers = itertools.count()
+        self._begun: deque[tuple[int, str]] = deque()
 
-    def call(self, server: str, method: str, *arguments: Any) -> int:  # noqa: ARG002
-        self._count += 1
-        ending = Ending("done", "", 2.0, (("1.png", PICTURE),))
-        self._answers[self._count] = Welcome() if method == "enter" else ending
-        self._begun.append(self._count)
-        return self._count
+    def call(self, server: str, method: str, *arguments: Any) -> tuple[int, str]:  # noqa: ARG002
+        self._begun.append((next(self._numbers), method))
+        return self._begun[-1]
 
-    def wait(self, calls: Collection[int], timeout: float) -> list[int]:  # noqa: ARG002
+    def wait(self, calls: Collection[Any], timeout: float) -> list[Any]:  # noqa: ARG002
         return [self._begun.popleft()]
 
-    def result(self, call: int) -> Any:
-        return self._answers.pop(call)
+    def result(self, call: tuple[int, str]) -> Any:
+        return Welcome() if call[1] == "enter" else RENDERED
 
     def share(self, content: bytes) -> bytes:
         return content
@@ -77,8 +64,8 @@ class Weightless(JobStore):
     """A store that remembers and writes nothing."""
 
     def keep(self, key: str, record: Record, files: Iterable[tuple[str, bytes]] = ()) -> None:
-        self._records[key] = Record(record.status, record.server, record.seconds,
-                                    {name: key for name, _ in files})  # fmt: skip
+        names = {name: key for name, _ in files}
+        self._records[key] = Record(record.status, record.server, record.seconds, names)
 
     def write_queued(self) -> None:
         pass
@@ -94,7 +81,11 @@ def table(rows: int) -> Table:
     return Table(("Positive.text", "seed"), tuple(Row(n, c) for n, c in enumerate(cells, 1)))
 
 
-def measured(rows: int, servers: int, store: type[JobStore], view: type[View]) -> dict[str, Any]:
+def memory() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def cost(rows: int, servers: int, store: type[JobStore], view: type[View]) -> dict[str, Any]:
     """Time and memory of a run over so many rows."""
     before = memory()
     begin = time.perf_counter()
@@ -124,34 +115,13 @@ def measured(rows: int, servers: int, store: type[JobStore], view: type[View]) -
     }
 
 
-def memory() -> int:
-    return psutil.Process().memory_info().rss
-
-
-def facts() -> dict[str, str]:
-    return {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the simulated store")
-    parser.add_argument("--kept", type=int, default=6000, help="rows of the real store")
-    options = parser.parse_args()
+def scale(_: Path, *, seed: int, rows: int, kept: int) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+    """rows: of the simulated store. kept: of the real one."""
     runs = []
-    for rows, servers, store, view in (
-        (options.rows, 1000, Weightless, Unseen),
-        (options.kept, 4, JobStore, View),
-        (options.kept, 1000, JobStore, View),
+    for case in (
+        (rows, 1000, Weightless, Unseen),
+        (kept, 4, JobStore, View),
+        (kept, 1000, JobStore, View),
     ):
-        runs.append(measured(rows, servers, store, view))
-        print(json.dumps(runs[-1]), flush=True)
-        options.out.write_text(json.dumps({**facts(), "runs": runs}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        runs.append(cost(*case))
+        yield {"runs": runs}

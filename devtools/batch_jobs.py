@@ -1,71 +1,49 @@
-"""The command detex.batch over a workflow of toys, and what comes of it."""
+"""The command detex.batch over a workflow, where it runs, and what comes of it."""
 
 import csv
 import json
-import signal
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .graphs import node
-from .host_process import own_group
-from .pack_host import ROOT
-from .server import ComfyServer
+import psutil
+
+from .graphs import Graph, upstream
+from .host_process import own_group, prepare_base
+from .pack_host import ROOT, host_folder, register_pack
+from .workflows import read_workflow
+
+register_pack()
+
+from detex_pack.detex.batch.api_prompt import to_api_prompt
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# A node whose cores are all busy answers late; one that has died closes its connection at once.
+PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 20}
+RAY_NODE = {
+    "include_dashboard": False,
+    "node_ip_address": "127.0.0.1",
+    "num_cpus": 1,
+    "object_store_memory": 200 * 2**20,
+}
 
 
-def toys(steps: int) -> dict[str, Any]:
-    """The demo model draws a ball."""
-    return {
-        "1": node("DETEXDemoModel"),
-        "2": node("CLIPTextEncode", clip=["1", 1], text="a ball"),
-        "3": node("CLIPTextEncode", clip=["1", 1], text=""),
-        "4": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "5": node(
-            "KSampler",
-            model=["1", 0],
-            positive=["2", 0],
-            negative=["3", 0],
-            latent_image=["4", 0],
-            seed=0,
-            steps=steps,
-            cfg=4.0,
-            sampler_name="ddim",
-            scheduler="normal",
-            denoise=1.0,
-        ),
-        "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
-        "7": node("SaveImage", images=["6", 0], filename_prefix="toy"),
-    }
-
-
-def training(steps: int, info: dict[str, Any], snapshot_every: int = 50) -> dict[str, Any]:
+def training(steps: int, info: dict[str, Any], snapshot_every: int = 50) -> Graph:
     """A toy is learned and saved: a row chooses toy and name."""
-    small = {"steps": steps, "batch_size": 1, "lambda_pr": 0.0}
-    small["snapshot_every"] = snapshot_every
-    graph = {
-        "1": node("DETEXDemoModel"),
-        "2": node("DETEXDemoSubject", number=1, count=2, seed=0),
-        "3": node("DETEXSubjectImages", images=["2", 0], masks=["2", 1], clip_vision=["1", 3],
-                  vae=["1", 2], class_word=["2", 2], resolution=64),
-        "4": node("DETEXTrain", model=["1", 0], clip=["1", 1], subject=["3", 0], **small),
-        "5": node("DETEXSaveEmbeddings", concept=["4", 0], name="toy", stock_files=False),
-    }  # fmt: skip
-    return with_defaults(graph, info)
-
-
-def with_defaults(graph: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """The graph, with the default of every widget that it does not set."""
-    for entry in graph.values():
-        for name, spec in info[entry["class_type"]]["input"].get("required", {}).items():
-            options = spec[1] if len(spec) > 1 else {}
-            choices = spec[0] if isinstance(spec[0], list) else options.get("options") or [None]
-            value = options.get("default", choices[0])
-            if value is not None:
-                entry["inputs"].setdefault(name, value)
-    return graph
+    graph = to_api_prompt(read_workflow("export_concept"), info)
+    by_type = {entry["class_type"]: entry["inputs"] for entry in graph.values()}
+    by_type["DETEXDemoSubject"]["count"] = 2
+    by_type["DETEXTrain"] |= {"steps": steps, "batch_size": 1, "snapshot_every": snapshot_every}
+    by_type["DETEXTrain"]["lambda_pr"] = 0.0
+    del by_type["DETEXTrain"]["prior_images"]
+    (save,) = (entry for entry in graph.values() if entry["_meta"]["title"] == "Exact LoRA")
+    save["inputs"]["stock_files"] = False
+    return upstream(graph, ["Exact LoRA"])
 
 
 class BatchJob:
@@ -74,6 +52,7 @@ class BatchJob:
     def __init__(self, folder: Path, workflow: dict[str, Any], table: str, *servers: str):
         self.folder, self.servers = folder, servers
         self.out = folder / "out"
+        folder.mkdir(exist_ok=True)
         (folder / "w.json").write_text(json.dumps(workflow), encoding="utf-8")
         self.write_table(table)
 
@@ -98,6 +77,13 @@ class BatchJob:
         with (self.out / "results.csv").open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
 
+    def all_done(self, rows: int) -> list[dict[str, str]]:
+        """The results, of which every row must be done, each with a job of its own."""
+        lines = self.results()
+        assert [line["status"] for line in lines] == ["done"] * rows, lines
+        assert len({line["job"] for line in lines}) == rows
+        return lines
+
     def records(self) -> list[dict[str, Any]]:
         """The jobs that are home, while the command may still run."""
         found = (self.out / ".jobs").glob("??/*/record.json")  # not the half ones, *.part
@@ -107,13 +93,11 @@ class BatchJob:
         return {path.name: path.read_bytes() for path in sorted(self.out.glob("*.png"))}
 
 
-def saved(server: ComfyServer) -> int:
-    """How many pictures this server has ever saved."""
-    return len(list((server.base / "output").rglob("*.png")))
-
-
-def ctrl_c(process: "subprocess.Popen[str]") -> None:
-    process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT)
+def ended_well(process: "subprocess.Popen[str]", timeout: float = 400.0) -> str:
+    """Wait for the command's end -> what it said."""
+    output, errors = process.communicate(timeout=timeout)
+    assert process.returncode == 0, errors
+    return output + errors
 
 
 def wait_for(condition: Callable[[], object], timeout: float = 120.0) -> None:
@@ -121,3 +105,48 @@ def wait_for(condition: Callable[[], object], timeout: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.1)
+
+
+@contextmanager
+def cluster(folder: Path, nodes: int = 2) -> Iterator[tuple[Any, list[Any], list[str]]]:
+    """A Ray cluster on this machine's loopback, each node with a card that is none.
+
+    -> the cluster, its nodes beside the head, and the options with which the command uses it.
+    folder: where the ComfyUIs work, all in one, on the CPU.
+    """
+    os.environ.update(LOOPBACK)  # read when Ray is imported
+    from ray.cluster_utils import Cluster
+
+    rays = Cluster(
+        initialize_head=True, head_node_args={**RAY_NODE, "num_gpus": 0, "_system_config": PATIENT}
+    )
+    try:
+        added = [rays.add_node(**RAY_NODE, num_gpus=1) for _ in range(nodes)]
+        comfy = ["--comfyui", str(host_folder()), "--comfyui-args", comfy_arguments(folder)]
+        yield rays, added, ["--ray", str(rays.address), *comfy]
+    finally:
+        rays.shutdown()
+
+
+def comfy_arguments(folder: Path) -> str:
+    """Of a ComfyUI that the command starts: on the CPU, working in this folder with this pack."""
+    prepare_base(folder)
+    return f"--cpu --disable-api-nodes --base-directory {folder}"
+
+
+def processes(parent: psutil.Process, word: str) -> list[psutil.Process]:
+    """Its descendants with this word in their command lines."""
+    found = []
+    for process in parent.children(recursive=True):
+        try:
+            if word in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def comfys(parent: psutil.Process) -> list[psutil.Process]:
+    """The ComfyUIs that the actors below this process have started."""
+    found = processes(parent, "main.py --port")  # Ray has a main.py of its own
+    return [process for process in found if "guard.py" not in " ".join(process.cmdline())]

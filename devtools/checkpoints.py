@@ -28,48 +28,35 @@ enter_host()
 import comfy.sd1_clip
 import comfy.sdxl_clip
 import comfy.supported_models
-import comfy.text_encoders.sd2_clip
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.text_encoders.sd2_clip import SD2ClipModel
 
-SD15_UNET = {
+_models = comfy.supported_models
+SD15_UNET: dict[str, Any] = {
+    **_models.SD15.unet_config,
+    **_models.SD15.unet_extra_config,
     "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 320,
     "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": [1, 2, 4, 4],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
     "transformer_depth_middle": 1,
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "num_heads": 8,
-    "num_head_channels": -1,
     "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
     "legacy": False,
 }
-SD21_UNET = {
-    **SD15_UNET,
-    "context_dim": 1024,
-    "num_heads": -1,
-    "num_head_channels": 64,
-    "use_linear_in_transformer": True,
-}
+SD21_UNET = SD15_UNET | _models.SD20.unet_config | _models.SD20.unet_extra_config
 SDXL_UNET = {
     **SD21_UNET,
+    **_models.SDXL.unet_config,
     "num_res_blocks": [2, 2, 2],
     "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
     "transformer_depth_middle": 10,
     "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "context_dim": 2048,
     "num_classes": "sequential",
-    "adm_in_channels": 2816,
 }
-SDXL_SHORT_UNET = {
-    **SDXL_UNET,
+SDXL_SHORT_UNET = SDXL_UNET | {
     "transformer_depth_middle": 1,
     "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
 }
@@ -103,12 +90,10 @@ class Layout:
 
 SD15_TEXT = "cond_stage_model.transformer.text_model"
 SDXL_TEXT = "conditioner.embedders.0.transformer.text_model"
-_models, _sdxl = comfy.supported_models, comfy.sdxl_clip.SDXLClipModel
+_sdxl = comfy.sdxl_clip.SDXLClipModel
 LAYOUTS = {
     "sd15": Layout(_models.SD15, SD15_UNET, comfy.sd1_clip.SD1ClipModel, SD15_TEXT),
-    "sd21": Layout(
-        _models.SD20, SD21_UNET, comfy.text_encoders.sd2_clip.SD2ClipModel, v_prediction=True
-    ),
+    "sd21": Layout(_models.SD20, SD21_UNET, SD2ClipModel, v_prediction=True),
     "sdxl": Layout(_models.SDXL, SDXL_UNET, _sdxl, SDXL_TEXT),
     "sdxl_short": Layout(_models.SDXL, SDXL_SHORT_UNET, _sdxl, SDXL_TEXT),
 }

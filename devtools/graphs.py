@@ -1,11 +1,20 @@
-"""API graphs that the demo queues beside the bundled workflows: many prompts of one concept."""
+"""API graphs: those that the demo and the batch jobs queue, and what becomes of a workflow's."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+DEMO_SIDE = 64  # pixels, of the demo model
+DEMO_SIZES = {  # by node type
+    "EmptyLatentImage": {"width": DEMO_SIDE, "height": DEMO_SIDE},
+    "DETEXSubjectImages": {"resolution": DEMO_SIDE},
+    "DETEXClassPriorImages": {"resolution": DEMO_SIDE},
+}
+VISION = 3  # output of DETEX Demo Model
 STEPS, CFG = 30, 4.0  # of the stock sampler, as the base model's gate
-SIDE = 64  # pixels, of the demo model
+
+Graph = dict[str, dict[str, Any]]
+Wire = list[Any]  # node, number of its output
 
 
 @dataclass(frozen=True)
@@ -25,68 +34,82 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-def base_graph(file: str) -> dict[str, Any]:
-    """The demo model with a concept on it."""
+def demo_model() -> Graph:
+    """The demo model, and its empty prompt."""
     return {
         "demo": node("DETEXDemoModel"),
-        "load": node("DETEXLoadEmbeddings", model=["demo", 0], file=file, strength=1.0),
         "empty": node("CLIPTextEncode", clip=["demo", 1], text=""),
     }
 
 
-def sampled(graph: dict[str, Any], branch: Branch, model: list) -> list:
-    """Add one prompt's sampling to the graph -> the link of its decoded pictures."""
-    name, side = branch.name, SIDE
-    graph[f"{name} prompt"] = node(
-        "DETEXComposePrompt",
-        clip=["demo", 1],
-        concept=["load", 1],
-        text=branch.text,
-        pose=branch.pose,
-        background=branch.background,
-    )
-    size = {"width": side, "height": side, "batch_size": branch.count}
-    graph[f"{name} latent"] = node("EmptyLatentImage", **size)
-    graph[f"{name} sample"] = node(
-        "KSampler",
-        model=model,
-        positive=[f"{name} prompt", 0],
-        negative=["empty", 0],
-        latent_image=[f"{name} latent", 0],
-        seed=branch.seed,
-        steps=STEPS,
-        cfg=CFG,
-        sampler_name="ddim",
-        scheduler="normal",
-        denoise=1.0,
-    )
-    graph[f"{name} pixels"] = node("VAEDecode", samples=[f"{name} sample", 0], vae=["demo", 2])
-    return [f"{name} pixels", 0]
+def sampled(
+    name: str, model: Wire, positive: Wire, *, seed: int, count: int = 1, steps: int = STEPS
+) -> Graph:
+    """The demo model samples; "{name} pixels" has the pictures."""
+    sampler = {"sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
+    wires = {"model": model, "positive": positive, "negative": ["empty", 0]}
+    wires["latent_image"] = [f"{name} latent", 0]
+    size = {"width": DEMO_SIDE, "height": DEMO_SIDE, "batch_size": count}
+    return {
+        f"{name} latent": node("EmptyLatentImage", **size),
+        f"{name} sample": node("KSampler", **wires, seed=seed, steps=steps, cfg=CFG, **sampler),
+        f"{name} pixels": node("VAEDecode", samples=[f"{name} sample", 0], vae=["demo", 2]),
+    }
 
 
-def render_graph(file: str, branches: Sequence[Branch]) -> dict[str, Any]:
-    """Every branch rendered and saved by a node of the branch's name."""
-    graph = base_graph(file)
+def toys(steps: int) -> Graph:
+    """The demo model draws a ball."""
+    return {
+        **demo_model(),
+        "text": node("CLIPTextEncode", clip=["demo", 1], text="a ball"),
+        **sampled("toy", ["demo", 0], ["text", 0], seed=0, steps=steps),
+        "save": node("SaveImage", images=["toy pixels", 0], filename_prefix="toy"),
+    }
+
+
+def render_graph(file: str, branches: Sequence[Branch]) -> Graph:
+    """Every branch on the demo model with this concept, saved by a node of the branch's name."""
+    load = node("DETEXLoadEmbeddings", model=["demo", 0], file=file, strength=1.0)
+    graph = demo_model() | {"load": load}
     for branch in branches:
-        pixels = sampled(graph, branch, [branch.model, 0])
-        graph[branch.name] = node("SaveImage", images=pixels, filename_prefix=branch.name)
+        name, prompt = branch.name, f"{branch.name} prompt"
+        words = {"text": branch.text, "pose": branch.pose, "background": branch.background}
+        wires = {"clip": ["demo", 1], "concept": ["load", 1]}
+        graph[prompt] = node("DETEXComposePrompt", **wires, **words)
+        numbers = {"seed": branch.seed, "count": branch.count}
+        graph |= sampled(name, [branch.model, 0], [prompt, 0], **numbers)
+        graph[name] = node("SaveImage", images=[f"{name} pixels", 0], filename_prefix=name)
     return graph
 
 
-def attention_graph(file: str, class_word: str, seed: int) -> dict[str, Any]:
-    """Maps of [V], [P1], [B1] and the class word over four pictures, saved by "heat_maps"."""
-    graph = base_graph(file)
-    text = f"photo of a [V] {class_word}"
-    branch = Branch("maps", text, seed, 4, pose=1, background=1)
-    graph["watch"] = node(
-        "DETEXCaptureAttention",
-        model=["load", 0],
-        clip=["demo", 1],
-        text=["maps prompt", 1],
-        words=f"[V], {class_word}, [P1], [B1]",
-    )
-    pixels = sampled(graph, branch, ["watch", 0])
-    preview = {"attention": ["watch", 1], "image": pixels}
-    graph["draw"] = node("DETEXAttentionPreview", **preview)
-    graph["heat_maps"] = node("SaveImage", images=["draw", 0], filename_prefix="attention")
+def upstream(graph: Graph, titles: Collection[str]) -> Graph:
+    """The nodes of these titles, and all that they need."""
+    wanted = [number for number, entry in graph.items() if entry["_meta"]["title"] in titles]
+    kept: Graph = {}
+    while wanted:
+        number = wanted.pop()
+        kept[number] = graph[number]
+        wanted += [v[0] for v in graph[number]["inputs"].values() if isinstance(v, list)]
+    return kept
+
+
+def with_demo_model(graph: Graph) -> Graph:
+    """The graph with the demo model for Load Checkpoint and Load CLIP Vision, at its size, and
+    with the folder's own masks for those of segment-anything.
+    """
+    moved: dict[tuple[str, int], Wire] = {}
+    for number, entry in list(graph.items()):
+        entry["inputs"] |= DEMO_SIZES.get(entry["class_type"], {})
+        if entry["class_type"] == "CLIPVisionLoader":
+            moved[number, 0] = [number, VISION]
+        if entry["class_type"] == "DETEXSubjectMask":
+            folder = entry["inputs"]["images"][0]
+            moved[number, 0] = [folder, 1]
+            del graph[number]
+        if entry["class_type"] in ("CheckpointLoaderSimple", "CLIPVisionLoader"):
+            entry |= {"class_type": "DETEXDemoModel", "inputs": {}}
+    for entry in graph.values():
+        for name, value in entry["inputs"].items():
+            if isinstance(value, list):
+                entry["inputs"][name] = moved.get((value[0], value[1]), value)
     return graph

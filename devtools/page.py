@@ -6,19 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = ["--disable-gpu", "--disable-quic"]  # Playwright adds what keeps it off the network
 
 
 def browser_path() -> str | None:
@@ -30,9 +22,7 @@ def browser_path() -> str | None:
 def open_page(url: str, *, width: int = 1600, height: int = 900) -> Iterator[Page]:
     """The page of the server at `url`, ready for workflows."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=browser_path(), headless=True, args=FLAGS
-        )
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(url, wait_until="domcontentloaded")
         _wait_until_ready(page)
@@ -106,29 +96,24 @@ def canvas_nodes(page: Page) -> list[dict[str, Any]]:
     )
 
 
-def node_texts(page: Page) -> Locator:
-    """What nodes of the classic canvas say below their widgets."""
-    return page.locator(".dom-widget .overflow-y-auto")
+def change_setting(page: Page, name: str, value: Any) -> None:
+    page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [name, value])
 
 
-def cut_off_texts(page: Page) -> list[str]:
-    """Those of node_texts that only scrolling shows whole."""
-    return node_texts(page).evaluate_all(
-        "all => all.filter(e => e.scrollHeight > e.clientHeight + 1).map(e => e.innerText)"
-    )
+def press(page: Page, command: str) -> None:
+    """Do what the page's menus or keys do by this command."""
+    page.evaluate("name => window.app.extensionManager.command.execute(name)", command)
 
 
 def set_modern(page: Page, modern: bool) -> None:  # noqa: FBT001
     """Switch between the page's two looks: the classic canvas and Nodes 2.0."""
-    page.evaluate(
-        "on => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", modern
-    )
+    change_setting(page, "Comfy.VueNodes.Enabled", modern)
     page.wait_for_timeout(1000)
 
 
 def set_language(page: Page, language: str) -> None:
     """Open the page anew in this language, such as "zh"."""
-    page.evaluate("code => window.app.extensionManager.setting.set('Comfy.Locale', code)", language)
+    change_setting(page, "Comfy.Locale", language)
     page.reload(wait_until="domcontentloaded")
     _wait_until_ready(page)
 
@@ -136,7 +121,7 @@ def set_language(page: Page, language: str) -> None:
 def add_by_search(page: Page, name: str) -> None:
     """Put the node or blueprint of this name on the canvas by the page's node search."""
     # Opened by its command, not by a double click: on a slow machine the clicks come too far apart.
-    page.evaluate("() => window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    press(page, "Workspace.SearchBox.Toggle")
     box = page.get_by_role("dialog").get_by_role("combobox").first
     box.press_sequentially(name, delay=20)
     chosen = page.locator("[role=option][aria-selected=true]").filter(has_text=name)
@@ -173,81 +158,32 @@ def wire_demo_model(page: Page, title: str, values: dict[str, Any]) -> None:
     )
 
 
-def look_at(page: Page, title: str, zoom: float = 1.0) -> None:
+def look_at(page: Page, title: str) -> None:
     """Select the node of this title and bring it into view."""
     page.evaluate(
-        """([title, zoom]) => {
+        """title => {
             const canvas = window.app.canvas;
             const node = window.app.graph._nodes.find(n => n.title === title);
             canvas.selectNode(node);
-            canvas.ds.scale = zoom;
-            canvas.ds.offset = [-node.pos[0] + 300 / zoom, -node.pos[1] + 250 / zoom];
+            canvas.ds.scale = 1;
+            canvas.ds.offset = [300 - node.pos[0], 250 - node.pos[1]];
             canvas.setDirty(true, true);
         }""",
-        [title, zoom],
+        title,
     )
     page.wait_for_timeout(1000)
-
-
-def open_help(page: Page, node_type: str, title: str) -> None:
-    """This node alone on the canvas, and its help, of this title, beside it."""
-    page.evaluate(
-        """type => {
-            const node = window.LiteGraph.createNode(type);
-            node.pos = [300, 250];
-            window.app.graph.clear();
-            window.app.graph.add(node);
-            window.app.canvas.ds.reset();
-            window.app.canvas.selectNode(node);
-        }""",
-        node_type,
-    )
-    page.get_by_test_id("info-button").first.click()
-    help_page = page.locator(".node-help-content")
-    help_page.get_by_role("heading", name=title, exact=True).wait_for()
-
-
-def help_cut_off(page: Page) -> list[str]:
-    """The beginnings of what lies beyond the right edge of the open help."""
-    return page.locator(".node-help-content").evaluate(
-        """help => {
-            const edge = help.getBoundingClientRect().right + 1;
-            return [...help.querySelectorAll("td, p, li, pre, code")]
-                .filter(part => part.getBoundingClientRect().right > edge)
-                .map(part => part.innerText.slice(0, 40));
-        }"""
-    )
-
-
-def point_at_widget(page: Page, node_type: str, name: str) -> None:
-    """Hold the mouse over a widget of the classic canvas, as to read its tooltip."""
-    left, top = page.evaluate(
-        """([type, name]) => {
-            const canvas = window.app.canvas;
-            const node = window.app.graph._nodes.find(n => n.type === type);
-            const widget = node.widgets.find(w => w.name === name);
-            const place = [node.pos[0] + 60, node.pos[1] + widget.y + 10];
-            const corner = canvas.canvas.getBoundingClientRect();
-            const { offset, scale } = canvas.ds;
-            return [corner.x + (place[0] + offset[0]) * scale,
-                    corner.y + (place[1] + offset[1]) * scale];
-        }""",
-        [node_type, name],
-    )
-    page.mouse.move(left - 5, top)
-    page.mouse.move(left, top, steps=3)
 
 
 def show_all_text(page: Page) -> None:
     """Text at every zoom, and no minimap over it."""
     settings = {"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
     for name, value in settings.items():
-        page.evaluate("([k, v]) => window.app.extensionManager.setting.set(k, v)", [name, value])
+        change_setting(page, name, value)
 
 
 def fit_view(page: Page) -> None:
     """Bring the selected nodes into view, or the whole workflow where none is."""
-    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    press(page, "Comfy.Canvas.FitView")
     page.wait_for_timeout(1500)  # the view moves there
 
 

@@ -13,9 +13,9 @@ from playwright.sync_api import Page
 
 from . import page as browser
 from .host_process import exit_on_terminate
-from .make_workflows import read_workflow
 from .pack_host import ROOT
 from .server import ComfyServer
+from .workflows import read_workflow
 
 SHOTS = ROOT / "docs" / "screenshots"
 TRAIN, BLUEPRINT = "DETEX Train", "Train a subject"
@@ -28,16 +28,17 @@ def save(page: Page, name: str) -> None:
     print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e3:.0f} kB", flush=True)
 
 
-def whole(page: Page) -> None:
-    """The whole workflow in view, nothing selected."""
-    nothing_selected(page)
-    browser.fit_view(page)
-
-
-def nothing_selected(page: Page) -> None:
+def select_nothing(page: Page) -> None:
     page.evaluate("() => window.app.canvas.deselectAll()")
     page.mouse.move(1000, 1040)
     page.wait_for_timeout(500)
+
+
+def save_whole(page: Page, name: str) -> None:
+    """The whole workflow in view, nothing selected."""
+    select_nothing(page)
+    browser.fit_view(page)
+    save(page, name)
 
 
 def open_workflow(page: Page, name: str) -> None:
@@ -51,8 +52,7 @@ def finished(page: Page, name: str) -> None:
     open_workflow(page, name)
     browser.press_run(page)
     browser.wait_for_end(page, seconds=900)
-    whole(page)
-    save(page, name)
+    save_whole(page, name)
 
 
 def learning(page: Page) -> None:
@@ -63,11 +63,10 @@ def learning(page: Page) -> None:
     live = f"((({node}).imgs ?? [])[0]?.naturalHeight ?? 0) > 300"
     page.wait_for_function(live, timeout=600_000)  # the chart, and samples under it
     browser.look_at(page, TRAIN)
-    nothing_selected(page)
+    select_nothing(page)
     save(page, "learning")
     browser.wait_for_end(page, seconds=900)
-    whole(page)
-    save(page, "quickstart")
+    save_whole(page, "quickstart")
 
 
 def help_page(page: Page) -> None:
@@ -94,8 +93,7 @@ def blueprint(page: Page) -> None:
         ".some(i => i.naturalWidth === 512 && i.naturalHeight > 300)",
         timeout=600_000,
     )
-    whole(page)
-    save(page, "blueprint")
+    save_whole(page, "blueprint")
     browser.wait_for_end(page, seconds=900)
     browser.set_modern(page, modern=False)
 
@@ -111,9 +109,7 @@ PICTURES: dict[str, Callable[[Page], None]] = {
 
 def main() -> None:
     exit_on_terminate()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     told = ", ".join(PICTURES) + "; learning takes quickstart, too"
     parser.add_argument("names", nargs="*", metavar="NAME", help=told)
     names = parser.parse_args().names or list(PICTURES)
@@ -121,15 +117,10 @@ def main() -> None:
         parser.error(f"choose from {told}")
     SHOTS.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as base:
-        for name in names:
-            take(name, Path(base))
-
-
-def take(name: str, base: Path) -> None:
-    """One of PICTURES, on a server of its own: one that has run a node shows nothing more of it."""
-    with ComfyServer(base) as server, browser.open_page(server.url, **WINDOW) as page:
-        browser.show_all_text(page)
-        PICTURES[name](page)
+        for name in names:  # a server that has run a node shows nothing more of it: one for each
+            with ComfyServer(Path(base)) as server, browser.open_page(server.url, **WINDOW) as page:
+                browser.show_all_text(page)
+                PICTURES[name](page)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Start a real ComfyUI with this pack in it, and talk to it as its page does."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -9,10 +10,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from PIL import Image
 
 from .host_process import (
     end_process_tree,
@@ -31,7 +34,9 @@ from detex_pack.detex.batch.client import Client, PromptError, ServerLost, failu
 
 __all__ = ["ComfyServer", "PromptError", "to_api_prompt"]
 
-OnProgress = Callable[[str, int, int], None]  # node id, steps done, steps in all
+START_WITHIN = 240.0  # seconds until the server must answer
+
+OnProgress = Callable[[int, int], None]  # steps done, steps in all
 
 
 class ComfyServer(Client):
@@ -48,7 +53,6 @@ class ComfyServer(Client):
         port: int | None = None,
         cpu: bool | None = None,
         arguments: Iterable[str] = (),
-        timeout: float = 240.0,  # seconds until the server must answer
     ):
         self.temporary = base is None
         self.base = Path(base or tempfile.mkdtemp(prefix="detex-server-")).resolve()
@@ -57,7 +61,6 @@ class ComfyServer(Client):
         self.log = self.base / "server.log"
         self._cpu = cpu
         self._arguments = list(arguments)
-        self._timeout = timeout
         self._process: subprocess.Popen[Any] | None = None
 
     def __enter__(self) -> "ComfyServer":
@@ -92,22 +95,18 @@ class ComfyServer(Client):
             shutil.rmtree(self.base, ignore_errors=True)
 
     def _wait_until_ready(self) -> None:
-        end = time.monotonic() + self._timeout
-        while time.monotonic() < end:
-            if not self.is_running():
-                raise RuntimeError(
-                    f"ComfyUI stopped while starting. Its log ends with:\n{self._tail()}"
-                )
-            try:
+        end = time.monotonic() + START_WITHIN
+        while self.is_running():
+            with suppress(ServerLost):
                 self.get("/system_stats")
-            except ServerLost:
-                time.sleep(0.2)
-            else:
                 return
-        raise TimeoutError(
-            f"ComfyUI did not answer within {self._timeout:.0f} s. "
-            f"Its log ends with:\n{self._tail()}"
-        )
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"ComfyUI did not answer within {START_WITHIN:.0f} s. "
+                    f"Its log ends with:\n{self._tail()}"
+                )
+            time.sleep(0.2)
+        raise RuntimeError(f"ComfyUI stopped while starting. Its log ends with:\n{self._tail()}")
 
     @property
     def pid(self) -> int:
@@ -121,10 +120,9 @@ class ComfyServer(Client):
 
     def stop(self) -> None:
         """End the server and every process that it started."""
-        if self._process is None:
-            return
-        end_process_tree(self._process)
-        self._process = None
+        if self._process is not None:
+            end_process_tree(self._process)
+            self._process = None
 
     def log_text(self) -> str:
         """All that the server has written so far, without its colours."""
@@ -135,65 +133,52 @@ class ComfyServer(Client):
     def _tail(self, lines: int = 40) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])
 
-    def follow(
-        self, prompt_id: str, on_progress: OnProgress | None = None, timeout: float = 3600.0
+    def run(
+        self, prompt: dict[str, Any], on_progress: OnProgress | None = None, timeout: float = 3600.0
     ) -> dict[str, Any]:
-        """Wait for the prompt's end -> its history entry.
+        """Queue the prompt and wait for its end -> its history entry.
 
         Raises PromptError where a node fails or the run is interrupted, TimeoutError after
         `timeout` seconds.
         """
+        prompt_id = self.queue(prompt)
         try:
             asyncio.run(asyncio.wait_for(self._follow(prompt_id, on_progress), timeout))
         except asyncio.TimeoutError:
             raise TimeoutError(f"Prompt {prompt_id} did not end within {timeout:.0f} s.") from None
-        return self.history(prompt_id)
+        entry = self.history(prompt_id)
+        if entry.get("status", {}).get("status_str") == "error":
+            raise failure(entry)
+        return entry
+
+    def pictures(
+        self, prompt: dict[str, Any], on_progress: OnProgress | None = None
+    ) -> dict[str, list[Image.Image]]:
+        """Run it -> the pictures of every node that shows some, by its title or else its number."""
+        outputs = self.run(prompt, on_progress)["outputs"]
+        return {
+            prompt[number].get("_meta", {"title": number})["title"]: [
+                Image.open(io.BytesIO(self.image(**entry))).convert("RGB")
+                for entry in output["images"]
+            ]
+            for number, output in outputs.items()
+            if output.get("images")
+        }
 
     async def _follow(self, prompt_id: str, on_progress: OnProgress | None) -> None:
+        """Pass progress on until the history has this prompt."""
         address = f"{self.url}/ws?clientId={self.client_id}"
         async with aiohttp.ClientSession() as session, session.ws_connect(address) as line:
-            while not self._ended(prompt_id):
-                await self._listen(line, prompt_id, on_progress)
-
-    async def _listen(
-        self,
-        line: aiohttp.ClientWebSocketResponse,
-        prompt_id: str,
-        on_progress: OnProgress | None,
-    ) -> None:
-        """Pass progress on until the server falls idle or is silent for two seconds."""
-        while True:
-            try:
-                message = await line.receive(timeout=2.0)
-            except asyncio.TimeoutError:
-                return  # the end may have come before we listened
-            if message.type == aiohttp.WSMsgType.TEXT:
-                event = json.loads(message.data)
-                _report(event, prompt_id, on_progress)
-                if event.get("type") == "executing" and event["data"].get("node") is None:
-                    return
-            elif message.type != aiohttp.WSMsgType.BINARY:
-                raise RuntimeError(f"ComfyUI closed the line. Its log ends with:\n{self._tail()}")
-
-    def _ended(self, prompt_id: str) -> bool:
-        """Whether the history has this prompt; raises PromptError where it failed."""
-        entry = self.history(prompt_id)
-        status = entry.get("status") or {}
-        if status.get("status_str") == "error":
-            raise failure(entry)
-        return bool(entry)
-
-    def run(
-        self, prompt: dict[str, Any], on_progress: OnProgress | None = None, timeout: float = 3600.0
-    ) -> dict[str, Any]:
-        """Queue and follow -> the history entry."""
-        return self.follow(self.queue(prompt), on_progress, timeout)
-
-
-def _report(message: dict[str, Any], prompt_id: str, on_progress: OnProgress | None) -> None:
-    """Pass a progress message of this prompt on."""
-    data = message.get("data") or {}
-    if on_progress is None or message.get("type") != "progress":
-        return
-    if data.get("prompt_id") in (prompt_id, None):
-        on_progress(str(data.get("node")), int(data["value"]), int(data["max"]))
+            while not self.history(prompt_id):
+                try:
+                    message = await line.receive(timeout=1.0)
+                except asyncio.TimeoutError:
+                    continue  # the end may have come before we listened
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    event = json.loads(message.data)
+                    if on_progress and event["type"] == "progress":
+                        on_progress(int(event["data"]["value"]), int(event["data"]["max"]))
+                elif message.type != aiohttp.WSMsgType.BINARY:
+                    raise RuntimeError(
+                        f"ComfyUI closed the line. Its log ends with:\n{self._tail()}"
+                    )

@@ -5,48 +5,27 @@ the demo model, with its words and rates.
 """
 
 import argparse
-import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
-from .collage import before_and_after, first_of_each, folded, grid, pairs
-from .demo_swap import Prompt, with_demo_model, write_photos
+from .graphs import Graph, upstream, with_demo_model
 from .host_process import exit_on_terminate
-from .make_workflows import FOLDER, WORKFLOWS, read_workflow
 from .pack_host import register_pack
 from .server import ComfyServer
-from .workflow_nodes import MUTED
-from .workflow_toy import DEMO_PRIORS, DEMO_SAMPLER, DEMO_TRAINING
+from .workflows import FOLDER, demo_settings, read_workflow, write_photos
 
 register_pack()
 
-from detex_pack.detex.batch.api_prompt import to_api_prompt
+from detex_pack.detex.batch.api_prompt import MUTED, to_api_prompt
 
 COUNT = 4  # pictures of a prompt
-FITTING = {  # by node type: what the demo model does best with
-    "DETEXClassPriorImages": {"count": DEMO_PRIORS, **DEMO_SAMPLER},
-    "DETEXTrain": DEMO_TRAINING,
-    "KSampler": DEMO_SAMPLER,
-}
-
+SIDE, GAP = 512, 8  # pixels of a thumbnail
+PAPER, ARROW = (24, 26, 30), (122, 178, 255)
 SAVE = "Save Decoupled Embeddings"  # shows no picture, but use_concept needs its file
 
 Pictures = dict[str, list[Image.Image]]  # by the title of the node that shows them
-
-
-def shown(server: ComfyServer, prompt: Prompt) -> Pictures:
-    """Run it -> the pictures of every node that shows some."""
-    outputs = server.run(prompt)["outputs"]
-    return {
-        prompt[number]["_meta"]["title"]: [
-            Image.open(io.BytesIO(server.image(**entry))).convert("RGB")
-            for entry in output["images"]
-        ]
-        for number, output in outputs.items()
-        if output.get("images")
-    }
 
 
 def run_workflow(server: ComfyServer, name: str, titles: Collection[str]) -> Pictures:
@@ -55,36 +34,75 @@ def run_workflow(server: ComfyServer, name: str, titles: Collection[str]) -> Pic
     """
     workflow = read_workflow(name)
     info = server.object_info()
-    found = shown(server, upstream(suited(to_api_prompt(workflow, info)), titles))
-    asleep = [node for node in workflow["nodes"] if node.get("mode") == MUTED]
-    for node in asleep:
-        node["mode"] = 0
-    awake = upstream(suited(to_api_prompt(workflow, info)), titles)
-    return shown(server, awake) if asleep else found
+    found = server.pictures(upstream(suited(to_api_prompt(workflow, info)), titles))
+    if asleep := [node for node in workflow["nodes"] if node["mode"] == MUTED]:
+        for node in asleep:
+            node["mode"] = 0
+        found = server.pictures(upstream(suited(to_api_prompt(workflow, info)), titles))
+    return found
 
 
-def upstream(prompt: Prompt, titles: Collection[str]) -> Prompt:
-    """The nodes of these titles, and all that they need."""
-    wanted = [number for number, entry in prompt.items() if entry["_meta"]["title"] in titles]
-    kept: Prompt = {}
-    while wanted:
-        number = wanted.pop()
-        kept[number] = prompt[number]
-        wanted += [v[0] for v in prompt[number]["inputs"].values() if isinstance(v, list)]
-    return kept
-
-
-def suited(prompt: Prompt) -> Prompt:
+def suited(prompt: Graph) -> Graph:
     """The prompt as it is where it is made for the demo model, else fitted to it."""
     if any(entry["class_type"] == "DETEXDemoModel" for entry in prompt.values()):
         return prompt
     for entry in with_demo_model(prompt).values():
-        entry["inputs"] |= FITTING.get(entry["class_type"], {})
+        entry["inputs"] |= demo_settings(entry["class_type"])
         if entry["class_type"] == "EmptyLatentImage":
             entry["inputs"]["batch_size"] = COUNT
         texts = {k: v for k, v in entry["inputs"].items() if isinstance(v, str)}
         entry["inputs"] |= {name: text.replace("dog", "ball") for name, text in texts.items()}
     return prompt
+
+
+def grid(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The first four pictures, two by two."""
+    page = Image.new("RGB", (SIDE, SIDE), PAPER)
+    cell = (SIDE - GAP) // 2
+    for i, picture in enumerate(pictures[:4]):
+        place = (i % 2 * (cell + GAP), i // 2 * (cell + GAP))
+        page.paste(picture.resize((cell, cell), Image.Resampling.BICUBIC), place)
+    return page
+
+
+def pairs(*columns: Sequence[Image.Image]) -> Image.Image:
+    """The first two pictures of two lists, side by side."""
+    return grid([column[row] for row in range(2) for column in columns])
+
+
+def before_and_after(photos: Sequence[Image.Image], painted: Sequence[Image.Image]) -> Image.Image:
+    """Photos above, an arrow, pictures below."""
+    page = Image.new("RGB", (SIDE, SIDE), PAPER)
+    cell = (SIDE - 5 * GAP) // 4
+    big = (SIDE - 3 * GAP) // 2
+    for i, photo in enumerate(photos[:4]):
+        page.paste(photo.resize((cell, cell)), (GAP + i * (cell + GAP), GAP))
+    pen, x, tip = ImageDraw.Draw(page), SIDE // 2, SIDE - big - 3 * GAP
+    pen.line((x, cell + 3 * GAP, x, tip - 10), fill=ARROW, width=10)
+    pen.polygon([(x - 26, tip - 30), (x + 26, tip - 30), (x, tip)], fill=ARROW)
+    for i, picture in enumerate(painted[:2]):
+        picture = picture.resize((big, big), Image.Resampling.BICUBIC)
+        page.paste(picture, (GAP + i * (big + GAP), SIDE - big - GAP))
+    return page
+
+
+def folded(sheets: Sequence[Image.Image]) -> Image.Image:
+    """The first sheet, twice as wide as it should be: its right half below its left one."""
+    (sheet, *_), middle = sheets, sheets[0].width // 2
+    halves = [sheet.crop((left, 0, left + middle, sheet.height)) for left in (0, middle)]
+    return first_of_each(*[[half] for half in halves])
+
+
+def first_of_each(*lists: Sequence[Image.Image]) -> Image.Image:
+    """One below the other, each as wide as the page or as high as its share of it."""
+    pictures = [pictures[0] for pictures in lists]
+    page = Image.new("RGB", (SIDE, SIDE), pictures[0].getpixel((0, 0)))
+    share = (SIDE - (len(pictures) + 1) * GAP) // len(pictures)
+    for i, picture in enumerate(pictures):
+        picture = ImageOps.contain(picture, (SIDE - 2 * GAP, share), Image.Resampling.LANCZOS)
+        top = GAP + i * (share + GAP) + (share - picture.height) // 2
+        page.paste(picture, ((SIDE - picture.width) // 2, top))
+    return page
 
 
 Draw = Callable[..., Image.Image]  # of the pictures of each title
@@ -106,7 +124,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
 def main() -> None:
     exit_on_terminate()
     parser = argparse.ArgumentParser(prog="devtools.thumbnails", description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(WORKFLOWS), help="workflows; all of them")
+    parser.add_argument("names", nargs="*", default=list(DRAW), help="workflows; all of them")
     parser.add_argument("--base", type=Path, help="server folder that keeps what is learned")
     options = parser.parse_args()
     with ComfyServer(options.base) as server:

@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +62,13 @@ def node_texts(schema: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def flat(tree: Mapping[str, Any]) -> Texts:
+def flat(tree: Mapping[str, Any], path: str = "") -> Texts:
     """{"a": {"b": "text"}} -> {"a.b": "text"}"""
-
-    def leaves(part: Any, path: str) -> Iterator[tuple[str, str]]:
-        if not isinstance(part, Mapping):
-            yield path, part
-            return
-        for key, value in part.items():
-            yield from leaves(value, f"{path}.{key}" if path else key)
-
-    return dict(leaves(tree, ""))
+    texts: Texts = {}
+    for key, part in tree.items():
+        name = path + key
+        texts |= flat(part, f"{name}.") if isinstance(part, Mapping) else {name: part}
+    return texts
 
 
 def outdated(language: str, texts: Texts) -> list[str]:

@@ -2,6 +2,8 @@
 
 import io
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,10 +15,15 @@ import psutil
 import pytest
 
 from detex_pack.detex.batch.__main__ import main
-from devtools.batch_cluster import cluster, comfys
-from devtools.batch_jobs import BatchJob, ctrl_c, saved, toys, training, wait_for
-from devtools.graphs import node
-from devtools.host_process import prepare_base
+from devtools.batch_jobs import (
+    BatchJob,
+    cluster,
+    comfy_arguments,
+    comfys,
+    training,
+    wait_for,
+)
+from devtools.graphs import node, toys
 from devtools.pack_host import host_folder
 from devtools.server import ComfyServer
 
@@ -58,6 +65,15 @@ def elsewhere() -> Iterator[Elsewhere]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
+
+
+def saved(server: ComfyServer) -> int:
+    """How many pictures this server has ever saved."""
+    return len(list((server.base / "output").rglob("*.png")))
+
+
+def ctrl_c(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT)
 
 
 @pytest.fixture
@@ -193,7 +209,9 @@ def test_ctrl_c_takes_back_its_own_prompts_and_no_others(server, tmp_path):
     job = BatchJob(tmp_path, toys(SLOW), "seed\n11\n12\n13\n", server.url)
     process = job.start()
     wait_for(lambda: len(server.queued()) == 2)
-    other = server.queue(toys(1) | {"8": node("SaveImage", images=["6", 0], filename_prefix="o")})
+    other = server.queue(
+        toys(1) | {"o": node("SaveImage", images=["toy pixels", 0], filename_prefix="o")}
+    )
     ctrl_c(process)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -265,9 +283,8 @@ def test_the_only_server_may_be_started_again(tmp_path):
 @pytest.mark.slow
 def test_where_no_server_is_one_is_started_and_ends_with_the_command(colours, tmp_path):
     """It is that of --comfyui, with a folder of its own for what it saves."""
-    base = prepare_base(tmp_path / "base").parents[1]
-    comfy = f"--cpu --disable-api-nodes --base-directory {base}"
-    colours.servers = ()
+    base, colours.servers = tmp_path / "base", ()
+    comfy = comfy_arguments(base)
     ended = colours.run("--comfyui", str(host_folder()), "--comfyui-args", comfy)
     assert ended.returncode == 0, ended.stderr
     assert [line["server"] for line in colours.results()] == ["ComfyUI", "ComfyUI"]
@@ -360,17 +377,18 @@ def test_headers_go_with_every_request(elsewhere, tmp_path, capsys):
 def painting() -> dict[str, Any]:
     """The toys' workflow with a concept in it, whose file a row names."""
     workflow = toys(2)
-    workflow["8"] = node("DETEXLoadEmbeddings", model=["1", 0], file="none.safetensors", strength=1)
+    load = {"model": ["demo", 0], "file": "none.safetensors", "strength": 1}
+    workflow["load"] = node("DETEXLoadEmbeddings", **load)
     text = {"text": "photo of a [V] ball", "pose": 0, "background": 0}
-    workflow["2"] = node("DETEXComposePrompt", clip=["1", 1], concept=["8", 1], **text)
-    workflow["5"]["inputs"]["model"] = ["8", 0]
+    workflow["text"] = node("DETEXComposePrompt", clip=["demo", 1], concept=["load", 1], **text)
+    workflow["toy sample"]["inputs"]["model"] = ["load", 0]
     return workflow
 
 
 def test_a_table_trains_concepts_and_the_next_one_paints_them(server, tmp_path):
     graph = training(4, server.object_info())
-    trained = BatchJob(tmp_path, graph, "number,name,5.name\n1,one,toy_one\n2,two,toy_two\n",
-                       server.url)  # fmt: skip
+    table = "number,name,Exact LoRA.name\n1,one,toy_one\n2,two,toy_two\n"
+    trained = BatchJob(tmp_path, graph, table, server.url)
     ended = trained.run()
     assert ended.returncode == 0, ended.stderr
     files = [line["files"] for line in trained.results()]

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 from workflow_files import NAMES, TITLE, box, overlaps, server_with_files
 
 from devtools import page as browser
-from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
-from devtools.workflow_toy import DEMO_TRAINING
+from devtools.workflows import demo_settings, read_workflow
 
 pytestmark = [
     pytest.mark.page,
@@ -99,7 +98,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
 def test_the_run_button_runs_the_quickstart_to_its_end(page: Page, server: ComfyServer):
     workflow = read_workflow("quickstart")
     by_type = {node["type"]: node for node in workflow["nodes"]}
-    assert by_type["DETEXTrain"]["widgets_values"][1] == DEMO_TRAINING["steps"]
+    assert by_type["DETEXTrain"]["widgets_values"][1] == demo_settings("DETEXTrain")["steps"]
     by_type["DETEXTrain"]["widgets_values"][1] = STEPS
     for node in workflow["nodes"]:
         if node["type"] == "EmptyLatentImage" and node["widgets_values"][2] > PRIORS:
@@ -156,10 +155,22 @@ def test_what_a_node_says_while_it_runs_is_shown_whole_at_every_width(page: Page
     assert_whole(page, text)
 
 
+def node_texts(page: Page) -> Locator:
+    """What nodes of the classic canvas say below their widgets."""
+    return page.locator(".dom-widget .overflow-y-auto")
+
+
+def cut_off_texts(page: Page) -> list[str]:
+    """Those of node_texts that only scrolling shows whole."""
+    return node_texts(page).evaluate_all(
+        "all => all.filter(e => e.scrollHeight > e.clientHeight + 1).map(e => e.innerText)"
+    )
+
+
 def assert_whole(page: Page, text: str) -> None:
     page.wait_for_timeout(500)  # until it is drawn anew
-    assert browser.node_texts(page).filter(has_text=text).is_visible()
-    assert browser.cut_off_texts(page) == []
+    assert node_texts(page).filter(has_text=text).is_visible()
+    assert cut_off_texts(page) == []
 
 
 def shown_pictures(page: Page, title: str) -> int:

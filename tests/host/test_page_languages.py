@@ -13,10 +13,10 @@ from playwright.sync_api import Page
 from devtools import page as browser
 from devtools import translations
 from devtools.host_process import PACK_FOLDER
-from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
 from devtools.translations import LANGUAGES, Texts
+from devtools.workflows import read_workflow
 
 SHOTS = ROOT / "runs" / "page"
 on_page = pytest.mark.skipif(browser.browser_path() is None, reason="no Chromium on the PATH")
@@ -64,6 +64,55 @@ def test_the_server_hands_out_our_locales(server: ComfyServer):
         assert answer[code]["nodeDefs"].items() >= ours.items()
 
 
+def open_help(page: Page, node_type: str, title: str) -> None:
+    """This node alone on the canvas, and its help, of this title, beside it."""
+    page.evaluate(
+        """type => {
+            const node = window.LiteGraph.createNode(type);
+            node.pos = [300, 250];
+            window.app.graph.clear();
+            window.app.graph.add(node);
+            window.app.canvas.ds.reset();
+            window.app.canvas.selectNode(node);
+        }""",
+        node_type,
+    )
+    page.get_by_test_id("info-button").first.click()
+    help_page = page.locator(".node-help-content")
+    help_page.get_by_role("heading", name=title, exact=True).wait_for()
+
+
+def help_cut_off(page: Page) -> list[str]:
+    """The beginnings of what lies beyond the right edge of the open help."""
+    return page.locator(".node-help-content").evaluate(
+        """help => {
+            const edge = help.getBoundingClientRect().right + 1;
+            return [...help.querySelectorAll("td, p, li, pre, code")]
+                .filter(part => part.getBoundingClientRect().right > edge)
+                .map(part => part.innerText.slice(0, 40));
+        }"""
+    )
+
+
+def point_at_widget(page: Page, node_type: str, name: str) -> None:
+    """Hold the mouse over a widget of the classic canvas, as to read its tooltip."""
+    left, top = page.evaluate(
+        """([type, name]) => {
+            const canvas = window.app.canvas;
+            const node = window.app.graph._nodes.find(n => n.type === type);
+            const widget = node.widgets.find(w => w.name === name);
+            const place = [node.pos[0] + 60, node.pos[1] + widget.y + 10];
+            const corner = canvas.canvas.getBoundingClientRect();
+            const { offset, scale } = canvas.ds;
+            return [corner.x + (place[0] + offset[0]) * scale,
+                    corner.y + (place[1] + offset[1]) * scale];
+        }""",
+        [node_type, name],
+    )
+    page.mouse.move(left - 5, top)
+    page.mouse.move(left, top, steps=3)
+
+
 @pytest.mark.page
 @on_page
 def test_a_node_shows_its_names_in_the_language_of_the_page(page: Page, texts: Texts):
@@ -90,7 +139,7 @@ def test_a_node_shows_its_names_in_the_language_of_the_page(page: Page, texts: T
 @on_page
 def test_pointing_at_a_widget_shows_its_tooltip(page: Page, texts: Texts, language: str):
     browser.look_at(page, texts["DETEXTrain.display_name"])
-    browser.point_at_widget(page, "DETEXTrain", "lambda_ca")
+    point_at_widget(page, "DETEXTrain", "lambda_ca")
     tooltip = page.locator(".node-tooltip").filter(visible=True)
     tooltip.wait_for(timeout=10_000)
     assert tooltip.inner_text() == texts["DETEXTrain.inputs.lambda_ca.tooltip"]
@@ -118,8 +167,8 @@ def test_the_info_button_shows_the_help_in_the_language_of_the_page(
 def test_no_help_page_is_wider_than_its_panel(page: Page, texts: Texts):
     nodes = [key.removesuffix(".help") for key in texts if key.endswith(".help")]
     for node in nodes:
-        browser.open_help(page, node, texts[f"{node}.display_name"])
-        assert browser.help_cut_off(page) == [], node
+        open_help(page, node, texts[f"{node}.display_name"])
+        assert help_cut_off(page) == [], node
 
 
 @pytest.mark.page

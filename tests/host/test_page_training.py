@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Page
 
 from devtools import page as browser
-from devtools.make_workflows import read_workflow
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
+from devtools.workflows import read_workflow
 
 pytestmark = [
     pytest.mark.page,

@@ -1,5 +1,6 @@
 """The bundled workflows fit the nodes of a real server, and lie on the canvas without a clash."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,12 +9,17 @@ from PIL import ImageChops
 from workflow_files import NAMES, box, inside, overlaps, server_with_files
 
 from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
-from devtools.demo_swap import Prompt, with_demo_model
-from devtools.make_workflows import FOLDER, WORKFLOWS, read_workflow
+from devtools.graphs import Graph, with_demo_model
 from devtools.server import ComfyServer, to_api_prompt
-from devtools.thumbnails import shown
-from devtools.workflow_json import build
-from devtools.workflow_nodes import has_seed_control
+from devtools.thumbnails import DRAW
+from devtools.workflows import (
+    FOLDER,
+    demo_settings,
+    has_seed_control,
+    in_step,
+    read_workflow,
+    widget_values,
+)
 
 NOTES = ("MarkdownNote",)
 SMALL = {  # by node type
@@ -46,14 +52,51 @@ def workflow(name: str) -> dict[str, Any]:
 
 
 def test_every_workflow_has_a_thumbnail_and_is_tested():
-    assert {path.stem for path in FOLDER.glob("*.json")} == set(NAMES) == set(WORKFLOWS)
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(NAMES) == set(DRAW)
     assert {path.stem for path in FOLDER.glob("*.jpg")} == set(NAMES)
 
 
 @pytest.mark.pinned_host
-def test_the_files_are_what_the_descriptions_make(name, workflow, object_info):
-    """Else run `python -m devtools.make_workflows`."""
-    assert workflow == build(WORKFLOWS[name](), object_info)
+def test_every_node_is_in_step_with_its_schema(workflow, object_info):
+    """Else run `python -m devtools.workflows --update`."""
+    assert in_step(workflow, object_info) == workflow
+
+
+def test_a_node_takes_on_the_inputs_and_outputs_that_its_schema_gets(object_info):
+    info = copy.deepcopy(object_info)
+    train = info["DETEXTrain"]
+    first = {"warmth": ["MODEL"], **train["input"]["required"], "colour": ["INT", {"default": 3}]}
+    first.pop("gamma")
+    train["input"]["required"] = first
+    train["input_order"]["required"] = list(first)
+    train["output"], train["output_name"] = ["INT", *train["output"]], ["n", *train["output_name"]]
+    before = read_workflow("prompt_grid")
+    after = in_step(before, info)
+    old, new = first_of("DETEXTrain", before), first_of("DETEXTrain", after)
+    assert new["inputs"][0] == {"name": "warmth", "type": "MODEL", "link": None}
+    assert widget_values(new) | {"gamma": 0.5} == widget_values(old) | {"colour": 3}
+    assert "gamma" not in widget_values(new)
+    assert new["outputs"][0] == {"name": "n", "type": "INT", "links": None}
+    assert len(before["links"]) == len(after["links"])
+    test_links_join_sockets_of_one_type(after)
+
+
+def test_an_input_that_is_gone_from_under_its_wire_is_told(object_info):
+    info = copy.deepcopy(object_info)
+    del info["DETEXTrain"]["input"]["required"]["subject"]
+    info["DETEXTrain"]["input_order"]["required"].remove("subject")
+    with pytest.raises(ValueError, match=r"DETEXTrain \(node \d+\) has no subject any more"):
+        in_step(read_workflow("prompt_grid"), info)
+
+
+@pytest.mark.parametrize("class_type", ["DETEXTrain", "DETEXClassPriorImages"])
+def test_workflows_of_the_demo_model_learn_with_the_same_settings(name, workflow, class_type):
+    """So that DETEX Train finds the toy of another workflow on disk."""
+    nodes = [node for node in workflow["nodes"] if node["type"] == class_type]
+    on_the_demo_model = any(node["type"] == "DETEXDemoModel" for node in workflow["nodes"])
+    for values in map(widget_values, nodes if on_the_demo_model else []):
+        assert values == widget_values(first_of(class_type, read_workflow("prompt_grid")))
+        assert values.items() >= demo_settings(class_type).items()
 
 
 def test_it_becomes_a_prompt_with_every_needed_input(workflow, object_info):
@@ -66,7 +109,7 @@ def test_it_becomes_a_prompt_with_every_needed_input(workflow, object_info):
 
 
 def test_widget_values_are_allowed(workflow, object_info):
-    for node, name, spec, value in widget_values(workflow, object_info):
+    for node, name, spec, value in unwired_widgets(workflow, object_info):
         assert is_allowed(value, *spec), f"{node['type']}: {name} = {value!r}"
 
 
@@ -148,20 +191,24 @@ def test_the_exported_files_paint_the_same_picture_without_the_pack(server, obje
     server.run(small(to_api_prompt(workflow, object_info)), timeout=300)
     for node in workflow["nodes"]:
         node["mode"] = 0
-    found = shown(server, small(to_api_prompt(workflow, object_info)))
+    found = server.pictures(small(to_api_prompt(workflow, object_info)))
     ours, theirs = found["With [V]"][0], found["With its LoRA and its embedding"][0]
     assert max(high for _, high in ImageChops.difference(ours, theirs).getextrema()) <= 2
 
 
-def small(prompt: Prompt) -> Prompt:
+def small(prompt: Graph) -> Graph:
     """The same graph with as little work as shows that it runs."""
     for entry in prompt.values():
         entry["inputs"] |= SMALL.get(entry["class_type"], {})
     return prompt
 
 
-def of_type(prompt: Prompt, class_type: str) -> list[dict[str, Any]]:
+def of_type(prompt: Graph, class_type: str) -> list[dict[str, Any]]:
     return [entry for entry in prompt.values() if entry["class_type"] == class_type]
+
+
+def first_of(node_type: str, workflow: dict[str, Any]) -> dict[str, Any]:
+    return next(node for node in workflow["nodes"] if node["type"] == node_type)
 
 
 def test_overlaps_are_found():
@@ -178,7 +225,7 @@ def group_of(node: dict[str, Any], workflow: dict[str, Any]) -> str:
     return ""
 
 
-def widget_values(
+def unwired_widgets(
     workflow: dict[str, Any], object_info: dict[str, Any]
 ) -> Iterator[tuple[dict[str, Any], str, tuple[Any, dict[str, Any]], Any]]:
     """(node, input, (type, options), value) for every widget that no wire feeds."""

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devtools.demo_swap import write_photos
 from devtools.server import ComfyServer
+from devtools.workflows import write_photos
 
 NAMES = (
     "quickstart",
