@@ -7,7 +7,7 @@ The predictions below were written before the first measurement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -53,19 +53,20 @@ def channels_last(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
 
 @contextmanager
 def fused(run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
-    fuse(run.optimizer, denoiser.device, fused=True)
+    fuse(run, denoiser.device, fused=True)
     try:
         yield
     finally:
-        fuse(run.optimizer, "cpu", fused=None)
+        fuse(run, "cpu", fused=None)
 
 
-def fuse(optimizer: torch.optim.Optimizer, counters: str, *, fused: bool | None) -> None:
+def fuse(run: Run, counters: str, *, fused: bool | None) -> None:
     """Let AdamW be fused or not. counters: the device where its step counters must then lie."""
-    for group in optimizer.param_groups:
-        group["fused"] = fused
-    for state in optimizer.state.values():
-        state["step"] = state["step"].to(counters)
+    for optimiser in run.optimisers.values():
+        for group in optimiser.param_groups:
+            group["fused"] = fused
+        for state in optimiser.state.values():
+            state["step"] = state["step"].to(counters)
 
 
 @contextmanager
@@ -83,12 +84,12 @@ def two_passes(_run: Run, denoiser: ComfyDenoiser) -> Iterator[None]:
     whole = denoiser.predict
 
     def apart(
-        noisy: Tensor, timesteps: Tensor, cond: Condition, tap: AttentionTap | None
+        noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap]
     ) -> Tensor:
         halves = [slice(None, len(noisy) // 2), slice(len(noisy) // 2, None)]
         answers = [
             whole(noisy[rows], timesteps[rows], cond.rows(rows), seen)
-            for rows, seen in zip(halves, (tap, None), strict=True)
+            for rows, seen in zip(halves, (taps, ()), strict=True)
         ]
         return torch.cat(answers)
 

@@ -94,7 +94,7 @@ def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
     with growth.demo_run(load_demo_model(), photos=2, batch=2, pixels=64) as (run, denoiser):
 
         def losses() -> dict[str, float]:
-            terms = gradients(run)
+            terms = gradients(run, run.method.turn(run.step))
             run.rewind()
             return {term: value.item() for term, value in terms.items()}
 
