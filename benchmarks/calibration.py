@@ -21,7 +21,8 @@ from detex_pack.detex.toys.scene import Scenes
 from detex_pack.pretraining.judge import WEIGHTS, any_scenes, degrade, load_net
 
 from . import reader
-from .cells import ROOT, sha256_of
+from .cells import sha256_of
+from .machine import ROOT
 
 REPORT = ROOT / "docs" / "science" / "judge.json"
 COUNT = 2000

@@ -1,14 +1,11 @@
 """Runs cells: trains one arm on one subject, draws every request, and reads the pictures.
 
-As a program it is a worker: one cell a line of JSON on its input, one answer a line on its output.
+As a program it is a worker (benchmarks.workers), which is asked for cells.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import sys
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -34,10 +31,12 @@ from detex_pack.pretraining.sampling import sample, sample_conditions
 
 from . import reader
 from .arms import TUNED, Arm, arm_named
-from .cells import SAMPLER, STRIPS, Cell, commit, store
+from .cells import SAMPLER, STRIPS, Cell, store
+from .machine import commit
 from .places import toy_places
 from .prompts import Request, requests
 from .references import reference_photos
+from .workers import serve, take_stdout
 
 _PRIOR_SEED = 500
 _STRIP = {"neutral": 4, "background": 4, "both": 4, "P": 4, "B": 4}  # pictures to look at
@@ -163,23 +162,19 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, 1 thread"
 
 
-def serve() -> None:
-    """Runs the cells that come in, stores each, and answers with its seconds or its error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever the host prints must not look like an answer
-    torch.set_num_threads(1)
-    for line in sys.stdin:
-        fields = json.loads(line)
-        cell = Cell(**fields | {"identity": tuple(fields["identity"])})
-        try:
-            result = run(cell)
-            store(cell, result)
-            answer = {"seconds": result["seconds"]}
-        except Exception as error:  # noqa: BLE001  (one cell's failure is reported, not the grid's)
-            logging.getLogger(__name__).exception("%s", cell)
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+def run_and_store(fields: dict[str, Any]) -> dict[str, Any]:
+    """A worker's answer: the seconds that the cell took, or its error."""
+    fields["identity"] = tuple(fields["identity"])
+    cell = Cell(**fields)
+    try:
+        result = run(cell)
+        store(cell, result)
+    except Exception as error:  # noqa: BLE001  (one cell's failure is reported, not the grid's)
+        logging.getLogger(__name__).exception("%s", cell)
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"seconds": result["seconds"]}
 
 
 if __name__ == "__main__":
-    serve()
+    torch.set_num_threads(1)
+    serve(run_and_store, take_stdout())

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +26,8 @@ from detex_pack.pretraining.judge import WEIGHTS
 
 from . import prompts
 from .arms import arm_named
+from .machine import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(os.environ.get("DETEX_CELLS") or ROOT / "docs" / "science" / "cells.jsonl")
 STRIPS = ROOT / "runs" / "science"  # a few pictures a cell, not committed
 FORMAT = 1  # raise it when the code changes what a cell measures
@@ -166,21 +165,3 @@ def _digest(value: Any) -> str:
 def sha256_of(path: Path) -> str:
     """Content hash of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@cache
-def commit() -> str:
-    """The commit of this checkout, with a + where its code was changed since; empty without git."""
-    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
-    try:
-        head = _git("rev-parse", "--short", "HEAD")
-        return f"{head}+" if head and _git(*changes) else head
-    except FileNotFoundError:
-        return ""
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()

@@ -12,18 +12,22 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
+from queue import SimpleQueue
 from typing import Any
 
 import torch
 
 from .arms import arm_named
-from .cells import FILE, Cell, DamagedCell, load
+from .cells import FILE, STRIPS, Cell, DamagedCell, load
 from .hypotheses import PREDECLARED, STUDIES, Grid, judge_hypothesis, study
 from .measures import TITLES, measured
-from .workers import run_cells
+from .workers import Worker
+
+COMMAND = (sys.executable, "-m", "benchmarks.cell")
 
 
 def absent(cells: Sequence[Cell]) -> list[Cell]:
@@ -38,6 +42,38 @@ def absent(cells: Sequence[Cell]) -> list[Cell]:
         if found is None:
             missing.append(cell)
     return missing
+
+
+def run_cells(
+    cells: Sequence[Cell], count: int, command: Sequence[str] = COMMAND
+) -> Generator[tuple[Cell, dict[str, Any]], None, None]:
+    """Run every cell in one of `count` processes; -> each as it is done, with its {"seconds": ...}
+    or, where it failed, {"error": ...}. Closing the iterator stops the processes.
+    """
+    workers = [Worker(command, STRIPS / f"worker_{number}.log") for number in range(count)]
+    free: SimpleQueue[Worker] = SimpleQueue()
+    for worker in workers:
+        free.put(worker)
+
+    def job(cell: Cell) -> tuple[Cell, dict[str, Any]]:
+        worker = free.get()
+        try:
+            return cell, worker.ask(asdict(cell))
+        except RuntimeError as error:
+            return cell, {"error": str(error)}
+        finally:
+            free.put(worker)
+
+    with ThreadPoolExecutor(max(1, count)) as pool:
+        jobs = [pool.submit(job, cell) for cell in cells]
+        try:
+            for done in as_completed(jobs):
+                yield done.result()
+        finally:
+            for waiting in jobs:
+                waiting.cancel()
+            for worker in workers:
+                worker.stop()
 
 
 def run_grid(cells: Sequence[Cell], workers: int) -> dict[Cell, str]:

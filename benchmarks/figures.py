@@ -28,7 +28,7 @@ from .hypotheses import (
     subject_means,
 )
 from .measures import TITLES
-from .statistics import bootstrap_interval, mean
+from .paired import bootstrap_interval, mean
 
 mpl.use("Agg")
 mpl.rcParams.update(

@@ -5,14 +5,14 @@
 #
 #   benchmarks/gpu.sh [FOLDER [STAGE...]]
 #
-# FOLDER: where the figures go, docs/performance by default. STAGE: tests, train_step, profile,
-# choices, inference, growth, stages; all by default. Or sdxl, a run of SDXL at 1024 pixels, which
+# FOLDER: where the figures go, docs/performance by default. STAGE: tests, contenders, step,
+# choices, sampling, growth, stages; all by default. Or sdxl, a run of SDXL at 1024 pixels, which
 # starts by its name alone. Needs 5 GB of disk, 12 with sdxl; a ComfyUI in .host or at COMFYUI_PATH,
 # whose server and page are not used; and a Python (PYTHON, or python3) with pytest 9, torch for CUDA
 # and what ComfyUI's `comfy` package imports: comfy-kitchen (its small wheel for any platform will
 # do), comfy-aimdo, torchsde and trampoline among others. diffusers, and Train LoRA, which wants av,
 # are compared with where they are installed. Each figure is written as soon as it is there; what was
-# said on the way is in FOLDER/gpu.log. Then `python -m benchmarks.performance` writes the page from
+# said on the way is in FOLDER/gpu.log. Then `python -m benchmarks.speed report` writes the page from
 # docs/performance.
 set -uo pipefail
 folder="${1:-$(dirname "$0")/../docs/performance}"
@@ -49,26 +49,26 @@ stage() { # NAME LIMIT_SECONDS COMMAND...
 "$python" -c 'import pytest, torch, comfy_aimdo, comfy_kitchen, torchsde, trampoline
 assert pytest.version_tuple >= (9,), "pytest 9 is needed"
 assert torch.cuda.is_available(), "no CUDA"' || exit 1
-if is_wanted train_step stages inference profile choices; then
+if is_wanted contenders stages sampling step choices; then
     "$python" -m devtools.checkpoints "$work" sd15 >/dev/null || exit 1
 fi
 real=(--checkpoint "$work/random_sd15.safetensors" --pixels 512)
+
+speed() { # COMMAND LIMIT_SECONDS OPTION...
+    stage "$1" "$2" "$python" -m benchmarks.speed "$1" "${@:3}" --out "$folder/$1_cuda.json"
+}
+
 stage tests 80 "$python" -m pytest -q -p no:cacheprovider tests/cuda
-stage train_step 170 "$python" -m benchmarks.train_step "${real[@]}" \
-    --photos 4 --rounds 4 --out "$folder/train_step_cuda.json"
-stage stages 150 "$python" -m benchmarks.stages "${real[@]}" \
-    --batch 4 --steps 600 --priors 4 --out "$folder/stages_cuda.json"
-stage inference 70 "$python" -m benchmarks.inference "${real[@]}" \
-    --steps 20 --rounds 6 --out "$folder/inference_cuda.json"
-stage profile 40 "$python" -m benchmarks.profile "${real[@]}" \
-    --photos 4 --out "$folder/profile_cuda.json"
-stage growth 40 "$python" -m benchmarks.growth --out "$folder/growth_cuda.json"
-stage choices 90 "$python" -m benchmarks.choices "${real[@]}" \
-    --photos 4 --rounds 3 --out "$folder/choices_cuda.json"
+speed contenders 170 "${real[@]}" --photos 4 --rounds 4
+speed stages 150 "${real[@]}" --photos 4 --steps 600 --priors 4
+speed sampling 70 "${real[@]}" --steps 20 --rounds 6
+speed step 40 "${real[@]}" --photos 4
+speed growth 40
+speed choices 90 "${real[@]}" --photos 4 --rounds 3
 if [[ $wanted == *" sdxl "* ]]; then
     "$python" -m devtools.checkpoints "$work" sdxl >/dev/null || exit 1
-    stage sdxl 240 "$python" -m benchmarks.stages --checkpoint "$work/random_sdxl.safetensors" \
-        --pixels 1024 --batch 1 --steps 20 --priors 1 --out "$folder/stages_sdxl_cuda.json"
+    stage sdxl 240 "$python" -m benchmarks.speed stages --pixels 1024 --steps 20 \
+        --checkpoint "$work/random_sdxl.safetensors" --out "$folder/stages_sdxl_cuda.json"
 fi
 if ((${#failed[@]})); then
     echo "failed or too slow: ${failed[*]}. Run one again: benchmarks/gpu.sh $folder ${failed[0]}"

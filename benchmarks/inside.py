@@ -21,9 +21,9 @@ from detex_pack.detex.training.loop import Run, Watcher
 
 from .arms import ARMS
 from .cell import learn
-from .cells import ROOT, Cell
+from .cells import Cell
 from .figures import save
-from .machine import facts
+from .machine import ROOT, facts
 from .references import reference_photos, tuning_identities
 
 FOLDER = ROOT / "docs" / "science"

@@ -11,10 +11,11 @@ import torch
 
 from . import figures, tables
 from .arms import ARMS, tuned_values
-from .cells import ROOT, Cell, commit, load_sound
+from .cells import Cell, load_sound
 from .hypotheses import PREDECLARED, SECONDARY, Grid, Hypothesis, fullest, judge_hypothesis, study
+from .machine import ROOT, commit
 from .measures import Measured, measured
-from .statistics import Comparison, holm
+from .paired import Comparison, holm
 from .tables import FOLDER
 
 PAGE = ROOT / "docs" / "science.md"

@@ -15,10 +15,11 @@ from . import figures
 from .arms import ARMS, REGISTER, VARIANTS
 from .calibration import REPORT as JUDGE_REPORT
 from .calibration import agreement
-from .cells import ROOT, load_sound, sha256_of
+from .cells import load_sound, sha256_of
 from .hypotheses import Grid, fullest, missing_cells, study, subject_means
+from .machine import ROOT
 from .measures import Measured, measured
-from .statistics import compare
+from .paired import compare
 
 FOLDER = ROOT / "docs" / "science"
 _SUBJECT = ("S", "E", "E_b", "E_p", "L_b", "pale", "L_b'", "L_p", "Q")

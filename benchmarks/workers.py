@@ -1,4 +1,4 @@
-"""Processes that run cells side by side; a crash of one loses its cell, not the grid."""
+"""Processes that answer questions, JSON for JSON, a line each."""
 
 from __future__ import annotations
 
@@ -6,59 +6,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import asdict
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import Any, TextIO
 
-from .cells import ROOT, STRIPS, Cell
-
-Answer = dict[str, Any]  # {"seconds": {...}} or {"error": "..."}
-COMMAND = (sys.executable, "-m", "benchmarks.cell")
+from .machine import ROOT
 
 
 class Worker:
-    """One process of benchmarks.cell, started when first needed and after each crash."""
+    """One process, started when it is first needed, and again after it has died."""
 
-    def __init__(self, number: int, command: Sequence[str]) -> None:
-        self.command = command
-        self.log = STRIPS / f"worker_{number}.log"
+    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
+        """log: where its stderr goes, in place of ours."""
+        self.command, self.log = command, log
         self.process: subprocess.Popen | None = None
-        self._lock = Lock()  # one thread runs the cells, another stops
+        self._lock = Lock()  # one thread asks, another stops
         self._stopped = False
 
-    def run(self, line: str) -> Answer:
-        """Sends one cell and waits for its answer."""
-        process = self._started()
-        try:
-            to, back = self._pipes(process)
-            to.write(line)
-            to.flush()
-            answer = back.readline()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            return json.loads(answer)
-        with process:  # closes its pipes
-            status = process.wait()
-        return {"error": f"the process ended with status {status}; see {self.log}"}
-
-    @staticmethod
-    def _pipes(process: subprocess.Popen) -> tuple[IO[str], IO[str]]:
-        assert process.stdin is not None and process.stdout is not None
-        return process.stdin, process.stdout
-
-    def stop(self) -> None:
-        """Ends the process, mid-cell if need be; another is not started."""
-        with self._lock:
-            self._stopped = True
-            if self.process is not None and self.process.poll() is None:
-                with self.process:
-                    self.process.terminate()
-
-    def _started(self) -> subprocess.Popen:
+    def start(self) -> subprocess.Popen:
         with self._lock:
             if self._stopped:
                 raise RuntimeError("This worker was stopped.")
@@ -67,48 +33,45 @@ class Worker:
             return self.process
 
     def _new(self) -> subprocess.Popen:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        if self.log is None:
+            return subprocess.Popen(self.command, cwd=ROOT, text=True, **pipes)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8") as log:
-            return subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            return subprocess.Popen(self.command, cwd=ROOT, text=True, stderr=log, **pipes)
 
-
-def run_cells(
-    cells: Sequence[Cell], count: int, command: Sequence[str] = COMMAND
-) -> Generator[tuple[Cell, Answer], None, None]:
-    """Runs every cell on `count` workers and gives each as it is done.
-
-    Closing the iterator stops the workers.
-    """
-    if not cells:
-        return
-    workers = [Worker(number, command) for number in range(count)]
-    free: SimpleQueue[Worker] = SimpleQueue()
-    for worker in workers:
-        free.put(worker)
-
-    def job(cell: Cell) -> Answer:
-        worker = free.get()
+    def ask(self, question: Any) -> Any:
+        """Send it and wait for the answer. Raises RuntimeError where the process ends instead."""
+        process = self.start()
         try:
-            return worker.run(json.dumps(asdict(cell)) + "\n")
-        finally:
-            free.put(worker)
+            print(json.dumps(question), file=process.stdin, flush=True)
+            answer = process.stdout.readline() if process.stdout else ""
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return json.loads(answer)
+        with process:  # closes its pipes
+            status = process.wait()
+        told = f"see {self.log}" if self.log else "its message is above"
+        raise RuntimeError(f"the process ended with status {status}; {told}")
 
-    with ThreadPoolExecutor(count) as pool:
-        pending = {pool.submit(job, cell): cell for cell in cells}
-        try:
-            while pending:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield pending.pop(future), future.result()
-        finally:
-            for future in pending:
-                future.cancel()
-            for worker in workers:
-                worker.stop()
+    def stop(self) -> None:
+        """End the process, whatever it does; another is not started."""
+        with self._lock:
+            self._stopped = True
+            if self.process is not None and self.process.poll() is None:
+                with self.process:
+                    self.process.terminate()
+
+
+def take_stdout() -> TextIO:
+    """In a worker: where answers go. What else is printed from now on goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(answer: Callable[[Any], Any], answers: TextIO) -> None:
+    """In a worker: answer every question, until there are no more."""
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)

@@ -17,9 +17,8 @@ if __name__ == "__main__":  # else the tests have done it
     enter_host(cpu=True)
 
 from detex_pack.benchmarks.cells import Cell, store
-from detex_pack.benchmarks.disentangle import absent
+from detex_pack.benchmarks.disentangle import absent, run_cells
 from detex_pack.benchmarks.references import reported_identities
-from detex_pack.benchmarks.workers import run_cells
 
 CELLS = [Cell("detex", reported_identities(1)[0], seed) for seed in range(24)]
 RESULT = {"digits": list(range(150_000))}  # long enough to be killed while it is written

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.benchmarks import arms, cells
+from detex_pack.benchmarks import arms, cells, machine
 from detex_pack.benchmarks.cells import Cell, DamagedCell, load, load_sound, store
 from detex_pack.benchmarks.references import reported_identities
 from detex_pack.detex.methods.detex import DetexConfig
@@ -136,8 +136,8 @@ def test_an_unknown_arm_is_refused_with_the_names():
 def test_the_commit_tells_whether_the_code_was_changed_since(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cells, "ROOT", tmp_path)
-    assert cells.commit.__wrapped__() == ""  # no checkout
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.commit.__wrapped__() == ""  # no checkout
     code, page = tmp_path / "code.py", tmp_path / "docs" / "page.md"
     page.parent.mkdir()
     for path in (code, page):
@@ -147,7 +147,7 @@ def test_the_commit_tells_whether_the_code_was_changed_since(
     someone = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     subprocess.run(["git", *someone, "commit", "-qm", "first"], cwd=tmp_path, check=True)
     page.write_text("figures")
-    clean = cells.commit.__wrapped__()
+    clean = machine.commit.__wrapped__()
     code.write_text("changed")
     assert clean.isalnum()
-    assert cells.commit.__wrapped__() == f"{clean}+"
+    assert machine.commit.__wrapped__() == f"{clean}+"

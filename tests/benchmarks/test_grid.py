@@ -15,11 +15,12 @@ import pytest
 
 from detex_pack.benchmarks import cell, cells, disentangle, prompts, report, tables
 from detex_pack.benchmarks.cells import Cell, load, store
+from detex_pack.benchmarks.disentangle import run_cells
 from detex_pack.benchmarks.hypotheses import Grid, study
 from detex_pack.benchmarks.measures import indices, measure, measured
 from detex_pack.benchmarks.prompts import requests
 from detex_pack.benchmarks.references import reference_scenes, reported_identities
-from detex_pack.benchmarks.workers import Worker, run_cells
+from detex_pack.benchmarks.workers import Worker
 
 SEEDS = [Cell("detex", reported_identities(1)[0], seed) for seed in range(5)]
 # answers each line; dies without a word at seed 2
@@ -62,10 +63,10 @@ def test_stopping_early_ends_the_workers():
 
 def test_a_worker_that_was_stopped_starts_no_process():
     """A thread may be about to start one when the grid is stopped."""
-    worker = Worker(0, [sys.executable, "-c", FRAGILE])
+    worker = Worker([sys.executable, "-c", FRAGILE])
     worker.stop()
     with pytest.raises(RuntimeError, match="was stopped"):
-        worker.run('{"seed": 0}\n')
+        worker.ask({"seed": 0})
     assert not workers_left()
 
 

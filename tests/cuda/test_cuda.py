@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from detex_pack.benchmarks.contenders import open_run
+from detex_pack.benchmarks.speed.runs import open_run
 from detex_pack.detex.concept.file import Concept
 from detex_pack.detex.host import denoiser as host_denoiser
 from detex_pack.detex.host.attention import capture_attention
@@ -56,9 +56,8 @@ def step_gradient(
     model: ModelPatcher, clip: comfy.sd.CLIP, subject: Photos, *, checkpointing: bool = False
 ) -> Tensor:
     """Of everything learned, in one row, after the first step's backward pass; unscaled."""
-    photos = subject.for_training(model.model.process_latent_in)
-    prior = photos.latents[:, 0]
-    with open_run(model, clip, photos, prior, CONFIG, TRAIN) as (run, denoiser):
+    prior = subject.latents[:, 0]
+    with open_run(model, clip, subject, prior, CONFIG, TRAIN) as (run, denoiser):
         denoiser.gradient_checkpointing = checkpointing
         gradients(run, run.method.turn(0))
         for optimiser in run.optimisers.values():
@@ -107,8 +106,7 @@ def test_gradient_checkpointing_finds_the_same_gradient(
 def test_room_is_made_by_putting_away_what_the_training_does_not_use(
     demo: DemoModel, subject: Photos
 ):
-    photos = subject.for_training(demo.model.model.process_latent_in)
-    with open_run(demo.model, demo.clip, photos, photos.latents[:, 0], CONFIG, TRAIN) as opened:
+    with open_run(demo.model, demo.clip, subject, subject.latents[:, 0], CONFIG, TRAIN) as opened:
         denoiser = opened[1]
         model_management.load_models_gpu([demo.vae.patcher])
         denoiser.room_for(float(model_management.get_total_memory(denoiser.patcher.load_device)))
@@ -118,8 +116,7 @@ def test_room_is_made_by_putting_away_what_the_training_does_not_use(
 
 
 def test_step_never_waits_for_the_card(demo: DemoModel, subject: Photos):
-    photos = subject.for_training(demo.model.model.process_latent_in)
-    with open_run(demo.model, demo.clip, photos, photos.latents[:, 0], CONFIG, TRAIN) as (run, _):
+    with open_run(demo.model, demo.clip, subject, subject.latents[:, 0], CONFIG, TRAIN) as (run, _):
         run.take_step()  # sets up what the later ones use
         torch.cuda.set_sync_debug_mode("error")
         try:

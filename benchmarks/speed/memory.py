@@ -1,6 +1,6 @@
 """What a training step needs on a graphics card, and how cards of each size would compute it.
 
-python -m benchmarks.fits   writes docs/performance/fits.json; needs no card, a minute on one core
+Needs no card; a minute on one core.
 
 The passes that the preflight makes before a training, in torch's fake tensors: shapes without
 numbers, on a card that need not be there. What autograd would keep is counted as the preflight
@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -38,9 +38,9 @@ from detex_pack.detex.unet.attention import AttentionTap
 from detex_pack.detex.unet.deltas import Deltas, text_layers
 from devtools.checkpoints import LAYOUTS
 
-from .machine import FOLDER, keep
+from .measure import GIGABYTE, Keep, gigabytes
 
-GIGABYTE = 2**30
+OPTIONS: dict[str, Any] = {}
 TRAINED = (("sd15", 512), ("sd21", 768), ("sdxl", 1024))  # at the size it was trained on
 CARDS = (8, 12, 16, 24)  # GB
 SPENT = 1.0  # GB: CUDA's own context, and what the screen takes
@@ -51,7 +51,6 @@ CARD = torch.device("cuda")
 @contextmanager
 def as_on_a_card() -> Iterator[None]:
     """Fake tensors on a card that need not be there; attention by the kernels that CUDA chooses."""
-    chosen = nn.functional.scaled_dot_product_attention
 
     def fused(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
         if not torch.is_autocast_enabled("cuda"):
@@ -60,12 +59,8 @@ def as_on_a_card() -> Iterator[None]:
         halves = [x.to(torch.bfloat16) for x in (q, k, v)]
         return torch.ops.aten._scaled_dot_product_flash_attention(*halves)[0]
 
-    nn.functional.scaled_dot_product_attention = fused
-    try:
-        with FakeTensorMode():
-            yield
-    finally:
-        nn.functional.scaled_dot_product_attention = chosen
+    with patch.object(nn.functional, "scaled_dot_product_attention", fused), FakeTensorMode():
+        yield
 
 
 @contextmanager
@@ -128,6 +123,11 @@ def encoded(text: nn.Module, photos: int) -> tuple[Tensor, Tensor]:
     return torch.cat(contexts, -1), torch.cat(pooled, -1)
 
 
+def measure(_options: argparse.Namespace, keep: Keep) -> None:
+    models = {name: planned(name, pixels) for name, pixels in TRAINED}
+    keep({"photos": PHOTOS, "spent_gb": SPENT, "models": models})
+
+
 def planned(name: str, pixels: int) -> dict[str, Any]:
     """What is needed, and the plan for each card."""
     weights, step = footprint(name, pixels)
@@ -135,25 +135,5 @@ def planned(name: str, pixels: int) -> dict[str, Any]:
     for card in CARDS:
         plan = make_plan(step, PHOTOS, (card - SPENT) * GIGABYTE - weights)
         how = describe_passes(plan.passes, checkpointing=plan.checkpointing)
-        needs = round((weights + plan.needs) / GIGABYTE, 1)
-        cards[card] = {"fits": plan.fits, "way": how, "gb": needs}
-    whole = {
-        kind: round((weights + step.bytes_for(PHOTOS, checkpointing=checkpointing)) / GIGABYTE, 1)
-        for kind, checkpointing in (("one pass", False), ("one pass with checkpointing", True))
-    }
-    sizes = {"pixels": pixels, "weights_gb": round(weights / GIGABYTE, 1)}
-    return sizes | {"whole_gb": whole, "cards": cards}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=FOLDER / "fits.json")
-    options = parser.parse_args()
-    found = {name: planned(name, pixels) for name, pixels in TRAINED}
-    keep({"photos": PHOTOS, "spent_gb": SPENT, "models": found}, options.out)
-
-
-if __name__ == "__main__":
-    main()
+        cards[card] = {"fits": plan.fits, "way": how, "gb": gigabytes(weights + plan.needs, 1)}
+    return {"pixels": pixels, "weights_gb": gigabytes(weights, 1), "cards": cards}

@@ -1,18 +1,17 @@
-"""Where the time of a training step goes, by kind of operation.
-
-python -m benchmarks.profile --checkpoint sd15.safetensors
-"""
+"""Where the time of a training step goes, by kind of operation."""
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
 
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from .contenders import DETEX, Setting, ours
-from .machine import device, keep, real_size_parser
+from .measure import Keep, device
+from .runs import open_run, real_inputs
 
+OPTIONS = {"checkpoint": None, "pixels": 256, "photos": 1, "steps": 3}
 KINDS = (  # the first whose word is in the operation's name
     ("convolution", ("conv",)),
     ("attention without maps", ("attention",)),
@@ -26,21 +25,16 @@ KINDS = (  # the first whose word is in the operation's name
 OTHER = "the rest"
 
 
-def kind_of(name: str) -> str:
-    """The kind of an operation as torch names it, such as aten::addmm."""
-    return next((kind for kind, words in KINDS if any(w in name for w in words)), OTHER)
-
-
-def shares(setting: Setting, steps: int) -> dict[str, float]:
+def measure(options: argparse.Namespace, keep: Keep) -> None:
     """Each kind's share of the time that operations take, of warmed steps."""
     on_card = device().type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_card else [])]
     spent: dict[str, float] = defaultdict(float)
-    with ours(setting, DETEX) as (step, _):
-        step()
+    with open_run(*real_inputs(options)) as (run, _):
+        run.take_step()
         with profile(activities=activities) as seen:
-            for _ in range(steps):
-                step()
+            for _ in range(options.steps):
+                run.take_step()
     for event in seen.key_averages():
         if event.device_type == DeviceType.CPU:  # operations; kernels are theirs
             own = event.self_device_time_total if on_card else event.self_cpu_time_total
@@ -49,19 +43,9 @@ def shares(setting: Setting, steps: int) -> dict[str, float]:
     if not whole:
         raise RuntimeError("The profiler saw nothing: install a torch with CUPTI.")
     order = sorted(spent, key=lambda kind: (kind == OTHER, -spent[kind]))
-    return {kind: round(spent[kind] / whole, 4) for kind in order}
+    keep({"shares": {kind: round(spent[kind] / whole, 4) for kind in order}})
 
 
-def main() -> None:
-    parser = real_size_parser(__doc__, "profile")
-    parser.add_argument("--photos", type=int, default=1, help="and as many prior images")
-    parser.add_argument("--steps", type=int, default=3)
-    options = parser.parse_args()
-    setting = Setting(str(options.checkpoint), options.pixels, options.photos)
-    found = shares(setting, options.steps)
-    report = {"pixels": options.pixels, "photos": options.photos, "steps": options.steps}
-    keep(report | {"shares": found}, options.out)
-
-
-if __name__ == "__main__":
-    main()
+def kind_of(name: str) -> str:
+    """The kind of an operation as torch names it, such as aten::addmm."""
+    return next((kind for kind, words in KINDS if any(w in name for w in words)), OTHER)

@@ -12,8 +12,8 @@ from detex_pack.benchmarks.hypotheses import (
     judge_hypothesis,
     study,
 )
+from detex_pack.benchmarks.paired import compare, hodges_lehmann, holm, wilcoxon_p
 from detex_pack.benchmarks.references import reported_identities
-from detex_pack.benchmarks.statistics import compare, hodges_lehmann, holm, wilcoxon_p
 
 CLAIM = Hypothesis("H", "more is better", "E", "detex", "custom_diffusion")
 
