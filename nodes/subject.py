@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..detex.canvas.masks import subject_sheet
 from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
-from ..detex.photos.checks import check_sizes, matched_masks
+from ..detex.photos.checks import check_resolution, check_sizes, matched_masks
 from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos
 from ..detex.photos.recipe import with_composites
 from .sockets import CATEGORY, PlacesSocket, SubjectSocket
@@ -116,6 +116,7 @@ class SubjectImages(io.ComfyNode):
         settings = {name: values[0] for name, values in widgets.items()}
         photos = [rgb(photo).cpu() for batch in images for photo in batch]
         check_sizes(photos)
+        check_resolution(settings["resolution"])
         planes = None
         if masks:
             flat = [batch.reshape(-1, *batch.shape[-2:]) for batch in masks]

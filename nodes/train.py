@@ -10,6 +10,7 @@ from ..detex.host.progress import LiveView, say
 from ..detex.host.runs import ResumeStore
 from ..detex.host.training import train_concept
 from ..detex.methods import METHODS
+from ..detex.photos.checks import check_picture
 from ..detex.photos.photos import Subject
 from ..detex.training.config import TrainConfig
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
@@ -175,6 +176,7 @@ def prior_latents(subject: Subject, images: torch.Tensor | None) -> torch.Tensor
     """Prior images [R, H, W, 3], centre-cropped to the subject's resolution, as latents."""
     if images is None:
         return None
+    check_prior(images)
     resolution = subject.photos.resolution
     side = min(images.shape[1:3])
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
@@ -187,6 +189,16 @@ def prior_latents(subject: Subject, images: torch.Tensor | None) -> torch.Tensor
         latents.append(subject.encode(picture))
         bar.update(1)
     return torch.cat(latents)
+
+
+def check_prior(images: torch.Tensor) -> None:
+    """Raise ValueError for no prior images, and for one that is no picture."""
+    if not len(images):
+        raise ValueError(
+            "There are no prior images: the batch is empty. Wire Class Prior Images, or unwire it."
+        )
+    for number, picture in enumerate(images, start=1):
+        check_picture(f"Prior image {number}", picture)
 
 
 def prior_note(subject: Subject, images: torch.Tensor | None) -> str:

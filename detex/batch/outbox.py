@@ -54,7 +54,10 @@ class Outbox:
         takes_file = kind == CONCEPT_INPUT or any(target.options.get(key) for key in UPLOADS)
         if not text.strip() or not (takes_file or kind == FOLDER_INPUT):
             return None
-        path = self.home / Path(text.strip().strip("\"'")).expanduser()
+        try:
+            path = self.home / Path(text.strip().strip("\"'")).expanduser()
+        except RuntimeError:  # a user that is not known here: the server says so
+            return None
         if path not in self._names:
             if takes_file and path.is_file():
                 self._names[path] = self._file(path, concept=kind == CONCEPT_INPUT)

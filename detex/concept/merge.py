@@ -90,6 +90,21 @@ def check_mergeable(concepts: Sequence[Concept]) -> None:
                 f"({other.base.fingerprint}, {first.base.fingerprint}). Train both on one "
                 "checkpoint, or put them one after the other with Apply Decoupled Embeddings."
             )
+        check_another_subject(number, other, concepts[: number - 1])
+
+
+def check_another_subject(number: int, concept: Concept, before: Sequence[Concept]) -> None:
+    """Raise ValueError for a class of the same photos as an earlier concept; one photo may show two
+    subjects.
+    """
+    for other_number, other in enumerate(before, start=1):
+        if concept.class_word == other.class_word and {*concept.photo_hashes} & {
+            *other.photo_hashes
+        }:
+            raise ValueError(
+                f"Concept {number} was learned from photos of concept {other_number}, of the same "
+                f"{concept.class_word}: it is one subject twice. Wire concepts of two subjects."
+            )
 
 
 def only_reads_text(concept: Concept) -> bool:

@@ -104,8 +104,8 @@ def check_text_width(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
     made, read = sum(widths_of(clip)), model.model.model_config.unet_config["context_dim"]
     if made != read:
         raise ValueError(
-            f"The CLIP wired here makes text features of {made} numbers, this {family_of(model)} "
-            f"MODEL reads {read}. Wire CLIP and MODEL of one checkpoint."
+            f"The CLIP wired here makes text features of {made} numbers, the "
+            f"MODEL, {family_of(model)}, reads {read}. Wire CLIP and MODEL of one checkpoint."
         )
 
 

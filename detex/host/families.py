@@ -99,7 +99,7 @@ def check_text_to_image(model: ModelPatcher) -> None:
     if model.model.model_config.unet_config.get("in_channels", 4) != 4:
         raise ValueError(
             "The MODEL wired here is an inpainting or image-conditioned model. Train the concept "
-            f"on a plain {family} checkpoint; what it learns there can be applied here."
+            f"on {family} without such inputs; what it learns there can be applied here."
         )
 
 
@@ -111,8 +111,8 @@ def check_schedule(model: ModelPatcher) -> None:
     if not answers or not torch.equal(sampling.timestep(sampling.sigmas).long().cpu(), steps):
         raise ValueError(
             "The MODEL wired here has another noise schedule than Stable Diffusion's, as EDM and "
-            "LCM models have, or a sampling patch that gives it one. Train on a plain "
-            f"{family_of(model)} checkpoint, without Model Sampling nodes before DETEX Train."
+            "LCM models have, or a sampling patch that gives it one. Train on "
+            f"{family_of(model)} as it is, without Model Sampling nodes before DETEX Train."
         )
 
 

@@ -19,7 +19,11 @@ CAPTION = re.compile(  # what captions add themselves
 
 
 def check_sizes(photos: Sequence[Tensor]) -> None:
-    """Raise ValueError for a photo [H, W, 3] that shows too little to learn from."""
+    """Raise ValueError for no photos, and for one [H, W, 3] that shows too little to learn from."""
+    if not photos:
+        raise ValueError(
+            "There are no photos: the batch that is wired into images is empty. Wire 3 to 5 photos."
+        )
     for number, photo in enumerate(photos, start=1):
         height, width = photo.shape[:2]
         if min(height, width) < SMALLEST:
@@ -52,16 +56,26 @@ def matched_masks(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Ten
     ]
 
 
-def check_photo(number: int, photo: Tensor) -> None:
-    """Raise ValueError for a photo whose pixels are no picture's."""
+def check_resolution(resolution: int) -> None:
+    """Raise ValueError for a side of the training picture that a UNet cannot halve."""
+    if resolution < SMALLEST or resolution % SMALLEST:
+        nearest = max(round(resolution / SMALLEST), 1) * SMALLEST
+        raise ValueError(
+            f"The resolution is {resolution}; the UNet halves the picture again and again, so it "
+            f"must be a multiple of {SMALLEST}. Take {nearest}."
+        )
+
+
+def check_picture(name: str, photo: Tensor) -> None:
+    """Raise ValueError for pixels [..., 3] that are no picture's; name: "Photo 2"."""
     if not torch.isfinite(photo).all():
         raise ValueError(
-            f"Photo {number} holds NaN or infinite pixels. Load it again from its file."
+            f"{name} holds NaN or infinite pixels. Load it again from its file, or make it anew."
         )
     low, high = photo.min().item(), photo.max().item()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise ValueError(
-            f"Photo {number} has values from {low:.4g} to {high:.4g}; those of an IMAGE lie "
+            f"{name} has values from {low:.4g} to {high:.4g}; those of an IMAGE lie "
             "between 0 and 1. The node that made it scales them otherwise: divide by the highest "
             "value that it can have, such as 255, or load the photo with Load Image."
         )

@@ -45,7 +45,13 @@ def folder_of(text: str, home: Path) -> Path:
             "No folder is given. Type the path of the folder with your photos, such as "
             "~/photos/my_dog, or the name of a folder in ComfyUI's input folder."
         )
-    folder = home / Path(plain).expanduser()
+    try:
+        folder = home / Path(plain).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{plain} begins with a user that this machine does not know. Write ~/ for your own "
+            "home folder, or the whole path."
+        ) from error
     if folder.is_dir():
         return folder
     if folder.is_file():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..prompt.grammar import Named, attribute_word
-from .checks import check_class_word, check_distinct, check_mask, check_photo, check_subject
+from .checks import check_class_word, check_distinct, check_mask, check_picture, check_subject
 from .crop import BORDER, Crop, Square, crop
 from .framing import Framing, place, sample_framing_of
 
@@ -163,7 +163,7 @@ def make_photos(
     class_word = check_class_word(class_word)
     crops = []
     for number, photo in enumerate(photos, start=1):
-        check_photo(number, photo)
+        check_picture(f"Photo {number}", photo)
         if masks is None:
             crops.append(crop(photo.float(), None, resolution))
             continue

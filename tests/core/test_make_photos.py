@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detex_pack.detex.photos.checks import check_class_word, check_sizes
+from detex_pack.detex.photos.checks import check_class_word, check_resolution, check_sizes
 from detex_pack.detex.photos.crop import crop, square_of
 from detex_pack.detex.photos.framing import Framing, place, sample_framing
 from detex_pack.detex.photos.photos import (
@@ -327,6 +327,57 @@ def test_every_copy_has_its_sizes():
     made = subject_of([photo(), photo(1, 24, 16)], [box_mask(), box_mask(24, 16)], scaled_copies=3)
     assert made.size_ids.shape == (2, 3, 6)
     assert made.size_ids[:, :, :2].tolist() == [[[16, 16]] * 3, [[24, 16]] * 3]
+
+
+def test_no_photos_are_refused():
+    with pytest.raises(ValueError, match="There are no photos: .* Wire 3 to 5"):
+        check_sizes([])
+
+
+@pytest.mark.parametrize(("wrong", "right"), [(100, 128), (0, 64), (-64, 64), (513, 512)])
+def test_resolution_that_cannot_be_halved_is_refused_with_the_nearest(wrong: int, right: int):
+    with pytest.raises(ValueError, match=f"is {wrong}; .* multiple of 64. Take {right}"):
+        check_resolution(wrong)
+    check_resolution(right)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0)])
+def test_photo_of_another_range_is_refused_with_it(low: float, high: float):
+    made = low + (high - low) * photo(1)
+    with pytest.raises(ValueError, match="Photo 2 has values from .* an IMAGE lie between 0 and 1"):
+        subject_of([photo(), made], [box_mask(), box_mask()])
+
+
+def test_overshoot_of_a_sharpening_filter_is_no_error():
+    subject_of([1.2 * photo() - 0.1], [box_mask()])
+
+
+def test_broken_photo_is_refused_without_masks_too():
+    made = photo()
+    made[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="Photo 1 holds NaN or infinite pixels"):
+        make_photos([made], None, None, pixels, "dog", resolution=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(255.0, "values from 0 to 255; a MASK is 0 on the background"), (0.5, "is grey: its highest")],
+)
+def test_mask_of_another_range_is_refused_with_it(factor: float, message: str):
+    with pytest.raises(ValueError, match=f"The mask of photo 1 .*{message}"):
+        subject_of([photo()], [factor * box_mask()])
+
+
+def test_one_picture_under_two_numbers_is_refused():
+    with pytest.raises(ValueError, match="Photo 1 and Photo 3 are the same picture"):
+        subject_of([photo(), photo(1), photo()], [box_mask()] * 3)
+
+
+def test_subject_that_is_tiny_in_every_square_is_refused():
+    mask = torch.zeros(64, 1600)
+    mask[20:44, :30] = mask[20:44, -30:] = 1
+    with pytest.raises(ValueError, match="The subject of photo 1 covers 0.0.% of the square"):
+        subject_of([photo(0, 64, 1600)], [mask])
 
 
 def test_photo_below_64_pixels_is_refused_with_its_number_and_size():

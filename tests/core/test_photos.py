@@ -68,6 +68,11 @@ def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert folder_of("~/dog", Path("elsewhere")) == tmp_path / "dog"
 
 
+def test_unknown_user_is_refused_with_what_to_write():
+    with pytest.raises(ValueError, match="~nobody_here/dog begins with a user .* Write ~/"):
+        folder_of("~nobody_here/dog", Path("elsewhere"))
+
+
 def test_plain_name_is_a_folder_of_the_input_folder(tmp_path: Path):
     (tmp_path / "dog").mkdir()
     assert folder_of("dog", tmp_path) == tmp_path / "dog"

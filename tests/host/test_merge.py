@@ -125,6 +125,14 @@ def test_one_wired_concept_is_refused(clip: comfy.sd.CLIP, concept: Concept):
 def test_node_names_the_concepts_that_can_hardly_be_told_apart(
     clip: comfy.sd.CLIP, concept: Concept
 ):
-    output = MergeConcepts.execute(clip, concept_1=concept, concept_2=concept)
+    other = dataclasses.replace(concept, photo_hashes=())  # of other photos, but alike
+    output = MergeConcepts.execute(clip, concept_1=concept, concept_2=other)
     text = output.ui.as_dict()["text"][0]
     assert "ball and ball can hardly be told apart (overlap 100%)" in text
+
+
+def test_one_subject_wired_twice_is_refused(clip: comfy.sd.CLIP, concept: Concept):
+    with pytest.raises(
+        ValueError, match="Concept 2 was learned from photos of concept 1, .* twice"
+    ):
+        MergeConcepts.execute(clip, concept_1=concept, concept_2=concept)
