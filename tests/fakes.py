@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detex_pack.detex.concept.file import BaseModel, Concept
 from detex_pack.detex.photos.photos import Photos, make_photos
-from detex_pack.detex.prompt.grammar import PLACEHOLDER, PromptTokens
+from detex_pack.detex.prompt.grammar import PLACEHOLDER, Named, PromptTokens
 from detex_pack.detex.unet.attention import AttentionTap, attend, attention_probs
 from detex_pack.detex.unet.condition import Condition
 from detex_pack.detex.unet.deltas import Deltas, Layer, add_delta
@@ -160,3 +161,33 @@ def fake_photos(count: int = 3, *, masks: bool = True, features: bool = True) ->
         "ball",
         resolution=pixels,
     )
+
+
+BASE = BaseModel(
+    family="Stable Diffusion 1.x",
+    fingerprint="0123456789abcdef",
+    tower="l",
+    prediction="eps",
+    unet={"channel_mult": [1, 2]},
+)
+
+
+def make_concept(photos: int = 2, **changes) -> Concept:
+    """What a file is made of; nothing of it was learned."""
+    numbers = range(1, photos + 1)
+    names = ["V", *(f"P{i}" for i in numbers), *(f"B{i}" for i in numbers)]
+    fields = {
+        "words": {name: {"l": torch.full((1, 4), float(i))} for i, name in enumerate(names)},
+        "deltas": {
+            f"middle_block.1.transformer_blocks.0.attn2.{kind}": torch.rand(3, 4)
+            for kind in ("to_k", "to_v")
+        },
+        "named": (Named("V", "dog", "pose", tuple(numbers)),),
+        "method": "DETEX",
+        "base": BASE,
+        "config": {"steps": 600, "gamma": 0.5},
+        "report": {"losses": {"diffusion": [0.2, 0.1]}},
+        "photo_hashes": ("aa", "bb"),
+        "thumbnails": torch.full((2, 8, 8, 3), 7, dtype=torch.uint8),
+    }
+    return Concept(**(fields | changes))

@@ -154,7 +154,9 @@ def load_concept(path: Path) -> Concept:
         raise damaged(path.name, error) from error
     try:
         header = json.loads(metadata["concept"])
-        concept = _parsed(header if "named" in header else from_format_1(header, tensors), tensors)
+        header = header if "named" in header else from_format_1(header, tensors)
+        check_header(header)
+        concept = _parsed(header, tensors)
         check_content(concept, tensors)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path.name, error) from error
@@ -168,6 +170,29 @@ def damaged(name: str, reason: object) -> ValueError:
     )
 
 
+def check_header(header: Mapping[str, Any]) -> None:
+    """Raise ValueError for a header whose parts are of other types than a concept's."""
+    subject = {"word": str, "class_word": str, "attribute": str, "photos": list}
+    base = {"family": str, "fingerprint": str, "tower": str, "prediction": str, "unet": dict}
+    whole = {"method": str, "named": list, "base": dict, "photo_hashes": list}
+    check_types("its header", header, whole | {"config": dict, "report": dict})
+    check_types("its base model", header["base"], base)
+    for one in header["named"]:
+        check_types("a subject", one, subject)
+    numbers = [number for one in header["named"] for number in one["photos"]]
+    if not header["named"] or any(type(number) is not int for number in numbers):
+        raise ValueError("no subject is named with the numbers of its photos")
+    if any(not isinstance(photo, str) for photo in header["photo_hashes"]):
+        raise ValueError("its photos are not named by their hashes")
+
+
+def check_types(where: str, found: Any, wanted: Mapping[str, type]) -> None:
+    """Raise ValueError unless `found` has these keys, with values of these types."""
+    for key, kind in wanted.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+            raise ValueError(f'{where} has no "{key}" of the kind {kind.__name__}')
+
+
 def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError for numbers that are none, or for words that do not belong together."""
     broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -177,6 +202,9 @@ def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
     if missing or len(concept.word_names) != len(concept.words):
         odd = sorted(missing or concept.words.keys() - set(concept.word_names))
         raise ValueError(f"the words [{'], ['.join(odd)}] do not fit the others")
+    shape = tuple(concept.thumbnails.shape)
+    if len(shape) != 4 or shape[-1] != 3 or concept.thumbnails.dtype != torch.uint8:
+        raise ValueError(f"its thumbnails have the shape {shape}")
     towers = {tuple(sorted(parts)) for parts in concept.words.values()}
     if len(towers) != 1 or any(v.ndim != 2 for p in concept.words.values() for v in p.values()):
         raise ValueError("its words are of different text encoders or shapes")

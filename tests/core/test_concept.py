@@ -6,44 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import make_concept
 from safetensors.torch import load, save
 
 from detex_pack.detex.concept.file import (
-    BaseModel,
-    Concept,
     check_base,
     concept_bytes,
     load_concept,
 )
-from detex_pack.detex.prompt.grammar import Named
-
-BASE = BaseModel(
-    family="Stable Diffusion 1.x",
-    fingerprint="0123456789abcdef",
-    tower="l",
-    prediction="eps",
-    unet={"channel_mult": [1, 2]},
-)
-
-
-def make_concept(photos: int = 2, **changes) -> Concept:
-    numbers = range(1, photos + 1)
-    names = ["V", *(f"P{i}" for i in numbers), *(f"B{i}" for i in numbers)]
-    fields = {
-        "words": {name: {"l": torch.full((1, 4), float(i))} for i, name in enumerate(names)},
-        "deltas": {
-            f"middle_block.1.transformer_blocks.0.attn2.{kind}": torch.rand(3, 4)
-            for kind in ("to_k", "to_v")
-        },
-        "named": (Named("V", "dog", "pose", tuple(numbers)),),
-        "method": "DETEX",
-        "base": BASE,
-        "config": {"steps": 600, "gamma": 0.5},
-        "report": {"losses": {"diffusion": [0.2, 0.1]}},
-        "photo_hashes": ("aa", "bb"),
-        "thumbnails": torch.full((2, 8, 8, 3), 7, dtype=torch.uint8),
-    }
-    return Concept(**(fields | changes))
 
 
 @pytest.fixture

@@ -132,7 +132,5 @@ def test_node_names_the_concepts_that_can_hardly_be_told_apart(
 
 
 def test_one_subject_wired_twice_is_refused(clip: comfy.sd.CLIP, concept: Concept):
-    with pytest.raises(
-        ValueError, match="Concept 2 was learned from photos of concept 1, .* twice"
-    ):
+    with pytest.raises(ValueError, match="Concept 2 was learned from photos of concept 1"):
         MergeConcepts.execute(clip, concept_1=concept, concept_2=concept)
