@@ -185,7 +185,8 @@ def make_photos(
         colours = blank_colours(blanks, copies, generator) if blanks else None
         views.append(_views(cut, framings, colours, encode))
         report(len(views))
-        sizes.append(copy_sizes(*photo.shape[:2], cut.square, framings, resolution))
+        height, width = photo.shape[:2]
+        sizes.append(copy_sizes(height, width, cut.square, framings, resolution))
     squares = torch.stack([cut.picture for cut in crops])
     chosen = attribute_word(class_word) if attribute == "auto" else attribute
     blanked = [view.blanked for view in views if view.blanked is not None]
