@@ -144,9 +144,9 @@ def subject_means(table: Table, grid: Grid, arm: str, measure: str) -> dict[Iden
     """The measure of each subject whose every seed is there, averaged over seeds."""
     means = {}
     for identity in grid.identities:
-        values = [table.get(cell, {}).get(measure) for cell in grid.seeds_of(arm, identity)]
-        if None not in values:
-            means[identity] = float(np.mean(values))
+        cells = grid.seeds_of(arm, identity)
+        if all(measure in table.get(cell, {}) for cell in cells):
+            means[identity] = float(np.mean([table[cell][measure] for cell in cells]))
     return means
 
 

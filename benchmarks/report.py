@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from detex_pack.detex.toys.scene import Identity
 from detex_pack.pretraining.judge import WEIGHTS
 
-from . import figures
-from .arms import ARMS, REGISTER, VARIANTS, tuned_values
+from . import figures, tables
+from .arms import ARMS, tuned_values
 from .calibration import REPORT as JUDGE_REPORT
 from .calibration import agreement
 from .cells import Cell, load_sound, sha256_of
@@ -28,14 +27,12 @@ from .hypotheses import (
     Hypothesis,
     fullest,
     judge_hypothesis,
-    missing_cells,
     study,
-    subject_means,
 )
 from .machine import ROOT, commit
 from .markdown import fill, table
 from .measures import Measured, measured
-from .paired import Comparison, compare, holm
+from .paired import Comparison, holm
 
 PAGE = ROOT / "docs" / "science.md"
 FOLDER = ROOT / "docs" / "science"
@@ -45,10 +42,6 @@ NOTES = "notes.md"  # in FOLDER, written by hand: what was looked into, and why
 ALPHA = 0.05
 SUBJECT = ("S", "E", "E_b", "E_p", "L_b", "pale", "L_b'", "L_p", "Q")
 WORDS = ("S_P", "R_P", "R_B", "R_PB", "D")
-SWEPT = ("S", "E_b", "E_p", "L_b", "D")
-CHANGED = ("S", "E_b", "E_p", "L_b", "pale", "R_P", "R_B", "D")
-SWEEPS = {"rho": "rhos", "photos": "photos", "steps": "steps"}  # study -> what its grid varies
-Column = Mapping[Identity, float]  # a measure of each subject
 
 
 def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
@@ -63,12 +56,12 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
     parts = {
         **head(main, seen),
         **hypotheses(main, seen, read),
-        "arms": arm_table(arms, seen, arms.arms, SUBJECT),
-        "words": arm_table(arms, seen, [n for n in arms.arms if ARMS[n].words], WORDS),
+        "arms": tables.arm_table(arms, seen, arms.arms, SUBJECT),
+        "words": tables.arm_table(arms, seen, [n for n in arms.arms if ARMS[n].words], WORDS),
         "further": further(arms, seen, read),
         **pictures(arms),
-        **{name: sweep(name) for name in SWEEPS},
-        **open_questions(),
+        **{name: tables.sweep(name, FOLDER) for name in tables.SWEEPS},
+        **tables.open_questions(),
         **inside(),
         **judge(main),
         "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
@@ -87,9 +80,6 @@ def head(grid: Grid, seen: Measured) -> dict[str, Any]:
             "comparison that lacks a cell shows no estimate and no p."
         )
     return {"subjects": len(grid.identities), "seeds": grid.seeds, "state": state}
-
-
-# ---- tests ---------------------------------------------------------------------------------------
 
 
 def hypotheses(grid: Grid, seen: Measured, read: Measured) -> dict[str, str]:
@@ -159,32 +149,6 @@ def shown_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-# ---- what is there, without a test ---------------------------------------------------------------
-
-
-def arm_table(grid: Grid, seen: Measured, names: Sequence[str], measures: Sequence[str]) -> str:
-    """The arms' means, each over as many seeds as it has."""
-    grids = [(ARMS[name].title, name, fullest(seen, grid, name)) for name in names]
-    if any(own.seeds < grid.seeds for _, _, own in grids):
-        grids.append(("DETEX, first seed alone", "detex", replace(grid, seeds=1)))
-    rows = []
-    for title, name, own in grids:
-        columns = [subject_means(seen, own, name, measure) for measure in measures]
-        rows.append([title, count(columns[0], grid), own.seeds, *means(columns)])
-    return table(("arm", "subjects", "seeds", *measures), rows)
-
-
-def means(columns: Iterable[Column]) -> list[str]:
-    """Each measure's mean over subjects."""
-    return [f"{np.mean(list(c.values())):.3f}" if c else "-" for c in columns]
-
-
-def count(column: Column, grid: Grid) -> str:
-    """How many subjects there are, and whether that is all."""
-    whole = len(column) == len(grid.identities)
-    return str(len(column)) if whole else f"**{len(column)}, incomplete**"
-
-
 def pictures(grid: Grid) -> dict[str, str]:
     """A page of pictures chosen by rule: first subject, first seed."""
     identity = grid.identities[0]
@@ -194,70 +158,6 @@ def pictures(grid: Grid) -> dict[str, str]:
     earlier = "(This page is of an earlier run: its strips are not on this disk.)"
     first = f"a {main} and {second} {pattern} {shape}"
     return {"first_subject": first, "pictures": "" if drawn else earlier}
-
-
-def sweep(name: str) -> str:
-    """One swept setting: its figure and its table."""
-    grid = study(name)
-    values = getattr(grid, SWEEPS[name])
-    grids = {value: replace(grid, **{SWEEPS[name]: (value,)}) for value in values}
-    seen = measured(grid.cells())
-    if len({getattr(cell, name) for cell in seen if cell.arm != "base"}) < 2:
-        return not_run(name)  # the cells of the default are there for other reasons
-    figures.sweep_figure(seen, grids, name, SWEPT, FOLDER / f"{name}.png")
-    rows = []
-    for value, one in grids.items():
-        for arm in one.arms:
-            columns = [subject_means(seen, one, arm, measure) for measure in SWEPT]
-            subjects = len(columns[0])
-            told = [f"{value:g}", ARMS[arm].title, subjects, *means(columns)]
-            rows.append([*told, train_seconds(one, arm)])
-    missing = sum(len(missing_cells(seen, one, *one.arms)) for one in grids.values())
-    state = f"**{missing} cells are missing.**\n\n" if missing else ""
-    return state + table((name, "arm", "subjects", *SWEPT, "seconds"), rows)
-
-
-def not_run(name: str) -> str:
-    return f"Not run yet on this base model: `python -m benchmarks.disentangle --study {name}`."
-
-
-def train_seconds(grid: Grid, arm: str) -> str:
-    found = [load_sound(cell) for cell in replace(grid, arms=(arm,)).cells() if cell.arm == arm]
-    spent = [result["seconds"]["train"] for result in found if result]
-    return f"{np.median(spent):.0f}" if spent else "-"
-
-
-def open_questions() -> dict[str, str]:
-    """What each open question of the paper changes, and each change of improved mode, on subjects
-    that nothing else reports.
-    """
-    grid = study("register")
-    seen = measured(grid.cells())
-    if not subject_means(seen, grid, "detex", "S"):
-        return {"register": not_run("register"), "variants": not_run("register")}
-    return {
-        "register": deviations(grid, seen, "detex", REGISTER),
-        "variants": deviations(grid, seen, "improved", VARIANTS),
-    }
-
-
-def deviations(grid: Grid, seen: Measured, plain: str, names: Sequence[str]) -> str:
-    """The means of the arm `plain`, and what each other arm changes."""
-    base = [subject_means(seen, grid, plain, measure) for measure in CHANGED]
-    rows = [["none: the values themselves", count(base[0], grid), *means(base)]]
-    for name in names:
-        columns = [subject_means(seen, grid, name, measure) for measure in CHANGED]
-        changes = [change(*pair, grid) for pair in zip(columns, base, strict=True)]
-        rows.append([ARMS[name].title, count(columns[0], grid), *changes])
-    return table((f"deviation from {ARMS[plain].title}", "subjects", *CHANGED), rows)
-
-
-def change(one: Column, plain: Column, grid: Grid) -> str:
-    """One arm minus another over all subjects; a dash where one lacks either."""
-    if not one.keys() == plain.keys() == set(grid.identities):
-        return "-"
-    found = compare([one[identity] - plain[identity] for identity in grid.identities])
-    return f"{found.estimate:+.3f} ({found.low:+.2f} to {found.high:+.2f})"
 
 
 def inside() -> dict[str, Any]:
