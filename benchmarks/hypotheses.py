@@ -31,6 +31,13 @@ class Hypothesis:
     margin: float = 0.0
 
 
+def _ask(
+    claim: str, measure: str, arm: str, other: str, sign: int = 1, margin: float = 0.0
+) -> Hypothesis:
+    """One that was not declared before, and has no name."""
+    return Hypothesis("", claim, measure, arm, other, sign, margin)
+
+
 MORE, LESS = 1, -1
 _CD, _COPIES, _TI = "custom_diffusion", "custom_diffusion_copies", "textual_inversion"
 PREDECLARED = (
@@ -41,44 +48,41 @@ PREDECLARED = (
     Hypothesis("H5", "fidelity needs joint training", "S", "detex", "no_joint"),
     Hypothesis("H6", "pose and purity need mappers", "R_P+D", "detex", "no_mapper"),
 )
-SECONDARY = tuple(
-    Hypothesis("", *asked)
-    for asked in (
-        ("whole pictures are less like the photos", "Q", "detex", _CD, LESS),
-        ("the photos' background overrides edits less", "L_b'", "detex", _CD, LESS),
-        ("the position leaks less", "L_p", "detex", _CD, LESS),
-        ("joint training costs edits", "E", "no_joint", "detex"),
-        ("a masked diffusion loss costs fidelity", "S", "detex", "masked_loss"),
-        ("gamma 1 draws plain backgrounds", "plain", "gamma_1", "detex"),
-        ("improved mode obeys edits more", "E", "improved", "detex"),
-        ("improved mode keeps the subject better", "S", "improved", "detex"),
-        ("improved mode is purer", "D", "improved", "detex"),
-        ("improved mode obeys edits more", "E", "improved", _CD),
-        ("improved mode leaks less background", "L_b", "improved", _CD, LESS),
-        ("improved mode keeps the subject better", "S", "improved", _CD),
-        # asked when the results of all above were known
-        ("its fidelity is not worse by 0.02", "S", "improved", _CD, MORE, 0.02),
-        ("holding [V] to the subject brings edits", "E", "held", "detex"),
-        ("and the look", "S", "held", "detex"),
-        ("new backgrounds are obeyed more often", "E_b", "detex", _CD),
-        ("new positions are obeyed more often", "E_p", "detex", _CD),
-        ("new backgrounds are obeyed more often", "E_b", "improved", _CD),
-        ("new positions are obeyed more often", "E_p", "improved", _CD),
-        ("new backgrounds are obeyed more often", "E_b", "improved", "detex"),
-        ("new positions are obeyed more often", "E_p", "improved", "detex"),
-        ("a pale ground takes the photos' place", "pale", "detex", _CD),
-        ("in improved mode less", "pale", "improved", "detex", LESS),
-        ("without the K, V deltas the look falls", "S", _TI, _CD, LESS),
-        ("and edits are obeyed more often", "E", _TI, _CD),
-        ("improved mode keeps the subject better", "S", "improved", _TI),
-        ("and obeys edits more", "E", "improved", _TI),
-        ("and leaks less background", "L_b", "improved", _TI, LESS),
-        ("its own augmentation brings edits", "E", _COPIES, _CD),
-        ("and costs the look", "S", _COPIES, _CD, LESS),
-        ("improved mode obeys edits more", "E", "improved", _COPIES),
-        ("a masked loss obeys edits more", "E", "masked_loss", "detex"),
-        ("and brings fewer pale grounds", "pale", "masked_loss", "detex", LESS),
-    )
+SECONDARY = (
+    _ask("whole pictures are less like the photos", "Q", "detex", _CD, LESS),
+    _ask("the photos' background overrides edits less", "L_b'", "detex", _CD, LESS),
+    _ask("the position leaks less", "L_p", "detex", _CD, LESS),
+    _ask("joint training costs edits", "E", "no_joint", "detex"),
+    _ask("a masked diffusion loss costs fidelity", "S", "detex", "masked_loss"),
+    _ask("gamma 1 draws plain backgrounds", "plain", "gamma_1", "detex"),
+    _ask("improved mode obeys edits more", "E", "improved", "detex"),
+    _ask("improved mode keeps the subject better", "S", "improved", "detex"),
+    _ask("improved mode is purer", "D", "improved", "detex"),
+    _ask("improved mode obeys edits more", "E", "improved", _CD),
+    _ask("improved mode leaks less background", "L_b", "improved", _CD, LESS),
+    _ask("improved mode keeps the subject better", "S", "improved", _CD),
+    # asked when the results of all above were known
+    _ask("its fidelity is not worse by 0.02", "S", "improved", _CD, MORE, 0.02),
+    _ask("holding [V] to the subject brings edits", "E", "held", "detex"),
+    _ask("and the look", "S", "held", "detex"),
+    _ask("new backgrounds are obeyed more often", "E_b", "detex", _CD),
+    _ask("new positions are obeyed more often", "E_p", "detex", _CD),
+    _ask("new backgrounds are obeyed more often", "E_b", "improved", _CD),
+    _ask("new positions are obeyed more often", "E_p", "improved", _CD),
+    _ask("new backgrounds are obeyed more often", "E_b", "improved", "detex"),
+    _ask("new positions are obeyed more often", "E_p", "improved", "detex"),
+    _ask("a pale ground takes the photos' place", "pale", "detex", _CD),
+    _ask("in improved mode less", "pale", "improved", "detex", LESS),
+    _ask("without the K, V deltas the look falls", "S", _TI, _CD, LESS),
+    _ask("and edits are obeyed more often", "E", _TI, _CD),
+    _ask("improved mode keeps the subject better", "S", "improved", _TI),
+    _ask("and obeys edits more", "E", "improved", _TI),
+    _ask("and leaks less background", "L_b", "improved", _TI, LESS),
+    _ask("its own augmentation brings edits", "E", _COPIES, _CD),
+    _ask("and costs the look", "S", _COPIES, _CD, LESS),
+    _ask("improved mode obeys edits more", "E", "improved", _COPIES),
+    _ask("a masked loss obeys edits more", "E", "masked_loss", "detex"),
+    _ask("and brings fewer pale grounds", "pale", "masked_loss", "detex", LESS),
 )
 
 
