@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
@@ -78,119 +78,112 @@ class Arm:
 
 
 _RATES = ("learning_rate", "token_rate", "mapper_rate")
-_AT_4 = {"token_rate": TUNED.token_rate}
-_FREE = {"mapper_rate": TUNED.token_rate}  # free vectors at the rate of [V]
-_FREE_100 = {"mapper_rate": 100 * TUNED.token_rate}
-_FASTER_MAPPER = {"mapper_rate": 1.0}
+_SUBJECT = ("blank", "scaled_copies", "places")  # settings of an arm itself
+_TRAIN = tuple(one.name for one in fields(TrainConfig))
 
 
-def _detex(name: str, title: str, train: dict[str, Any] | None = None, **settings: Any) -> Arm:
-    return Arm(name, title, DetexConfig(**settings), train or {})
+def _changed(plain: Arm, name: str, title: str, **changes: Any) -> Arm:
+    """The arm with other settings of its method, its training or its photos."""
+    subject = {key: changes.pop(key) for key in _SUBJECT if key in changes}
+    train = {key: changes.pop(key) for key in _TRAIN if key in changes}
+    config = replace(plain.config, **changes)
+    return replace(plain, name=name, title=title, config=config, train=train, **subject)
 
 
-def _improved(name: str, title: str, train: dict[str, Any] | None = None, **settings: Any) -> Arm:
-    """What the nodes do by default, but for `settings`."""
-    chosen = {"subject_attention": True, "center_poses": True} | settings
-    return replace(_detex(name, title, train, **chosen), blank="random")
+_FREE = {"attributes": Attributes.VECTORS, "mapper_rate": TUNED.token_rate}  # at the rate of [V]
+_FREE_100 = _FREE | {"mapper_rate": 100 * TUNED.token_rate}
+_CUSTOM = Arm("custom_diffusion", "Custom Diffusion", CustomDiffusionConfig())
+_DETEX = Arm("detex", "DETEX", DetexConfig())
+_IMPROVED = _changed(  # what the nodes do by default
+    _DETEX,
+    "improved",
+    "DETEX, improved mode",
+    subject_attention=True,
+    center_poses=True,
+    blank="random",
+)
+_WORD = Arm(  # at the rate that TUNED has for [V], so that arms differ in what is learned alone
+    "textual_inversion_word",
+    "Textual Inversion, the method",
+    TextualInversionConfig(rate=1.0),
+    {"token_rate": TUNED.token_rate},
+)
+_HELD = {"subject_attention": True}
+_COPIES = {"scaled_copies": 12}
 
 
-def _inversion() -> TextualInversionConfig:
-    """At the rate that TUNED has for [V], so that arms differ in what is learned alone."""
-    return TextualInversionConfig(rate=1.0)
-
-
-def _main_arms() -> list[Arm]:
-    vectors = {"attributes": Attributes.VECTORS}
-    custom = CustomDiffusionConfig()
-    held = _detex("held", "DETEX, [V] held to the subject", subject_attention=True)
-    return [
-        Arm("base", "base model", None),
-        Arm("custom_diffusion", "Custom Diffusion", custom),
-        _detex("detex", "DETEX"),
-        _detex("no_attention", "DETEX without attention loss", attention_weight=0),
-        _detex("no_joint", "DETEX without joint training", gamma=0),
-        _detex("no_mapper", "DETEX without mappers", _FREE, **vectors),
-        held,
-        _improved("improved", "DETEX, improved mode"),
-        Arm("textual_inversion", "Textual Inversion", custom, {"kv_rate": 0}),
-        Arm("textual_inversion_word", "Textual Inversion, the method", _inversion(), _AT_4),
-        Arm("dreambooth_lora", "DreamBooth LoRA, rank 16", DreamboothLoraConfig()),
-        _detex("no_mapper_100", "DETEX without mappers, vectors 100 x", _FREE_100, **vectors),
-        _detex("gamma_1", "DETEX, gamma 1", gamma=1),
-        _detex("masked_loss", "DETEX, masked diffusion loss", masked_loss=True),
-        Arm(
-            "custom_diffusion_copies",
-            "Custom Diffusion, 12 scaled copies",
-            custom,
-            scaled_copies=12,
-        ),
-    ]
-
-
-def _scaled_by(factor: float) -> dict[str, Any]:
+def _rate(factor: float) -> dict[str, float]:
     return {"learning_rate": TUNED.learning_rate * factor}
 
 
-def _variant_arms() -> list[Arm]:
-    """One deviation from improved mode each."""
-    rates = (("half", 0.5), ("quarter", 0.25), ("tenth", 0.1))
-    copied = _improved("register_improved_copies", "12 scaled copies")
-    return [
-        _improved("register_uncentered", "[P] free", center_poses=False),
-        _improved("register_improved_mapper_1", "mapper rate as all others", _FASTER_MAPPER),
-        _improved("register_improved_half", "learning rate x 0.5", _scaled_by(0.5)),
-        *(
-            _improved(f"register_improved_kv_{name}", f"K/V rate x {rate}", {"kv_rate": rate})
-            for name, rate in rates
-        ),
-        replace(copied, scaled_copies=12),
-    ]
+_MAIN = (
+    Arm("base", "base model", None),
+    _CUSTOM,
+    _DETEX,
+    _changed(_DETEX, "no_attention", "DETEX without attention loss", attention_weight=0),
+    _changed(_DETEX, "no_joint", "DETEX without joint training", gamma=0),
+    _changed(_DETEX, "no_mapper", "DETEX without mappers", **_FREE),
+    _changed(_DETEX, "held", "DETEX, [V] held to the subject", **_HELD),
+    _IMPROVED,
+    _changed(_CUSTOM, "textual_inversion", "Textual Inversion", kv_rate=0),
+    _WORD,
+    Arm("dreambooth_lora", "DreamBooth LoRA, rank 16", DreamboothLoraConfig()),
+    _changed(_DETEX, "no_mapper_100", "DETEX without mappers, vectors 100 x", **_FREE_100),
+    _changed(_DETEX, "gamma_1", "DETEX, gamma 1", gamma=1),
+    _changed(_DETEX, "masked_loss", "DETEX, masked diffusion loss", masked_loss=True),
+    _changed(_CUSTOM, "custom_diffusion_copies", "Custom Diffusion, 12 scaled copies", **_COPIES),
+)
+_DEVIATIONS = {  # from DETEX, one each: the open questions of the paper (docs/science.md)
+    "centered_poses": ("[P] words centered", {"center_poses": True}),
+    "l1": ("attention norm l1", {"attention_norm": "l1"}),
+    "fro": ("attention norm fro", {"attention_norm": "fro"}),
+    "raw": ("raw attention maps", {"attention_map": "raw"}),
+    "minmax": ("min-max attention maps", {"attention_map": "minmax"}),
+    "lambda_low": ("lambda_CA 0.0025", {"attention_weight": 0.0025}),
+    "lambda_high": ("lambda_CA 0.04", {"attention_weight": 0.04}),
+    "lambda_1": ("lambda_CA 1", {"attention_weight": 1.0}),
+    "masked_pose": ("no [P] term where blanked", {"masked_pose": False}),
+    "rate_half": ("learning rate x 0.5", _rate(0.5)),
+    "rate_double": ("learning rate x 2", _rate(2.0)),
+    "mapper_1": ("mapper rate as all others", {"mapper_rate": 1.0}),
+    "plain_mapper": ("mapper without norm and anchor", {"plain_mapper": True}),
+    "centered": ("centered features", {"center_features": True}),
+    "stratified": ("stratified timesteps", {"stratified_timesteps": True}),
+    "start_token": ("start token not detached", {"detach_start_token": False}),
+    "adobe": ("Adobe's reduction", {"reduction": "adobe"}),
+    "grey": ("blank grey", {"blank": "grey"}),
+    "black": ("blank black", {"blank": "black"}),
+    "random": ("blank random", {"blank": "random"}),
+    "copies": ("12 scaled copies", _COPIES),
+}
+_VARIANTS = {  # from improved mode, one each
+    "uncentered": ("[P] free", {"center_poses": False}),
+    "improved_mapper_1": ("mapper rate as all others", {"mapper_rate": 1.0}),
+    "improved_half": ("learning rate x 0.5", _rate(0.5)),
+    "improved_kv_half": ("K/V rate x 0.5", {"kv_rate": 0.5}),
+    "improved_kv_quarter": ("K/V rate x 0.25", {"kv_rate": 0.25}),
+    "improved_kv_tenth": ("K/V rate x 0.1", {"kv_rate": 0.1}),
+    "improved_copies": ("12 scaled copies", _COPIES),
+}
+_EVEN = {"token_rate": 10.0, "mapper_rate": 1.0}  # the balance of [V] and the mappers
+_PLACES = (  # composites on places in place of blanks
+    _changed(_IMPROVED, "places", "DETEX on places", places=True),
+    _changed(_IMPROVED, "places_faster", "DETEX on places, [V] faster", places=True, **_EVEN),
+)
 
 
-def _places_arms() -> list[Arm]:
-    """Composites on places in place of blanks, and the balance of [V] and the mappers with them."""
-    even = {"token_rate": 10.0, "mapper_rate": 1.0}
-    return [
-        replace(_improved("places", "DETEX on places"), places=True),
-        replace(_improved("places_faster", "DETEX on places, [V] faster", even), places=True),
-    ]
+def _register(plain: Arm, rows: dict[str, tuple[str, dict[str, Any]]]) -> tuple[Arm, ...]:
+    named = ((f"register_{name}", *row) for name, row in rows.items())
+    return tuple(_changed(plain, name, title, **changes) for name, title, changes in named)
 
 
-def _register_arms() -> list[Arm]:
-    """One deviation from DETEX each: the open questions of the paper (docs/science.md)."""
-    detex = _detex("detex", "DETEX")
-    return [
-        _detex("register_centered_poses", "[P] words centered", center_poses=True),
-        _detex("register_l1", "attention norm l1", attention_norm="l1"),
-        _detex("register_fro", "attention norm fro", attention_norm="fro"),
-        _detex("register_raw", "raw attention maps", attention_map="raw"),
-        _detex("register_minmax", "min-max attention maps", attention_map="minmax"),
-        _detex("register_lambda_low", "lambda_CA 0.0025", attention_weight=0.0025),
-        _detex("register_lambda_high", "lambda_CA 0.04", attention_weight=0.04),
-        _detex("register_lambda_1", "lambda_CA 1", attention_weight=1.0),
-        _detex("register_masked_pose", "no [P] term where blanked", masked_pose=False),
-        _detex("register_rate_half", "learning rate x 0.5", _scaled_by(0.5)),
-        _detex("register_rate_double", "learning rate x 2", _scaled_by(2.0)),
-        _detex("register_mapper_1", "mapper rate as all others", _FASTER_MAPPER),
-        _detex("register_plain_mapper", "mapper without norm and anchor", plain_mapper=True),
-        _detex("register_centered", "centered features", center_features=True),
-        _detex("register_stratified", "stratified timesteps", {"stratified_timesteps": True}),
-        _detex("register_start_token", "start token not detached", detach_start_token=False),
-        _detex("register_adobe", "Adobe's reduction", reduction="adobe"),
-        replace(detex, name="register_grey", title="blank grey", blank="grey"),
-        replace(detex, name="register_black", title="blank black", blank="black"),
-        replace(detex, name="register_random", title="blank random", blank="random"),
-        replace(detex, name="register_copies", title="12 scaled copies", scaled_copies=12),
-    ]
-
-
-MAIN = tuple(arm.name for arm in _main_arms())
+_DEVIATING, _VARYING = _register(_DETEX, _DEVIATIONS), _register(_IMPROVED, _VARIANTS)
+ARMS = {arm.name: arm for arm in (*_MAIN, *_DEVIATING, *_VARYING, *_PLACES)}
+MAIN = tuple(arm.name for arm in _MAIN)
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
-REGISTER = ("held", "improved", *(arm.name for arm in _register_arms()))  # run beside "detex"
-VARIANTS = tuple(arm.name for arm in _variant_arms())  # run beside "improved"
-PLACES = tuple(arm.name for arm in _places_arms())  # run beside "improved"
-_ALL = (*_main_arms(), *_register_arms(), *_variant_arms(), *_places_arms())
-ARMS = {arm.name: arm for arm in _ALL}
+REGISTER = ("held", "improved", *(arm.name for arm in _DEVIATING))  # run beside "detex"
+VARIANTS = tuple(arm.name for arm in _VARYING)  # run beside "improved"
+PLACES = tuple(arm.name for arm in _PLACES)  # run beside "improved"
 
 
 def arm_named(name: str) -> Arm:

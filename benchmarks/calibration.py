@@ -9,7 +9,7 @@ reader are right, how often they agree, and the judge's expected calibration err
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,10 @@ def examine(images: Tensor, scenes: Scenes) -> dict[str, dict[str, float]]:
     return figures
 
 
-def agreement(results: Mapping[Any, Mapping[str, Any]]) -> dict[str, float]:
+def agreement(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """How often judge and reader agree on the generated pictures of finished cells, by factor."""
     return {
-        name: float(np.mean([a == b for r in results.values() for a, b in _pairs(r, name)]))
+        name: float(np.mean([a == b for r in results for a, b in _pairs(r, name)]))
         for name in reader.FACTORS
     }
 

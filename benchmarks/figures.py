@@ -123,7 +123,7 @@ def sweep_figure(
     for axes, measure in zip(panels, measures, strict=True):
         axes.set_title(TITLES[measure], fontsize=8)
         axes.set_xticks(at, [f"{setting:g}" for setting in grids])
-        axes.set_xlabel(label.partition(",")[0])
+        axes.set_xlabel(label)
         axes.grid(axis="y")
         for number, name in enumerate(arm_names):
             style = _STYLE.get(name, _OTHERS)
@@ -145,7 +145,7 @@ def sweep_figure(
     save(figure, path)
 
 
-def pictures_page(cells: Sequence[Cell], path: Path) -> bool:
+def pictures_page(cells: Sequence[Cell], folder: Path) -> bool:
     """The kept strip of each cell, one a row under its arm's name; False where one is gone."""
     files = [STRIPS / f"{cell.key}.png" for cell in cells]
     if not all(file.is_file() for file in files):
@@ -159,7 +159,7 @@ def pictures_page(cells: Sequence[Cell], path: Path) -> bool:
         top = row * (high + head)
         pen.text((2, top + 3), f"{ARMS[cell.arm].title}, seed {cell.seed}", fill="black", font=font)
         page.paste(strip, (0, top + head))
-    page.save(path, quality=72, optimize=True)
+    page.save(folder / "pictures.jpg", quality=72, optimize=True)
     return True
 
 

@@ -8,8 +8,8 @@ from string import Template
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, *rows]
-    shown = [f"| {' | '.join(map(str, line))} |" for line in lines]
+    lines = [f"| {' | '.join(map(str, line))} |" for line in (head, *rows)]
+    shown = [line.replace("|  |", "| |") for line in lines]  # an empty cell
     return "\n".join([shown[0], "|---" * len(head) + "|", *shown[1:]])
 
 

@@ -32,6 +32,8 @@ Measured = dict[Cell, dict[str, float]]
 
 PALE = tuple(BACKGROUNDS.index(name) for name in ("sand", "snow"))  # nearest to blank white
 
+NAMED = ("background", "position")  # factors that a prompt may name
+
 TITLES = {
     "S": "subject fidelity S",
     "S_P": "subject fidelity with [P] S_P",
@@ -145,33 +147,31 @@ def measure(
     scenes = reference_scenes(cell.identity, cell.photos, cell.rho, cell.seed)
     words = arm_named(cell.arm).words
     asked = requests(scenes, cell.identity[0], words=words)
-    seen = {name: decoded(text) for name, text in result[eye].items()}
-    calm = _of(requests(scenes, cell.identity[0], words=False), ("neutral",))
+    calm = _of(requests(scenes, cell.identity[0], words=False), "neutral")
     usual = {name: decoded(text)[calm] for name, text in base[eye].items()}
-    photos = scenes.background.unique().tolist()
+    seen = {name: decoded(text) for name, text in result[eye].items()}
+    own, photos = indices(cell.identity), scenes.background.unique().tolist()
 
     def view(*kinds: str) -> dict[str, Factor]:
-        chosen = _of(asked, kinds)
-        return {name: values[chosen] for name, values in seen.items()}
+        return {name: values[_of(asked, *kinds)] for name, values in seen.items()}
 
-    conflicting = _of(asked, ("background", "both"))
-    neutral = _of(asked, ("neutral",))
-    edits, named = view(*EDITS), _named(asked, _of(asked, EDITS))
+    edits, neutral = view(*EDITS), view("neutral")
+    named = {n: np.array([getattr(asked[i], n) for i in _of(asked, *EDITS)]) for n in NAMED}
     values = {
-        "S": subject_fidelity(view(*SHARED), indices(cell.identity)),
+        "S": subject_fidelity(view(*SHARED), own),
         "E": editability(edits, named),
         "E_b": obeyed(edits["background"], named["background"]),
         "E_p": obeyed(edits["position"], named["position"]),
-        "L_b": background_leak(seen["background"][neutral], usual["background"], photos),
-        "L_b'": conflict_leak(seen["background"][conflicting], photos),
-        "L_p": pose_leak(seen["position"][neutral], usual["position"], len(POSITIONS)),
+        "L_b": background_leak(neutral["background"], usual["background"], photos),
+        "L_b'": conflict_leak(view("background", "both")["background"], photos),
+        "L_p": pose_leak(neutral["position"], usual["position"], len(POSITIONS)),
         "Q": float(result["similarity"]["neutral"]),
-        "plain": float(decoded(result["plain"])[neutral].mean()),
-        "pale": share_of(seen["background"][neutral], PALE),
+        "plain": float(decoded(result["plain"])[_of(asked, "neutral")].mean()),
+        "pale": share_of(neutral["background"], PALE),
     }
     if words:
+        values |= {"S_P": subject_fidelity(view("P"), own)}
         values |= _word_measures(asked, view, usual, scenes)
-        values["S_P"] = subject_fidelity(view("P"), indices(cell.identity))
     return values
 
 
@@ -179,22 +179,24 @@ def _word_measures(
     asked: Sequence[Request], view: Any, usual: Mapping[str, Factor], scenes: Scenes
 ) -> dict[str, float]:
     def photos(kind: str, owner: str) -> dict[str, Factor]:
-        numbers = [getattr(r, owner) for r in asked if r.kind == kind]
-        return {name: getattr(scenes, name).numpy()[numbers] for name in ("background", "position")}
+        numbers = [getattr(asked[i], owner) for i in _of(asked, kind)]
+        return {name: getattr(scenes, name).numpy()[numbers] for name in NAMED}
 
     pose, ground = photos("P", "pose_of"), photos("B", "background_of")
+    kept = retention(view("P"), {"position": pose["position"]})
+    pure = purity(view("P")["background"], view("B")["position"], usual, pose, ground)
     values = {
-        "R_P": retention(view("P"), {"position": pose["position"]}),
+        "R_P": kept,
         "R_B": retention(view("B"), {"background": ground["background"]}),
-        "D": purity(view("P")["background"], view("B")["position"], usual, pose, ground),
+        "D": pure,
+        "R_P+D": kept + pure,
     }
-    if any(r.kind == "PB" for r in asked):
-        wanted = {
-            "position": photos("PB", "pose_of")["position"],
-            "background": photos("PB", "background_of")["background"],
-        }
+    if _of(asked, "PB"):
+        position = photos("PB", "pose_of")["position"]
+        background = photos("PB", "background_of")["background"]
+        wanted = {"position": position, "background": background}
         values["R_PB"] = retention(view("PB"), wanted)
-    return values | {"R_P+D": values["R_P"] + values["D"]}
+    return values
 
 
 def indices(identity: Identity) -> dict[str, int]:
@@ -208,12 +210,5 @@ def decoded(text: str) -> Factor:
     return np.array([int(digit) for digit in text])
 
 
-def _of(asked: Sequence[Request], kinds: Sequence[str]) -> list[int]:
+def _of(asked: Sequence[Request], *kinds: str) -> list[int]:
     return [number for number, request in enumerate(asked) if request.kind in kinds]
-
-
-def _named(asked: Sequence[Request], chosen: Sequence[int]) -> dict[str, Factor]:
-    return {
-        name: np.array([getattr(asked[i], name) for i in chosen])
-        for name in ("background", "position")
-    }

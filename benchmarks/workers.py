@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TextIO
@@ -50,17 +51,17 @@ class Worker:
             answer = ""
         if answer:
             return json.loads(answer)
-        with process:  # closes its pipes
-            status = process.wait()
+        with suppress(BrokenPipeError), process:  # closes its pipes
+            process.wait()
         told = f"see {self.log}" if self.log else "its message is above"
-        raise RuntimeError(f"the process ended with status {status}; {told}")
+        raise RuntimeError(f"the process ended with status {process.returncode}; {told}")
 
     def stop(self) -> None:
         """End the process, whatever it does; another is not started."""
         with self._lock:
             self._stopped = True
             if self.process is not None and self.process.poll() is None:
-                with self.process:
+                with suppress(BrokenPipeError), self.process:
                     self.process.terminate()
 
 

@@ -1,8 +1,10 @@
 """Running a grid: workers that die, runs that resume, a report that admits its gaps."""
 
+import difflib
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import killed_grid
 import psutil
 import pytest
 
-from detex_pack.benchmarks import cell, cells, disentangle, prompts, report, tables
+from detex_pack.benchmarks import cell, cells, disentangle, prompts, report
 from detex_pack.benchmarks.cells import Cell, load, store
 from detex_pack.benchmarks.disentangle import run_cells
 from detex_pack.benchmarks.hypotheses import Grid, study
@@ -39,8 +41,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module, name, path in (
         (cells, "FILE", tmp_path / "cells.jsonl"),
         (report, "PAGE", tmp_path / "science.md"),
-        (report, "NOTES", tmp_path / "notes.md"),
-        (tables, "FOLDER", tmp_path),
         (report, "FOLDER", tmp_path),
     ):
         monkeypatch.setattr(module, name, path)
@@ -242,3 +242,22 @@ def test_the_command_runs_keeps_and_finds_its_cells(
         lines = [line for line in run.stdout.splitlines() if line.startswith(("H1", "H2"))]
         assert len(lines) == hypotheses
         assert all("the direction is " in line for line in lines)
+
+
+def test_the_committed_page_says_what_its_cells_say(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every line, but for the report's date; arms that have no cell yet may have come since."""
+    committed = (root / "docs" / "science.md").read_text().splitlines()
+    shutil.copy(root / "docs" / "science" / "notes.md", tmp_path)
+    monkeypatch.setattr(report, "PAGE", tmp_path / "science.md")
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    written = report.write_report().read_text().splitlines()
+    changed = [
+        line
+        for line in difflib.unified_diff(committed, written, lineterm="", n=0)
+        if line[0] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    dated = ("- Report: ", "  torch ", "(This page is of an earlier run")
+    unlike = [line for line in changed if not line[1:].startswith(dated) and line != "-"]
+    assert all(line.startswith("+") and "**0, incomplete**" in line for line in unlike), unlike

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detex_pack.benchmarks import arms, inside, tables
+from detex_pack.benchmarks import arms, inside
+from detex_pack.benchmarks import report as report_of
 from detex_pack.benchmarks.cell import learn
 from detex_pack.benchmarks.cells import Cell
 from detex_pack.benchmarks.references import reference_photos, tuning_identities
@@ -30,8 +31,8 @@ def test_report_shows_the_means_of_the_subjects_and_dashes_where_an_arm_has_no_s
     runs["b"] = {"0": measured(2.0), "600": measured(4.0)}
     report = {"device": "none", "machine": "x", "commit": "c", "arms": {"custom_diffusion": runs}}
     (tmp_path / "inside.json").write_text(json.dumps(report))
-    monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    page = tables.inside_section()
+    monkeypatch.setattr(report_of, "INSIDE", tmp_path / "inside.json")
+    page = "\n".join(map(str, report_of.inside().values()))
     assert "| Custom Diffusion | 0 | 1.50 | - | - | - | - | 2.00 | - | - |" in page
     assert "| Custom Diffusion | [V] | 1.50 | 3.50 | - | - | - | - |" in page
 

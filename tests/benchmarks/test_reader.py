@@ -54,5 +54,5 @@ def test_agreement_counts_pictures_of_all_cells():
     same = {name: "01" for name in reader.FACTORS}
     one = {"judge": same, "reader": same}
     other = {"judge": same, "reader": same | {"main": "10"}}
-    assert agreement({1: one, 2: other})["main"] == pytest.approx(0.5)
-    assert agreement({1: one, 2: other})["shape"] == 1
+    assert agreement([one, other])["main"] == pytest.approx(0.5)
+    assert agreement([one, other])["shape"] == 1
