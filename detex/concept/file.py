@@ -15,6 +15,7 @@ from ..prompt.grammar import Named
 from ..unet.deltas import Delta, LowRank
 
 FORMAT = "detex-concept"
+CLIP_SKIP = "clip_skip"  # in the settings: the layer that CLIP stopped at; absent: the last
 FORMAT_VERSION = 2  # 1: one class word; several subjects within the settings
 
 

@@ -9,7 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..concept.file import BaseModel, Concept
+from ..concept.file import CLIP_SKIP, BaseModel, Concept
 from ..methods import method_of
 from ..methods.base import Method
 from ..photos.photos import Photos
@@ -118,10 +118,15 @@ def make_concept(method: Method, denoiser: ComfyDenoiser, clip: comfy.sd.CLIP) -
             prediction=denoiser.schedule.prediction,
             unet=unet_layout(denoiser.patcher),
         ),
-        config=as_json(method.train_config, method.config),
+        config=as_json(method.train_config, method.config) | clip_skip(clip),
         photo_hashes=photos.hashes,
         thumbnails=photos.thumbnails.clone(),
     )
+
+
+def clip_skip(clip: comfy.sd.CLIP) -> dict[str, int]:
+    """The layer that CLIP stops at, where a node has set one."""
+    return {} if clip.layer_idx is None else {CLIP_SKIP: clip.layer_idx}
 
 
 def first_and_last(terms: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

@@ -1,5 +1,6 @@
 """Compose: learned words in ComfyUI's prompt syntax."""
 
+import dataclasses
 from pathlib import Path
 
 import comfy.sd
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detex_pack.detex.concept.file import Concept
+from detex_pack.detex.concept.file import CLIP_SKIP, Concept
 from detex_pack.detex.host.text import compose, marked_tokens
 from detex_pack.nodes.compose import ComposePrompt
 
@@ -190,3 +191,23 @@ def test_subject_is_inserted_where_it_is_wanted(clip: comfy.sd.CLIP, concept: Co
 
 def test_final_full_stop_stays_where_nothing_is_added(clip: comfy.sd.CLIP, concept: Concept):
     assert run_node(clip, concept, "photo of a [V] ball.")[1] == "photo of a [V] ball."
+
+
+@pytest.mark.parametrize(("trained", "used"), [(None, -2), (-2, None), (-1, -2)])
+def test_other_clip_skip_than_in_training_is_said_on_the_node(
+    clip: comfy.sd.CLIP, concept: Concept, trained: int | None, used: int | None
+):
+    settings = {} if trained is None else {CLIP_SKIP: trained}
+    learned = dataclasses.replace(concept, config={**concept.config, **settings})
+    for layer in (trained, used):
+        here = clip.clone()
+        here.layer_idx = layer
+        said = ComposePrompt.execute(here, learned, "a [V] ball", 0, 0).ui.as_dict()["text"][0]
+        assert ("trained with CLIP stopped at" in said) == (layer == used)
+
+
+def test_clip_skip_of_a_training_is_in_its_concept(train, model, clip: comfy.sd.CLIP):
+    skipping = clip.clone()
+    skipping.clip_layer(-2)
+    assert train(on=(model, skipping), steps=1)[0].config[CLIP_SKIP] == -2
+    assert CLIP_SKIP not in train(steps=1)[0].config
