@@ -68,11 +68,16 @@ def has_cuda() -> bool:
 def host_command(
     base: Path, port: int, arguments: Iterable[str] = (), *, cpu: bool | None = None
 ) -> list[str]:
-    """The command line of ComfyUI working in `base`; on the CPU by default where CUDA is not."""
+    """The command line of ComfyUI working in `base`; on the CPU by default where CUDA is not.
+
+    COMFYUI_FRONTEND names the folder `static` of another comfyui-frontend-package.
+    """
     database = (base / "user" / "comfyui.db").as_posix()
     command = [sys.executable, str(host_folder() / "main.py"), "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", f"sqlite:///{database}"]
     command += ["--disable-api-nodes", *arguments]
+    if frontend := os.environ.get("COMFYUI_FRONTEND"):
+        command += ["--front-end-root", frontend]
     on_cpu = not has_cuda() if cpu is None else cpu
     return [*command, "--cpu"] if on_cpu else command
 

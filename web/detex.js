@@ -1,7 +1,7 @@
 // Two things that ComfyUI's page leaves to extensions: in the classic canvas, fold the advanced
 // widgets away (right-click, "Show Advanced", brings them back; Nodes 2.0 folds them by itself) and
-// those that the chosen training method does not have; and show what a node has to say (its `text`
-// output) on the node.
+// those that the chosen training method does not have; and show what a node has to say, while it runs
+// and at its end (its `text` output), on the node.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -39,39 +39,83 @@ function foldAway(node) {
 
 const fit = (node) => node.setSize([node.size[0], node.computeSize()[1]]);
 
-function showText({ detail }) {
-  const text = detail?.output?.text;
-  if (!text || !isOurs(app.graph.getNodeById(detail.node))) return;
-  api.dispatchCustomEvent("progress_text", { nodeId: String(detail.node), text: text.join("\n") });
+// The node of an execution id: "5", or "12:5" for a node inside of a subgraph.
+function nodeOf(id) {
+  let graph = app.graph;
+  let node = null;
+  for (const part of String(id ?? "").split(":")) {
+    node = graph?.getNodeById(part);
+    graph = node?.subgraph;
+  }
+  return isOurs(node) ? node : null;
 }
 
-// The classic canvas keeps room for one line and scrolls the rest; Nodes 2.0 grows by itself. The
-// page's own listener comes first, so its widget is there.
-function makeRoom({ detail }) {
-  const node = app.graph.getNodeById(detail?.nodeId);
-  const shown = isOurs(node) && node.widgets?.find(({ name }) => name === "$$node-text-preview");
-  if (!shown) return;
-  // As the page's TextPreviewWidget draws it: lines of 16 pixels, at most 200, and its margins.
-  const height = () => 16 * lineCount(shown.value, node.size[0] - 60) + 40;
-  shown.options.getMinHeight = () => Math.min(height(), 220);
+function say({ detail }) {
+  const text = detail?.text ?? detail?.output?.text?.join("\n");
+  const node = text && nodeOf(detail.node);
+  if (!node) return;
+  const widget = node.widgets?.find(({ name }) => name === TEXT) ?? addText(node);
+  widget.value = text;
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
   node.setDirtyCanvas(true, true);
 }
 
-const pen = document.createElement("canvas").getContext("2d");
+const TEXT = "detex_text";
+const MOST = 220; // pixels of a node's height; more text is scrolled
+const MARGIN = 10; // that the page leaves around such a widget
 
-function lineCount(text, width) {
-  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  const counts = text // wrapped anywhere, not between words
-    .split("\n")
-    .map((line) => Math.max(1, Math.ceil(pen.measureText(line).width / width)));
-  return counts.reduce((sum, count) => sum + count, 0);
+function textBox() {
+  const box = document.createElement("div");
+  Object.assign(box.style, {
+    font: `12px/16px ${getComputedStyle(document.body).fontFamily}`,
+    padding: "6px 8px",
+    overflowY: "auto",
+    overflowWrap: "anywhere",
+    whiteSpace: "pre-wrap",
+    borderRadius: "6px",
+    boxSizing: "border-box",
+    color: "var(--input-text)",
+    background: "var(--comfy-input-bg)",
+  });
+  return box;
+}
+
+function addText(node) {
+  const element = textBox();
+  element.className = "detex-text";
+  const height = () => {
+    const room = node.size[0] - 2 * MARGIN;
+    return Math.min(heightOf(element.textContent, room) + 2 * MARGIN, MOST);
+  };
+  const widget = node.addDOMWidget(TEXT, "text", element, {
+    getValue: () => element.textContent,
+    setValue: (text) => (element.textContent = text),
+    getMinHeight: height,
+    getMaxHeight: height,
+    margin: MARGIN,
+    serialize: false,
+  });
+  widget.serialize = false; // no part of a saved workflow
+  return widget;
+}
+
+let ruler = null; // a hidden box, in which a text has the height that it needs
+
+function heightOf(text, width) {
+  if (!ruler) {
+    ruler = document.body.appendChild(textBox());
+    Object.assign(ruler.style, { position: "absolute", visibility: "hidden", left: 0, top: 0 });
+  }
+  if (ruler.textContent !== text) ruler.textContent = text;
+  ruler.style.width = `${width}px`;
+  return ruler.offsetHeight;
 }
 
 app.registerExtension({
   name: "DETEX",
   setup() {
-    api.addEventListener("executed", showText);
-    api.addEventListener("progress_text", makeRoom);
+    api.addEventListener("executed", say);
+    api.addEventListener("detex.text", say);
   },
   nodeCreated(node) {
     if (isOurs(node)) foldAway(node);

@@ -24,6 +24,7 @@ from .sampling import memory_in_use, pixels_of, sample
 SAMPLES, CHARTS = 0.045, 0.005
 REDRAW = 1.0  # seconds between two pictures, at least
 GUESS = 4  # training steps: what the first sample may cost, before one was timed
+EVENT = "detex.text"  # which web/detex.js shows on the node
 SEED = 1  # of every sample's noise
 
 log = logging.getLogger("detex")
@@ -34,7 +35,7 @@ def say(text: str) -> None:
     log.info(text)
     server, context = getattr(PromptServer, "instance", None), get_executing_context()
     if server is not None and context is not None:
-        server.send_progress_text(text, context.node_id, server.client_id)
+        server.send_sync(EVENT, {"node": context.node_id, "text": text}, server.client_id)
 
 
 class Budget:

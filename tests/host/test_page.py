@@ -143,7 +143,7 @@ def test_what_a_node_says_while_it_runs_is_shown_whole_at_every_width(page: Page
     say = """text => {
         const node = window.app.graph.add(window.LiteGraph.createNode("DETEXTrain"));
         node.setSize([600, node.computeSize()[1]]);
-        window.app.api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
+        window.app.api.dispatchCustomEvent("detex.text", { node: String(node.id), text });
     }"""
     page.evaluate(say, text)
     assert_whole(page, text)
@@ -157,7 +157,7 @@ def test_what_a_node_says_while_it_runs_is_shown_whole_at_every_width(page: Page
 
 def node_texts(page: Page) -> Locator:
     """What nodes of the classic canvas say below their widgets."""
-    return page.locator(".dom-widget .overflow-y-auto")
+    return page.locator(".detex-text")
 
 
 def cut_off_texts(page: Page) -> list[str]:
@@ -181,7 +181,7 @@ def shown_pictures(page: Page, title: str) -> int:
 def shown_text(page: Page, title: str) -> str:
     """What the node says below its widgets after a run."""
     text = """t => window.app.graph._nodes.find(n => n.title === t).widgets
-        .filter(w => w.name === "$$node-text-preview").map(w => String(w.value)).join("")"""
+        .filter(w => w.name === "detex_text").map(w => String(w.value)).join("")"""
     return page.evaluate(text, title)
 
 

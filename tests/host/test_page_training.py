@@ -50,7 +50,7 @@ TRAIN = 'window.app.graph._nodes.find(n => n.type === "DETEXTrain")'
 
 
 def said(page: Page) -> str:
-    text = f'{TRAIN}.widgets.filter(w => w.name === "$$node-text-preview").map(w => w.value)'
+    text = f'{TRAIN}.widgets.filter(w => w.name === "detex_text").map(w => w.value)'
     return "\n".join(map(str, page.evaluate(text)))
 
 
