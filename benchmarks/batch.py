@@ -123,6 +123,13 @@ def kill_cards(folder: Path, seed: int, count: int, finished: Callable[[], bool]
     return count
 
 
+def continued(job: BatchJob) -> int:
+    """How often a training has gone on from a snapshot, by all logs of cards on this machine."""
+    logs = [*(job.out / ".jobs").glob("logs/*.log")]
+    logs += Path(tempfile.gettempdir()).glob("detex-batch/*.log")
+    return sum(log.read_text().count("Continued after step") for log in logs)
+
+
 def trainings(folder: Path, *, seed: int, rows: int, kills: int) -> Iterator[dict[str, Any]]:
     """The cards are those of a Ray cluster on this machine, and share a user folder: a killed
     training goes on from its snapshot at the other card. The concepts must have the bytes of an
@@ -135,19 +142,17 @@ def trainings(folder: Path, *, seed: int, rows: int, kills: int) -> Iterator[dic
         calm = BatchJob(folder / "one", graph, table, server.url)
         ended_well(calm.start(), 1200)
     job = BatchJob(folder / "two", graph, table)
-    begin = time.monotonic()
+    begin, before = time.monotonic(), continued(job)
     with cluster(folder / "cards") as (_, _, where):
         process = job.start(*where)
         killed = kill_cards(folder / "cards", seed, kills, lambda: len(job.records()) == rows)
         print(ended_well(process, 1200), flush=True)
     assert concepts(job, rows) == concepts(calm, rows)
-    logs = [*(job.out / ".jobs").glob("logs/*.log")]
-    logs += Path(tempfile.gettempdir()).glob("detex-batch/*.log")
     yield {
         "trainings": rows,
         "steps": STEPS,
         "killed": killed,
-        "continued": sum(log.read_text().count("Continued after step") for log in logs),
+        "continued": continued(job) - before,
         "seconds": round(time.monotonic() - begin),
     }
 

@@ -90,7 +90,8 @@ class BatchJob:
         return [json.loads(file.read_text()) for file in found]
 
     def pictures(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted(self.out.glob("*.png"))}
+        found = sorted(self.out.rglob("*.png"))  # long tables have a folder for each 1,000 rows
+        return {path.name: path.read_bytes() for path in found if ".jobs" not in path.parts}
 
 
 def ended_well(process: "subprocess.Popen[str]", timeout: float = 400.0) -> str:

@@ -11,28 +11,42 @@ function foldAway(node) {
   const inputs = { ...node.constructor.nodeData?.input?.required };
   Object.assign(inputs, node.constructor.nodeData?.input?.optional);
   const chosen = node.widgets?.find(({ name }) => name === "method");
-  let count = 0;
+  const folds = [];
   for (const widget of node.widgets ?? []) {
     const { methods, hidden: settled } = inputs[widget.name]?.[1] ?? {};
     const advanced = widget.options?.advanced;
     if (!advanced && !methods) continue;
-    count += 1;
     if (advanced) widget.advanced = true; // puts "Show Advanced" into the node's menu
-    let hidden = widget.hidden || settled;
-    const isFolded = () =>
-      (advanced && !node.showAdvanced) || (methods && !methods.includes(chosen?.value));
-    Object.defineProperty(widget, "hidden", {
-      get: () => hidden || (!LiteGraph.vueNodesMode && isFolded()), // else the page keeps room
-      set: (value) => (hidden = value),
-      configurable: true,
-    });
+    const isOthers = () => Boolean(methods && !methods.includes(chosen?.value));
+    folds.push(foldOf(node, widget, settled, isOthers));
   }
-  if (count) fit(node);
-  if (!count || !chosen) return;
-  const changed = chosen.callback;
-  chosen.callback = function (...given) {
-    const answer = changed?.apply(this, given);
-    fit(node);
+  const fold = () => folds.forEach((apply) => apply());
+  fold();
+  if (folds.length) fit(node);
+  if (!folds.length || !chosen) return;
+  after(chosen, "callback", () => (fold(), fit(node)));
+  after(node, "onConfigure", fold); // a loaded workflow has chosen
+}
+
+// What hides a widget where it has to. Newer pages (1.58) fold what is advanced by themselves, and
+// keep `hidden` as it is set; older ones keep room for what is folded, unless it is `hidden`.
+function foldOf(node, widget, settled, isOthers) {
+  if ("visibility" in widget) return () => (widget.hidden = Boolean(settled) || isOthers());
+  let hidden = widget.hidden || settled;
+  const isFolded = () => (widget.advanced && !node.showAdvanced) || isOthers();
+  Object.defineProperty(widget, "hidden", {
+    get: () => hidden || (!LiteGraph.vueNodesMode && isFolded()), // else the page keeps room
+    set: (value) => (hidden = value),
+    configurable: true,
+  });
+  return () => {};
+}
+
+function after(owner, name, then) {
+  const before = owner[name];
+  owner[name] = function (...given) {
+    const answer = before?.apply(this, given);
+    then();
     return answer;
   };
 }

@@ -258,7 +258,7 @@ def shown_inputs(page: Page, method: str, *, advanced: bool) -> set[str]:
                 const chosen = node.widgets.find(w => w.name === "method");
                 chosen.value = method;
                 chosen.callback?.(method);
-                return node.widgets.filter(w => !w.hidden).map(w => w.name);
+                return node.widgets.filter(w => node.isWidgetVisible(w)).map(w => w.name);
             }""",
             [method, advanced],
         )
