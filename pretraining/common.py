@@ -16,9 +16,6 @@ from PIL import Image
 
 from detex_pack.detex.canvas.pictures import as_picture
 
-ROOT = Path(__file__).resolve().parents[1]
-RUNS = ROOT / "runs"
-
 
 def device() -> torch.device:
     """CUDA where there is one, else the CPU."""

@@ -21,7 +21,8 @@ import nodes
 
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, DemoModel, load_demo_model
 
-from .common import RUNS, sheet
+from .common import sheet
+from .worlds import RUNS
 
 _CHUNK = 25
 
@@ -67,7 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prompts = arguments.prompts or [
         f"photo of a {noun} with {place} view in {back} background"
-        for noun in ("red and yellow striped ball", "blue box", "white dotted heart", "purple star")
+        for noun in ("red and yellow striped ball", "blue box", "white dotted heart", "purple moon")
         for place, back in (
             ("left", "grass"),
             ("right", "brick"),
@@ -78,6 +79,10 @@ def main() -> None:
             ("right", "wood"),
             ("top", "snow"),
         )
+    ] + [
+        f"photo of a {noun} in {back} background"
+        for noun in ("red ball and a blue star", "green dotted heart and a yellow box")
+        for back in ("grass", "brick", "sky", "sand", "water", "night", "wood", "snow")
     ]
     with torch.inference_mode():
         images = sample(load_demo_model(arguments.model), prompts, arguments.seed)

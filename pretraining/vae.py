@@ -9,11 +9,7 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch.nn import functional as F
 
-from detex_pack.detex.toys.render import render
-from detex_pack.detex.toys.scene import Scenes, sample_scenes
-
 from .common import (
-    RUNS,
     Average,
     Clock,
     Team,
@@ -24,11 +20,12 @@ from .common import (
     save,
     sheet,
 )
+from .worlds import Run
 
 # GroupNorm has 32 groups: with 32 channels it would be an instance norm, which erases every
 # picture's mean colour just before the output. Hence 64 channels at the full resolution, and the
 # fewest blocks. An encoder without blocks on its levels is a patch embedding.
-CHECKPOINT = RUNS / "vae.pt"
+CHECKPOINT = "vae.pt"
 LATENT_SCALE = 0.18215
 _DD = {
     "double_z": True,
@@ -60,22 +57,30 @@ def build() -> AutoencoderKL:
     return model.to(device())
 
 
-def pictures(scenes: Scenes) -> torch.Tensor:
-    """Rendered scenes as the VAE wants them, [B,3,64,64] in -1..1."""
-    return _as_input(render(scenes)[0])
-
-
-def _as_input(images: torch.Tensor) -> torch.Tensor:
+def as_input(images: torch.Tensor) -> torch.Tensor:
+    """Pictures [B,64,64,3] in 0..1 as the VAE wants them, [B,3,64,64] in -1..1."""
     return (images * 2 - 1).permute(0, 3, 1, 2).contiguous().to(device())
 
 
-def loss(model: torch.nn.Module, scenes: Scenes, generator: torch.Generator) -> torch.Tensor:
+@torch.no_grad()
+def coded(model: AutoencoderKL, images: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
+    """Pictures [B,64,64,3] as the VAE gives them back, their latents so noisy."""
+    z = model.encode(as_input(images))
+    y = model.decode(z + noise * torch.randn_like(z)).clamp(-1, 1)
+    return (y.permute(0, 2, 3, 1) / 2 + 0.5).cpu()
+
+
+def loss(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    subject: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
     """L1 at full, quarter and eighth resolution, plus a pull of the latents to unit size.
 
     The subject is a seventh of the picture and carries all the colours, so it counts more.
     """
-    images, masks = render(scenes)
-    x, subject = _as_input(images), masks.unsqueeze(1).to(device())
+    x, subject = as_input(images), subject.unsqueeze(1).to(device())
     weight = 0.3 + 5.0 * F.max_pool2d(subject, 5, stride=1, padding=2)
     z = model.encode(x)
     noise = torch.randn(z.shape, generator=generator).to(z.device)
@@ -87,26 +92,19 @@ def loss(model: torch.nn.Module, scenes: Scenes, generator: torch.Generator) -> 
     return terms + 0.02 * pull
 
 
-def mixed_scenes(count: int, generator: torch.Generator) -> Scenes:
-    """Pre-training scenes with a second colour of their own, so that every identity is coded.
+def train(run: Run, minutes: float, steps: int, peak: float = PEAK) -> None:
+    """Trains or goes on training; the averaged weights end up in the checkpoint.
 
-    The VAE stands for a real one, which has seen everything: only the denoiser must not know the
-    held-out identities.
+    It sees every identity, as Stable Diffusion's VAE has seen everything: only the denoiser must
+    not know those held out.
     """
-    scenes = sample_scenes(count, generator)
-    shift = torch.randint(1, 8, (count,), generator=generator)
-    return scenes.with_factors(second=(scenes.main + shift) % 8)
-
-
-def train(minutes: float, steps: int, peak: float = PEAK) -> None:
-    """Trains or goes on training; the averaged weights end up in the checkpoint."""
     team = Team()
     model = build().to(memory_format=torch.channels_last)
     parameters = list(model.parameters())
     average = Average(parameters, 0.995)
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=1e-4)
     clock, step = Clock(minutes, steps), 0
-    held = load(CHECKPOINT)
+    held = load(run.file(CHECKPOINT))
     if held:
         model.load_state_dict(held["model"])
         average.values = held["average"]
@@ -117,8 +115,8 @@ def train(minutes: float, steps: int, peak: float = PEAK) -> None:
     while (progress := team.agree(clock.progress(step))) < 1:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(peak, step, progress, 50, 0.35)
-        scenes = mixed_scenes(_BATCH // team.size, generator)
-        value = loss(model, scenes, generator)
+        scenes = run.world.any_scenes(_BATCH // team.size, generator)
+        value = loss(model, *run.world.render(scenes), generator)
         optimiser.zero_grad()
         value.backward()
         team.average_gradients(parameters)
@@ -129,12 +127,13 @@ def train(minutes: float, steps: int, peak: float = PEAK) -> None:
         if team.leads and step % 50 == 0:
             log.info("vae step %d, %.0f s, loss %.4f", step, clock.seconds(), value.item())
         if team.leads and step % 250 == 0:
-            _keep(model, average, optimiser, clock, step)
+            _keep(run, model, average, optimiser, clock, step)
     if team.leads:
-        _keep(model, average, optimiser, clock, step)
+        _keep(run, model, average, optimiser, clock, step)
 
 
 def _keep(
+    run: Run,
     model: torch.nn.Module,
     average: Average,
     optimiser: torch.optim.Optimizer,
@@ -148,13 +147,13 @@ def _keep(
         "seconds": clock.seconds(),
         "step": step,
     }
-    save(CHECKPOINT, state)
-    log.info("vae step %d: %.2f dB on new pictures", step, psnr(trained()))
+    save(run.file(CHECKPOINT), state)
+    log.info("vae step %d: %.2f dB on new pictures", step, psnr(run, trained(run)))
 
 
-def trained() -> AutoencoderKL:
+def trained(run: Run) -> AutoencoderKL:
     """The averaged model of the checkpoint."""
-    held = load(CHECKPOINT)
+    held = load(run.file(CHECKPOINT))
     if held is None:
         raise FileNotFoundError("Train the VAE first: python -m pretraining.base_model vae")
     model = build()
@@ -164,12 +163,10 @@ def trained() -> AutoencoderKL:
     return model.eval()
 
 
-@torch.no_grad()
-def psnr(model: AutoencoderKL, count: int = 48) -> float:
-    """Reconstruction quality on new pictures in dB; also writes runs/vae.png."""
-    x = pictures(mixed_scenes(count, torch.Generator().manual_seed(31)))
-    y = model.decode(model.encode(x)).clamp(-1, 1)
-    pairs = torch.stack((x, y), 1).flatten(0, 1)[:48].permute(0, 2, 3, 1) / 2 + 0.5
-    sheet(pairs, RUNS / "vae.png")
-    error = (y - x).square().mean((1, 2, 3)) / 4
+def psnr(run: Run, model: AutoencoderKL, count: int = 48) -> float:
+    """Reconstruction quality on new pictures in dB; also writes vae.png."""
+    x = run.world.render(run.world.any_scenes(count, torch.Generator().manual_seed(31)))[0]
+    y = coded(model, x)
+    sheet(torch.stack((x, y), 1).flatten(0, 1)[:48], run.file("vae.png"), scale=3)
+    error = (y - x).square().mean((1, 2, 3))
     return float((-10 * error.log10()).mean())

@@ -60,6 +60,15 @@ def colour_shares(scenes: Scenes) -> torch.Tensor:
     return _scattered(torch.stack((mask * (1 - second), mask * second), 1), present)
 
 
+def faces(scenes: Scenes) -> torch.Tensor:
+    """How much of each pixel lies on a face, [B,64,64]."""
+    present = scenes.present
+    toys = scenes.toys.rows(present)
+    a, b, scale = seated(seats("face", toys.shape), *_local(toys, *_pixel_centres()))
+    area = (torch.hypot(a / 0.68, (b - 0.08) / 0.55) - 1) * 0.55 * scale * _pixels(toys)
+    return _scattered(cover(area), present).amax(1)
+
+
 def _scattered(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """The toys' rows [N,...] at their places [B,2,...], zeros elsewhere."""
     placed = rows.new_zeros(*present.shape, *rows.shape[1:])

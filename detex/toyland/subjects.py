@@ -92,7 +92,7 @@ def _photos(numbers: Sequence[int], count: int, seed: int, shared: float) -> Pho
     parts = [unnamed_parts(number) for number in both]
     first = _shuffled(2, count, generator) * 2 if pair else _shuffled(5, count, generator)
     scenes = arranged(
-        torch.tensor([_indices(number) for number in both]).expand(count, 2, 4),
+        torch.tensor([[*identity(number).values()] for number in both]).expand(count, 2, 4),
         {n: torch.tensor([p[n] for p in parts]).expand(count, 2) for n in UNNAMED},
         torch.stack([_shuffled(len(LOOKS), count, generator) for _ in range(2)], 1),
         torch.stack((first, first + pair), 1),
@@ -114,9 +114,11 @@ def unnamed_parts(number: int) -> dict[str, int]:
     }
 
 
-def _indices(number: int) -> list[int]:
-    tables = (SHAPES, COLOURS, COLOURS, PATTERNS)
-    return [table.index(word) for table, word in zip(tables, SUBJECTS[number], strict=True)]
+def identity(number: int) -> dict[str, int]:
+    """Shape, main and second colour and pattern of subject `number`."""
+    tables = {"shape": SHAPES, "main": COLOURS, "second": COLOURS, "pattern": PATTERNS}
+    words = zip(tables.items(), SUBJECTS[number], strict=True)
+    return {name: table.index(word) for (name, table), word in words}
 
 
 def _twice(column: torch.Tensor) -> torch.Tensor:
