@@ -8,6 +8,7 @@ On two CPU cores, one process per core; on a GPU, plain `python -m` in their pla
     python -m pretraining.base_model vision --minutes 5
     python -m pretraining.base_model export
 
+`decoder` goes on with the VAE but leaves its latents as they are cached, beside the denoiser.
 `--world` is toyland or toys. In a fresh clone, `unpack` makes checkpoints of stored weights
 (`--weights`; the committed ones of the old world by default); go on with `latents`.
 """
@@ -34,6 +35,9 @@ from .worlds import WORLDS, Run  # noqa: E402
 
 _STAGES = {
     "vae": lambda run, a: vae.train(run, a.minutes, a.steps, a.peak or vae.PEAK),
+    "decoder": lambda run, a: vae.train(
+        run, a.minutes, a.steps, a.peak or vae.PEAK, frozen=vae.ENCODER
+    ),
     "latents": lambda run, a: denoiser.cache_latents(run, a.pictures),
     "denoiser": lambda run, a: denoiser.train(run, a.minutes, a.steps, a.peak or denoiser.PEAK),
     "vision": lambda run, a: vision.train(run, a.minutes, a.steps),
@@ -57,8 +61,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=36_000, help="latents to cache")
     parser.add_argument("--threads", type=int, default=0, help="0: let PyTorch choose")
     arguments = parser.parse_args()
-    if arguments.peak and arguments.stage not in ("vae", "denoiser"):
-        parser.error(f"--peak is for vae and denoiser; {arguments.stage} has its own rate")
+    if arguments.peak and arguments.stage not in ("vae", "decoder", "denoiser"):
+        parser.error(f"--peak is for vae, decoder and denoiser; {arguments.stage} has its own rate")
     level = logging.Formatter("%(asctime)s %(message)s")
     logging.basicConfig(level=logging.INFO, force=True)
     logging.getLogger().handlers[0].setFormatter(level)

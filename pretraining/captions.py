@@ -124,8 +124,7 @@ def _with_fillers(caption: str, toy: int, draw: list[float]) -> str:
 
 
 def _parts(caption: str) -> tuple[str, list[str], str, str]:
-    """Opening, noun of each toy, word of the position and of the background, the last two perhaps
-    empty."""
+    """Opening, each toy's noun, words of position and background, the last two perhaps empty."""
     head, _, background = caption.partition(" in ")
     subject, _, view = head.partition(" with ")
     opening, _, nouns = subject.partition("a ")

@@ -14,7 +14,7 @@ from detex_pack.detex.host.demo_model import build_clip, build_unet
 
 from . import vae
 from .captions import CaptionTokens, training_captions
-from .common import Average, Clock, Team, device, initialise, learning_rate, load, save
+from .common import Average, Clock, Team, attend, device, initialise, learning_rate, load, save
 from .guide import SceneGuide
 from .words import Meanings
 from .worlds import Run, World
@@ -109,18 +109,9 @@ def encode(
     """
     x = tower.embeddings(ids) + added
     for layer in tower.encoder.layers:
-        x = x + _attend(layer.self_attn, layer.layer_norm1(x))
+        x = x + attend(layer.self_attn, layer.layer_norm1(x), causal=True)
         x = x + layer.mlp(layer.layer_norm2(x))
     return tower.final_layer_norm(x)
-
-
-def _attend(attention: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    split = [
-        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
-    mixed = F.scaled_dot_product_attention(*split, is_causal=True)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 # ---- latents -------------------------------------------------------------------------------------
@@ -161,10 +152,7 @@ def cached_scenes(world: World, count: int) -> Any:
 
 def cached(run: Run) -> dict[str, torch.Tensor]:
     """Latents [N,4,16,16], how much their cells matter [N,1,16,16], colour shares [N,S,16,16]."""
-    held = load(run.file(LATENTS))
-    if held is None:
-        raise FileNotFoundError("Cache the latents first: python -m pretraining.base_model latents")
-    return held
+    return load(run.file(LATENTS), made_by="latents")
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -329,9 +317,7 @@ def restore(pair: Pair, values: list[torch.Tensor]) -> None:
 
 def trained(run: Run) -> tuple[Pair, dict[str, Any]]:
     """The averaged networks of the checkpoint, and the checkpoint's figures."""
-    held = load(run.file(CHECKPOINT))
-    if held is None:
-        raise FileNotFoundError("Train it first: python -m pretraining.base_model denoiser")
+    held = load(run.file(CHECKPOINT), made_by="denoiser")
     pair = build(run.world)
     restore(pair, held["average"])
     return pair, {key: held[key] for key in ("seconds", "step", "batch")}

@@ -60,14 +60,10 @@ def learn_apart(recipe: Recipe) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@torch.inference_mode()
 def learn(recipe: Recipe) -> dict[str, Any]:
     """Trains, draws neutral pictures "a [V] ball", and gives the judge's shares."""
     torch.set_num_threads(1)
-    with torch.inference_mode():
-        return _learn(recipe)
-
-
-def _learn(recipe: Recipe) -> dict[str, Any]:
     run, demo = Run.of(recipe.world), load_demo_model(recipe.weights)
     images, masks, places = run.world.subject_photos(recipe.number, PHOTOS, recipe.seed)
     word = SUBJECTS[recipe.number][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from .worlds import Run
 # picture's mean colour just before the output. Hence 64 channels at the full resolution, and the
 # fewest blocks. An encoder without blocks on its levels is a patch embedding.
 CHECKPOINT = "vae.pt"
+ENCODER = ("encoder", "quant_conv")
 LATENT_SCALE = 0.18215
 _DD = {
     "double_z": True,
@@ -92,20 +94,24 @@ def loss(
     return terms + 0.02 * pull
 
 
-def train(run: Run, minutes: float, steps: int, peak: float = PEAK) -> None:
+def train(
+    run: Run, minutes: float, steps: int, peak: float = PEAK, frozen: Sequence[str] = ()
+) -> None:
     """Trains or goes on training; the averaged weights end up in the checkpoint.
 
     It sees every identity, as Stable Diffusion's VAE has seen everything: only the denoiser must
-    not know those held out.
+    not know those held out. With the `ENCODER` parts frozen, cached latents stay true.
     """
     team = Team()
     model = build().to(memory_format=torch.channels_last)
     parameters = list(model.parameters())
+    for name in frozen:
+        getattr(model, name).requires_grad_(requires_grad=False)
+    learned = [p for p in parameters if p.requires_grad]
     average = Average(parameters, 0.995)
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=1e-4)
     clock, step = Clock(minutes, steps), 0
-    held = load(run.file(CHECKPOINT))
-    if held:
+    if held := load(run.file(CHECKPOINT)):
         model.load_state_dict(held["model"])
         average.values = held["average"]
         if "optimiser" in held:
@@ -119,8 +125,8 @@ def train(run: Run, minutes: float, steps: int, peak: float = PEAK) -> None:
         value = loss(model, *run.world.render(scenes), generator)
         optimiser.zero_grad()
         value.backward()
-        team.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        team.average_gradients(learned)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         step += 1
         average.update(parameters, step)
@@ -153,9 +159,7 @@ def _keep(
 
 def trained(run: Run) -> AutoencoderKL:
     """The averaged model of the checkpoint."""
-    held = load(run.file(CHECKPOINT))
-    if held is None:
-        raise FileNotFoundError("Train the VAE first: python -m pretraining.base_model vae")
+    held = load(run.file(CHECKPOINT), made_by="vae")
     model = build()
     average = Average(model.parameters(), 0)
     average.values = held["average"]

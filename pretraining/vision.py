@@ -13,7 +13,7 @@ import torch
 from comfy.clip_model import CLIPVisionModelProjection
 from torch.nn import functional as F
 
-from .common import Clock, device, initialise, learning_rate, load, save
+from .common import Clock, attend, device, initialise, learning_rate, load, save
 from .guide import cell_loss, cell_width
 from .worlds import Run, World
 
@@ -54,18 +54,9 @@ def embed(model: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, t
     tower = model.vision_model
     x = tower.pre_layrnorm(tower.embeddings(images.permute(0, 3, 1, 2) * 2 - 1))
     for layer in tower.encoder.layers:
-        x = x + _attend(layer.self_attn, layer.layer_norm1(x))
+        x = x + attend(layer.self_attn, layer.layer_norm1(x), causal=False)
         x = x + layer.mlp(layer.layer_norm2(x))
     return model.visual_projection(tower.post_layernorm(x[:, 0])), x[:, 1:]
-
-
-def _attend(attention: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    split = [
-        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
-    mixed = F.scaled_dot_product_attention(*split)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Heads(torch.nn.Module):
@@ -141,9 +132,7 @@ def train(run: Run, minutes: float, steps: int) -> None:
 
 def trained(run: Run) -> torch.nn.Module:
     """The encoder of the checkpoint."""
-    held = load(run.file(CHECKPOINT))
-    if held is None:
-        raise FileNotFoundError("Train it first: python -m pretraining.base_model vision")
+    held = load(run.file(CHECKPOINT), made_by="vision")
     model = build()
     model.load_state_dict(held["model"])
     return model
