@@ -27,9 +27,8 @@ def export(run: Run, path: Path) -> None:
     """Writes the averaged weights of all checkpoints to `path`."""
     pair, figures = denoiser.trained(run)
     autoencoder = folded_vae(run)
-    weights = _prefixed("unet.", pair.unet.state_dict())
-    weights |= _prefixed("vae.", autoencoder.state_dict())
-    weights |= _prefixed("vision.", vision.trained(run).state_dict())
+    parts = {"unet": pair.unet, "vae": autoencoder, "vision": vision.trained(run)}
+    weights = {f"{p}.{name}": v for p, m in parts.items() for name, v in m.state_dict().items()}
     tower = pair.clip.cond_stage_model.clip_l.transformer
     table = tower.state_dict()[_TABLE]
     for name, value in tower.state_dict().items():
@@ -68,7 +67,8 @@ def unpack(run: Run, path: Path = DEMO_MODEL_PATH) -> None:
     seconds = 60 * figures["minutes"]
     spent = {"seconds": seconds, "step": figures["steps"], "batch": figures["batch"]}
 
-    autoencoder = demo.vae.first_stage_model
+    autoencoder = vae.build()
+    autoencoder.load_state_dict(demo.vae.first_stage_model.state_dict(), strict=False)
     values = [p.detach() for p in autoencoder.parameters()]
     state = {"model": autoencoder.state_dict(), "average": values, "seconds": 0.0, "step": 0}
     save(run.file(vae.CHECKPOINT), state)
@@ -113,7 +113,3 @@ def _preview_factors(run: Run, model: torch.nn.Module) -> dict[str, Any]:
     known = torch.cat((z, torch.ones(len(z), 1, device=z.device)), 1)
     fit = torch.linalg.lstsq(known, small).solution.cpu()
     return {"factors": fit[:4].tolist(), "bias": fit[4].tolist()}
-
-
-def _prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {prefix + name: value for name, value in state.items()}

@@ -104,11 +104,11 @@ class ToylandJudge(nn.Module):
         glance = self.glance(query.relu()).flatten(2)  # [B,2*4,256]
         looked = glance.softmax(-1) @ near.flatten(2).mT  # [B,2*4,96]
         told = self.toy_heads(self.toy(looked.unflatten(1, (2, -1)).flatten(2)))  # [B,2,kinds]
-        aimed = glance[:, :: self._GLANCES]  # the first glance is at the middle of the toy
+        aimed = glance.unflatten(1, (2, -1)).unbind(2)  # the first glances are told where to look
         scene = self.scene_heads(far).split([*toyland.SCENE_HEADS.values()], dim=-1)
         answers = dict(zip(toyland.SCENE_HEADS, scene, strict=True))
         parts = told.split([*toyland.TOY_HEADS.values()], dim=-1)
-        named = dict(zip(toyland.TOY_HEADS, parts, strict=True)) | {"cell": aimed}
+        named = dict(zip((*toyland.TOY_HEADS, *toyland.AIMS), (*parts, *aimed), strict=False))
         return answers | {f"{n} {toy + 1}": x[:, toy] for n, x in named.items() for toy in (0, 1)}
 
 

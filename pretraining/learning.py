@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -30,8 +29,8 @@ from detex_pack.detex.training.config import TrainConfig
 
 from .common import sheet
 from .judge import judge_weights, load_judge
-from .sampling import DEMO_MODEL_PATH, load_demo_model, sample, sample_conditions
-from .worlds import WORLDS, Run
+from .sampling import load_demo_model, sample, sample_conditions
+from .worlds import Run
 
 PHOTOS = 4
 TOKEN_RATE = 4.0  # [V] learns faster than K and V, see docs/base_model.md
@@ -53,8 +52,7 @@ class Recipe:
 
 def learn_apart(recipe: Recipe) -> dict[str, Any]:
     """`learn` in a process of its own."""
-    words = [f"--{name}={value}" for name, value in asdict(recipe).items()]
-    command = [sys.executable, "-m", "pretraining.learning", *words]
+    command = [sys.executable, "-m", "pretraining.learning", json.dumps(asdict(recipe))]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -141,15 +139,8 @@ def _verdict(
 
 
 def main() -> None:
-    """Learns one subject and prints its figures as one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True)
-    parser.add_argument("--world", choices=WORLDS, default="toyland")
-    parser.add_argument("--weights", default=str(DEMO_MODEL_PATH))
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    print(json.dumps(learn(Recipe(**vars(parser.parse_args())))))
+    """Learns one subject, a Recipe in JSON, and prints its figures as one line of JSON."""
+    print(json.dumps(learn(Recipe(**json.loads(sys.argv[1])))))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from .common import (
 from .worlds import Run
 
 # GroupNorm has 32 groups: with 32 channels it would be an instance norm, which erases every
-# picture's mean colour just before the output. Hence 64 channels at the full resolution, and the
-# fewest blocks. An encoder without blocks on its levels is a patch embedding.
+# picture's mean colour just before the output. Hence 64 channels at the full resolution. Every
+# block begins as the identity, so that training can go on from weights of fewer blocks.
 CHECKPOINT = "vae.pt"
 ENCODER = ("encoder", "quant_conv")
 LATENT_SCALE = 0.18215
@@ -37,7 +37,7 @@ _DD = {
     "out_ch": 3,
     "ch": 64,
     "ch_mult": [1, 1, 1],
-    "num_res_blocks": 0,
+    "num_res_blocks": 1,
     "attn_resolutions": [],
     "dropout": 0.0,
 }
@@ -53,9 +53,12 @@ log = logging.getLogger(__name__)
 
 
 def build() -> AutoencoderKL:
-    """An AutoencoderKL with starting values."""
+    """An AutoencoderKL with starting values: a residual block adds nothing yet."""
     model = AutoencoderKL(**CONFIG["params"])
     initialise(model, seed=11)
+    for name, p in model.named_parameters():
+        if name.endswith("conv2.weight"):
+            torch.nn.init.zeros_(p)
     return model.to(device())
 
 
@@ -138,14 +141,7 @@ def train(
         _keep(run, model, average, optimiser, clock, step)
 
 
-def _keep(
-    run: Run,
-    model: torch.nn.Module,
-    average: Average,
-    optimiser: torch.optim.Optimizer,
-    clock: Clock,
-    step: int,
-) -> None:
+def _keep(run: Run, model: Any, average: Average, optimiser: Any, clock: Clock, step: int) -> None:
     state = {
         "model": model.state_dict(),
         "average": average.values,

@@ -25,6 +25,7 @@ class World(Protocol):
     CELL_KINDS: tuple[int, ...]  # kinds of each thing that the guide tells of a cell
     KNOWN: tuple[int, ...]  # widths of `known`
     GOALS: Mapping[str, float]  # least shares of the gate
+    CLEAR: tuple[str, ...]  # unnamed parts of which the judge must be sure
 
     def sample_scenes(self, count: int, generator: torch.Generator) -> Any: ...
     def any_scenes(self, count: int, generator: torch.Generator) -> Any: ...

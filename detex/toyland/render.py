@@ -38,13 +38,29 @@ def render(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor]:
     x, y = _pixel_centres()
     present = scenes.present
     shown = scenes.toys.rows(present)
-    paint = _paint(shown, *_local(shown, x, y))
+    paint = paint_toys(shown)
     shade = _scattered(1 - ramp(_edge(shown, *_local(shown, x, y, shift=2.0)), 3.5), present)
     colour, masks = _scattered(paint.colour, present), _scattered(paint.cover, present)
     image = backdrop(scenes, x, y) * (1 - 0.28 * shade.amax(1)).unsqueeze(-1)
     for toy in range(2):
-        image = image + (colour[:, toy] - image) * masks[:, toy].unsqueeze(-1)
+        image = image * (1 - masks[:, toy]).unsqueeze(-1) + colour[:, toy]
     return image.clamp(0, 1), masks
+
+
+def paint_toys(toys: Toys) -> Paint:
+    """N toys, each alone, from the back to the front: feet, body, wheels, face, hat."""
+    u, v = _local(toys, *_pixel_centres())
+    paint = Paint(u.new_zeros(*u.shape, 3), torch.zeros_like(u))
+    _paint_some(paint, toys, u, v, toys.feet == 1, _feet)
+    distance = body_distance(toys.shape, u, v) * _pixels(toys)
+    main = torch.tensor(PALETTE)[toys.main]
+    paint.over(distance, edge(main))
+    paint.over(distance + _OUTLINE, _surface(toys, u, v, distance))
+    _paint_some(paint, toys, u, v, toys.feet == 2, _wheels)
+    _face(paint, toys, u, v)
+    for kind in range(len(_HATS)):
+        _paint_some(paint, toys, u, v, toys.hat == kind + 1, _hat)
+    return paint
 
 
 def colour_shares(scenes: Scenes) -> torch.Tensor:
@@ -62,11 +78,13 @@ def colour_shares(scenes: Scenes) -> torch.Tensor:
 
 def faces(scenes: Scenes) -> torch.Tensor:
     """How much of each pixel lies on a face, [B,64,64]."""
-    present = scenes.present
-    toys = scenes.toys.rows(present)
+    return _scattered(face_area(scenes.toys.rows(scenes.present)), scenes.present).amax(1)
+
+
+def face_area(toys: Toys) -> Field:
+    """How much of each pixel lies on the face of a toy, [N,64,64]."""
     a, b, scale = seated(seats("face", toys.shape), *_local(toys, *_pixel_centres()))
-    area = (torch.hypot(a / 0.68, (b - 0.08) / 0.55) - 1) * 0.55 * scale * _pixels(toys)
-    return _scattered(cover(area), present).amax(1)
+    return cover((torch.hypot(a / 0.68, (b - 0.08) / 0.55) - 1) * 0.55 * scale * _pixels(toys))
 
 
 def _scattered(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
@@ -99,21 +117,6 @@ def _local(toys: Toys, x: Field, y: Field, shift: float = 0.0) -> tuple[Field, F
 def _edge(toys: Toys, u: Field, v: Field) -> Field:
     """Signed distance to the outlines in pixels."""
     return silhouette(toys.shape, toys.hat, toys.feet, u, v) * _pixels(toys)
-
-
-def _paint(toys: Toys, u: Field, v: Field) -> Paint:
-    """The toys from the back to the front: feet, body, wheels, face, hat."""
-    paint = Paint(u.new_zeros(*u.shape, 3), torch.zeros_like(u))
-    _paint_some(paint, toys, u, v, toys.feet == 1, _feet)
-    distance = body_distance(toys.shape, u, v) * _pixels(toys)
-    main = torch.tensor(PALETTE)[toys.main]
-    paint.over(distance, edge(main))
-    paint.over(distance + _OUTLINE, _surface(toys, u, v, distance))
-    _paint_some(paint, toys, u, v, toys.feet == 2, _wheels)
-    _face(paint, toys, u, v)
-    for kind in range(len(_HATS)):
-        _paint_some(paint, toys, u, v, toys.hat == kind + 1, _hat)
-    return paint
 
 
 def _paint_some(paint: Paint, toys: Toys, u: Field, v: Field, chosen: torch.Tensor, draw) -> None:

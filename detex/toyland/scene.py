@@ -7,7 +7,7 @@ its hat and its feet have no words. Everything random comes from a generator the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
@@ -95,6 +95,10 @@ class Toys:
     def rows(self, index: Rows | tuple) -> Toys:
         """The chosen toys, in the given order."""
         return _chosen(self, index)
+
+    def with_factors(self, **factors: torch.Tensor) -> Toys:
+        """The same toys with some factors replaced."""
+        return replace(self, **factors)
 
 
 @dataclass(frozen=True)
@@ -213,8 +217,7 @@ def _placed(toys: Toys, pair: torch.Tensor, generator: torch.Generator) -> Toys:
     middle = torch.where(pair[:, None, None], _beside(high - low, axis, generator), middle)
     centre = middle - (low + high) / 2
     centre = torch.minimum(torch.maximum(centre, MARGIN - low), IMAGE_SIDE - MARGIN - high)
-    columns = {f.name: getattr(toys, f.name) for f in fields(toys)}
-    return Toys(**columns | {"radius": radius, "centre": centre})
+    return toys.with_factors(radius=radius, centre=centre)
 
 
 def _beside(extent: torch.Tensor, axis: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

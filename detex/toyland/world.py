@@ -18,6 +18,7 @@ from ..toys.scene import (
 )
 from . import render as drawing
 from . import subjects
+from .bodies import seats
 from .captions import words_of, write_captions
 from .scene import LOOKS, UNNAMED, Scenes, Toys, any_scenes, sample_scenes
 
@@ -40,10 +41,12 @@ SCENE_HEADS = {
     "position": len(POSITIONS),
     "size": len(SIZES),
 }
-_CELLS = 16  # along a side; the cell of a body's middle
+_CELLS = 16  # along a side
+AIMS = {"body cell": None, "hat cell": ("hat", -0.3), "mouth cell": ("face", 0.36)}
 HEADS = {
     **SCENE_HEADS,
-    **{f"{n} {toy}": k for toy in (1, 2) for n, k in (TOY_HEADS | {"cell": _CELLS**2}).items()},
+    **{f"{name} {toy}": kinds for toy in (1, 2) for name, kinds in TOY_HEADS.items()},
+    **{f"{name} {toy}": _CELLS**2 for toy in (1, 2) for name in AIMS},
 }
 GOALS = {
     "background": 0.95,
@@ -52,7 +55,10 @@ GOALS = {
     "main": 0.90,
     "both shapes": 0.80,
     "main colours on their toys": 0.70,
+    "clear hat 1": 0.70,
+    "clear eyes 1": 0.70,
 }
+CLEAR = ("hat 1", "eyes 1")  # unnamed parts of which the judge must be sure
 _LOOK_WIDTH = 2 * len(COLOURS) + len(PATTERNS)
 KNOWN = (
     _LOOK_WIDTH + sum(UNNAMED.values()),
@@ -89,13 +95,24 @@ def factors(scenes: Scenes) -> dict[str, torch.Tensor]:
         "position": toys.position[:, 0],
         "size": torch.where(scenes.pair, unknown, toys.size[:, 0]),
     }
-    x, y = (toys.centre * _CELLS / IMAGE_SIDE).long().unbind(-1)
-    answers = {name: getattr(toys, name) for name in TOY_HEADS} | {"cell": y * _CELLS + x}
+    answers = {name: getattr(toys, name) for name in TOY_HEADS}
+    answers |= {name: _cell(toys, seat) for name, seat in AIMS.items()}
     worn = {"hat_colour": toys.hat > 0, "feet_colour": toys.feet > 0}
     for name, answer in answers.items():
         asked = torch.where(scenes.present & worn.get(name, scenes.present), answer, unknown)
         found |= {f"{name} 1": asked[:, 0], f"{name} 2": asked[:, 1]}
     return found
+
+
+def _cell(toys: Toys, seat: tuple[str, float] | None) -> torch.Tensor:
+    """In which of 16x16 cells the body's middle lies, or a part's point this far below its seat."""
+    part, below = seat or ("face", 0.0)
+    u, v, scale, _ = seats(part, toys.shape).unbind(-1)
+    u, v = (u, v + below * scale) if seat else (0 * u, 0 * v)
+    cos, sin = toys.angle.cos(), toys.angle.sin()
+    offset = torch.stack((u * cos - v * sin, u * sin + v * cos), -1) * toys.radius[..., None]
+    x, y = ((toys.centre + offset) * _CELLS / IMAGE_SIDE).long().clamp(0, _CELLS - 1).unbind(-1)
+    return y * _CELLS + x
 
 
 def told_toy(scenes: Scenes) -> torch.Tensor:

@@ -37,6 +37,7 @@ HEADS = {
     "size": len(SIZES),
 }
 GOALS = {"background": 0.90, "shape": 0.80, "position": 0.80, "main": 0.80}
+CLEAR: tuple[str, ...] = ()
 KNOWN = (2 * len(COLOURS) + len(PATTERNS), len(POSITIONS) + 4, len(BACKGROUNDS) + NOISE_WIDTH)
 
 
