@@ -63,9 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak and arguments.stage not in ("vae", "decoder", "denoiser"):
         parser.error(f"--peak is for vae, decoder and denoiser; {arguments.stage} has its own rate")
-    level = logging.Formatter("%(asctime)s %(message)s")
-    logging.basicConfig(level=logging.INFO, force=True)
-    logging.getLogger().handlers[0].setFormatter(level)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     _STAGES[arguments.stage](Run.of(arguments.world, arguments.folder), arguments)

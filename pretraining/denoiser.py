@@ -224,7 +224,8 @@ class Learner:
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
-        self.helping = torch.optim.AdamW(self.helpers, lr=peak)
+        # At full speed from the first step on: until they know their part they only disturb.
+        self.helping = torch.optim.AdamW(self.helpers, lr=PEAK)
         self.average = Average(self.parameters, 0.999)
 
     def losses(
@@ -244,7 +245,7 @@ class Learner:
 
     def learn(self, value: torch.Tensor, rate: float, step: int) -> None:
         """One step down `value`; `step` is its number, from 1."""
-        for group in (*self.optimiser.param_groups, *self.helping.param_groups):
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
         self.helping.zero_grad()

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -166,14 +165,9 @@ def _coded_pool(run: Run) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Factors and pictures [N,64,64,3] as the VAE gives them back."""
     from . import vae  # noqa: PLC0415  (needs the host, which a user of the judge does not)
 
-    model, scenes = (
-        vae.trained(run),
-        run.world.any_scenes(_CODED, torch.Generator().manual_seed(91)),
-    )
+    scenes = run.world.any_scenes(_CODED, torch.Generator().manual_seed(91))
     images = run.world.render(scenes)[0]
-    return run.world.factors(scenes), torch.cat(
-        [vae.coded(model, part, noise=0.1) for part in images.split(64)]
-    )
+    return run.world.factors(scenes), vae.coded(vae.trained(run), images, noise=0.1)
 
 
 def train(run: Run, minutes: float) -> None:
@@ -217,36 +211,30 @@ def _store(net: nn.Module, path: Path) -> None:
     part.replace(path)
 
 
-def scores(run: Run, count: int = 2000, seed: int = 94) -> dict[str, float]:
-    """Share of right answers on new renders, by factor."""
-    scenes = run.world.any_scenes(count, torch.Generator().manual_seed(seed))
-    images = run.world.render(scenes)[0]
-    return agreement(run.world, load_judge(judge_weights(run), run.world)(images), scenes)
-
-
-def agreement(world: World, seen: dict[str, torch.Tensor], scenes: Any) -> dict[str, float]:
-    """Share of the scenes' factors that were seen right, by factor, where there is one."""
-    shares = {}
-    for name, right in world.factors(scenes).items():
+def scores(
+    run: Run,
+    count: int = 2000,
+    through: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
+) -> dict[str, float]:
+    """Share of right answers on new renders that went `through` something, by factor."""
+    scenes = run.world.any_scenes(count, torch.Generator().manual_seed(94))
+    images = through(run.world.render(scenes)[0])
+    seen, shares = load_judge(judge_weights(run), run.world)(images), {}
+    for name, right in run.world.factors(scenes).items():
         asked = right >= 0
         shares[name] = float((seen[name] == right)[asked].float().mean())
     return shares
 
 
 def main() -> None:
-    """Trains the judge, or only scores it."""
+    """Trains the judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", choices=WORLDS, default="toyland")
     parser.add_argument("--folder", type=Path, help="of checkpoints; runs/WORLD by default")
     parser.add_argument("--minutes", type=float, default=6)
-    parser.add_argument("--score", action="store_true", help="only score the stored weights")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    run = Run.of(arguments.world, arguments.folder)
-    if arguments.score:
-        log.info("judge on new renders: %s", scores(run))
-    else:
-        train(run, arguments.minutes)
+    train(Run.of(arguments.world, arguments.folder), arguments.minutes)
 
 
 if __name__ == "__main__":

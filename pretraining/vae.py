@@ -70,9 +70,12 @@ def as_input(images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def coded(model: AutoencoderKL, images: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
     """Pictures [B,64,64,3] as the VAE gives them back, their latents so noisy."""
-    z = model.encode(as_input(images))
-    y = model.decode(z + noise * torch.randn_like(z)).clamp(-1, 1)
-    return (y.permute(0, 2, 3, 1) / 2 + 0.5).cpu()
+    pieces = []
+    for part in images.split(64):
+        z = model.encode(as_input(part))
+        y = model.decode(z + noise * torch.randn_like(z)).clamp(-1, 1)
+        pieces.append((y.permute(0, 2, 3, 1) / 2 + 0.5).cpu())
+    return torch.cat(pieces)
 
 
 def loss(
