@@ -122,12 +122,12 @@ def judge_weights(run: Run) -> Path:
     return path if path.is_file() or run.world is not toys else WEIGHTS
 
 
-_NETS = {"toys": JudgeNet, "toyland": ToylandJudge}
+NETS = {"toys": JudgeNet, "toyland": ToylandJudge}
 
 
 def load_net(path: Path = WEIGHTS, world: World = toys) -> nn.Module:
     """The trained network in float32."""
-    net = _NETS[world.NAME]()
+    net = NETS[world.NAME]()
     net.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     )
@@ -176,7 +176,7 @@ def train(run: Run, minutes: float) -> None:
 
     world, path = run.world, run.file(CHECKPOINT)
     torch.manual_seed(93)
-    net = load_net(path, world).train() if path.is_file() else _NETS[world.NAME]()
+    net = load_net(path, world).train() if path.is_file() else NETS[world.NAME]()
     optimiser = torch.optim.AdamW(net.parameters(), lr=_PEAK, weight_decay=0.02)
     answers, coded = _coded_pool(run)
     log.info("judge: pool ready")

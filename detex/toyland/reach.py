@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import product
-from typing import Protocol
 
 import torch
 
@@ -17,24 +16,17 @@ _FINE = 96  # points along a side of the grid that is searched
 _WIDE = 2.4  # radii from the centre to the grid's edge
 
 
-class Outlined(Protocol):
-    """What of a toy decides its outline."""
+def reach(
+    shape: torch.Tensor, hat: torch.Tensor, feet: torch.Tensor, angle: torch.Tensor
+) -> torch.Tensor:
+    """The box [...,4] around such toys [...]: left, top, right, bottom, in radii from the centre.
 
-    shape: torch.Tensor
-    hat: torch.Tensor
-    feet: torch.Tensor
-    angle: torch.Tensor
-
-
-def reach(toys: Outlined) -> torch.Tensor:
-    """The box around each toy as (left, top, right, bottom) from the body's centre, in radii.
-
-    [..., 4], never too small: the grid's spacing is added.
+    It is never too small: the grid's spacing is added.
     """
-    kind = (toys.shape * HAT_KINDS + toys.hat) * FEET_KINDS + toys.feet
+    kind = (shape * HAT_KINDS + hat) * FEET_KINDS + feet
     sides = []
     for towards in (math.pi, -math.pi / 2, 0.0, math.pi / 2):
-        turn = (towards - toys.angle) / (2 * math.pi) * _DIRECTIONS
+        turn = (towards - angle) / (2 * math.pi) * _DIRECTIONS
         low = torch.floor(turn).long()
         table = _table()
         beside = (table[kind, low % _DIRECTIONS], table[kind, (low + 1) % _DIRECTIONS])

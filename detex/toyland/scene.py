@@ -8,7 +8,6 @@ its hat and its feet have no words. Everything random comes from a generator the
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
 
 import torch
 
@@ -52,7 +51,6 @@ _OFFSETS = ((-14.0, 0.0), (14.0, 0.0), (0.0, -14.0), (0.0, 14.0), (0.0, 0.0))
 _JITTER = 1.5
 
 Rows = torch.Tensor | slice | list[int]
-_Table = TypeVar("_Table", "Toys", "Scenes")
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Toys:
 
     def rows(self, index: Rows | tuple) -> Toys:
         """The chosen toys, in the given order."""
-        return _chosen(self, index)
+        return Toys(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def with_factors(self, **factors: torch.Tensor) -> Toys:
         """The same toys with some factors replaced."""
@@ -124,13 +122,8 @@ class Scenes:
 
     def rows(self, index: Rows) -> Scenes:
         """The chosen scenes, in the given order."""
-        return _chosen(self, index)
-
-
-def _chosen(table: _Table, index: Rows | tuple) -> _Table:
-    columns = {f.name: getattr(table, f.name) for f in fields(table)}
-    picked = {n: c.rows(index) if isinstance(c, Toys) else c[index] for n, c in columns.items()}
-    return type(table)(**picked)
+        factors = (self.pair[index], self.background[index], self.noise[index])
+        return Scenes(self.toys.rows(index), *factors)
 
 
 def sample_scenes(count: int, generator: torch.Generator) -> Scenes:
@@ -203,7 +196,9 @@ def arranged(
 def _placed(toys: Toys, pair: torch.Tensor, generator: torch.Generator) -> Toys:
     """The same toys where their positions say, whole and apart; two large ones shrink to fit."""
     shape = toys.radius.shape
-    box = reach(toys).view(*shape, 2, 2)  # [B,2,(least, most),(x, y)] in radii
+    box = reach(toys.shape, toys.hat, toys.feet, toys.angle).view(
+        *shape, 2, 2
+    )  # [B,2,(least, most),(x, y)] in radii
     axis = (toys.position[:, 0] >= POSITIONS.index("top")).long()  # of a pair: 0 beside, 1 above
     along = axis.view(-1, 1, 1, 1).expand(*shape, 2, 1)
     ends = box.gather(-1, along).squeeze(-1)  # [B,2,(least, most)]

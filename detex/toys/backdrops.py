@@ -13,8 +13,10 @@ from .scene import IMAGE_SIDE
 class Backed(Protocol):
     """Scenes in front of backgrounds: `background` [B] an index into FAMILIES, `noise` [B,n]."""
 
-    background: torch.Tensor
-    noise: torch.Tensor
+    @property
+    def background(self) -> torch.Tensor: ...
+    @property
+    def noise(self) -> torch.Tensor: ...
 
 
 def backdrop(scenes: Backed, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What the base model's captions say, and what their new words mean."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from detex_pack.detex.toys import world as toys
 from detex_pack.detex.toys.scene import BACKGROUNDS, COLOURS, PATTERNS, POSITIONS, SIZES
 from detex_pack.pretraining.captions import RARE, TOLD, training_captions
 from detex_pack.pretraining.guide import cell_loss, cell_width
+from detex_pack.pretraining.judge import NETS
 from detex_pack.pretraining.words import Meanings
 
 SUBJECT, POSE, BACKGROUND = range(3)
@@ -180,3 +182,25 @@ def test_a_cell_that_shows_what_the_guide_says_costs_least(world):
     assert right.shape[1] == cell_width(world)
     wrong = right.roll(1, dims=0)
     assert cell_loss(right, kinds, shares, world) < 0.3 * cell_loss(wrong, kinds, shares, world)
+
+
+def test_the_judge_answers_every_question_about_every_picture(world):
+    net = NETS[world.NAME]().eval()
+    with torch.no_grad():
+        answers = net(torch.rand(2, 64, 64, 3))
+    assert {name: logits.shape for name, logits in answers.items()} == {
+        name: (2, kinds) for name, kinds in world.HEADS.items()
+    }
+
+
+def test_the_judge_is_told_where_hat_and_mouth_are():
+    """Upright and in the middle, a ball of 10 pixels: hat 10.8 px above, mouth 3.8 px below."""
+    scenes = toyland.any_scenes(1, torch.Generator().manual_seed(9))
+    still = torch.zeros(1, 2)
+    toys = scenes.toys.with_factors(
+        shape=still.long(), centre=torch.full((1, 2, 2), 34.0), radius=still + 10, angle=still
+    )
+    answers = toyland.factors(replace(scenes, toys=toys, pair=torch.tensor([False])))
+    rows = {name: int(answers[f"{name} cell 1"]) // 16 for name in ("body", "hat", "mouth")}
+    assert rows == {"body": 34 // 4, "hat": 23 // 4, "mouth": 37 // 4}
+    assert answers["body cell 1"] % 16 == 34 // 4 and answers["body cell 2"] == -1

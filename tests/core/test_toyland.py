@@ -88,7 +88,7 @@ def test_every_combination_of_shape_hat_and_feet_fits_at_every_tilt():
     )
     for angle in (-0.55, 0.0, 0.3, 0.55):
         turned = replace(again.toys, angle=torch.full_like(again.toys.angle, angle))
-        box = reach(turned) * turned.radius[..., None]
+        box = reach(turned.shape, turned.hat, turned.feet, turned.angle) * turned.radius[..., None]
         centred = replace(turned, centre=torch.full_like(turned.centre, 32.0))
         alone = replace(again, toys=centred, pair=torch.zeros(len(kinds), dtype=torch.bool))
         mask = render(alone)[1][:, 0] > 0
