@@ -18,7 +18,8 @@ from torch import Tensor
 
 from detex_pack.detex.toys.render import render
 from detex_pack.detex.toys.scene import Scenes
-from detex_pack.pretraining.judge import WEIGHTS, any_scenes, degrade, load_net
+from detex_pack.detex.toys.world import any_scenes
+from detex_pack.pretraining.judge import WEIGHTS, degrade, load_net
 
 from . import reader
 from .cells import sha256_of

@@ -25,8 +25,9 @@ from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.photos.photos import make_photos
 from detex_pack.detex.photos.recipe import with_composites
 from detex_pack.detex.toys.subjects import DemoSubject
+from detex_pack.detex.toys.world import HEADS
 from detex_pack.detex.training.loop import Watcher
-from detex_pack.pretraining.judge import HEADS, load_judge
+from detex_pack.pretraining.judge import load_judge
 from detex_pack.pretraining.sampling import sample, sample_conditions
 
 from . import reader

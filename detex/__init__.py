@@ -45,6 +45,15 @@ evaluate/       how good it is: scores
 canvas/         what is shown: sheets, grids, masks over photos
 batch/          many jobs: the rows of a table through a workflow, on one ComfyUI server or many
 toys/           the demo world and its model
+toyland/        the next demo world: toys with faces, hats and feet, one or two in a picture
+  bodies          shapes, and where their parts sit
+  parts           faces, hats and feet, which no caption names
+  silhouette      a toy's outline, its parts included
+  reach           the box around it, so that nothing is cut
+  scene           the factors of a picture, drawn at random and placed
+  render          pictures and masks
+  captions        what is said of them
+  subjects        photos of one toy, of two, and of many that vary by a law
 host/           the only room that knows ComfyUI
 
 Shapes: B batch, R prior images, N photos, K copies of a photo, H heads, L = h*w latent positions,

@@ -1,4 +1,4 @@
-"""Trains the embedded base model from nothing, stage by stage; long stages resume.
+"""Trains a base model of a world, stage by stage; long stages resume.
 
 On two CPU cores, one process per core; on a GPU, plain `python -m` in their place:
 
@@ -8,13 +8,16 @@ On two CPU cores, one process per core; on a GPU, plain `python -m` in their pla
     python -m pretraining.base_model vision --minutes 5
     python -m pretraining.base_model export
 
-In a fresh clone, `unpack` makes checkpoints of the committed weights; go on with `latents`.
+`decoder` goes on with the VAE but leaves its latents as they are cached, beside the denoiser.
+`--world` is toyland or toys. In a fresh clone, `unpack` makes checkpoints of stored weights
+(`--weights`; the committed ones of the old world by default); go on with `latents`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
 from devtools.pack_host import enter_host
 
@@ -25,15 +28,21 @@ from comfy.cli_args import args as host_arguments  # noqa: E402
 
 host_arguments.use_pytorch_cross_attention = True  # read when the host's attention is imported
 
+from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH  # noqa: E402
+
 from . import denoiser, export, vae, vision  # noqa: E402
+from .worlds import WORLDS, Run  # noqa: E402
 
 _STAGES = {
-    "vae": lambda a: vae.train(a.minutes, a.steps, a.peak or vae.PEAK),
-    "latents": lambda a: denoiser.cache_latents(a.pictures),
-    "denoiser": lambda a: denoiser.train(a.minutes, a.steps, a.peak or denoiser.PEAK),
-    "vision": lambda a: vision.train(a.minutes, a.steps),
-    "export": lambda _: export.export(),
-    "unpack": lambda _: export.unpack(),
+    "vae": lambda run, a: vae.train(run, a.minutes, a.steps, a.peak or vae.PEAK),
+    "decoder": lambda run, a: vae.train(
+        run, a.minutes, a.steps, a.peak or vae.PEAK, frozen=vae.ENCODER
+    ),
+    "latents": lambda run, a: denoiser.cache_latents(run, a.pictures),
+    "denoiser": lambda run, a: denoiser.train(run, a.minutes, a.steps, a.peak or denoiser.PEAK),
+    "vision": lambda run, a: vision.train(run, a.minutes, a.steps),
+    "export": lambda run, a: export.export(run, a.weights),
+    "unpack": lambda run, a: export.unpack(run, a.weights),
 }
 
 
@@ -43,20 +52,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", choices=_STAGES)
+    parser.add_argument("--world", choices=WORLDS, default="toyland")
+    parser.add_argument("--folder", type=Path, help="of checkpoints; runs/WORLD by default")
+    parser.add_argument("--weights", type=Path, default=DEMO_MODEL_PATH, help="to export or unpack")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes")
     parser.add_argument("--peak", type=float, default=0, help="learning rate; 0: the stage's own")
     parser.add_argument("--pictures", type=int, default=36_000, help="latents to cache")
     parser.add_argument("--threads", type=int, default=0, help="0: let PyTorch choose")
     arguments = parser.parse_args()
-    if arguments.peak and arguments.stage not in ("vae", "denoiser"):
-        parser.error(f"--peak is for vae and denoiser; {arguments.stage} has its own rate")
-    level = logging.Formatter("%(asctime)s %(message)s")
-    logging.basicConfig(level=logging.INFO, force=True)
-    logging.getLogger().handlers[0].setFormatter(level)
+    if arguments.peak and arguments.stage not in ("vae", "decoder", "denoiser"):
+        parser.error(f"--peak is for vae, decoder and denoiser; {arguments.stage} has its own rate")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    _STAGES[arguments.stage](arguments)
+    _STAGES[arguments.stage](Run.of(arguments.world, arguments.folder), arguments)
 
 
 if __name__ == "__main__":

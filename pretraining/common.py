@@ -13,11 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from PIL import Image
+from torch.nn import functional as F
 
 from detex_pack.detex.canvas.pictures import as_picture
-
-ROOT = Path(__file__).resolve().parents[1]
-RUNS = ROOT / "runs"
 
 
 def device() -> torch.device:
@@ -39,6 +37,16 @@ def initialise(model: torch.nn.Module, seed: int) -> None:
                 torch.nn.init.zeros_(module.bias)
             elif isinstance(module, torch.nn.Embedding):
                 torch.nn.init.normal_(module.weight, std=0.02)
+
+
+def attend(attention: torch.nn.Module, x: torch.Tensor, *, causal: bool) -> torch.Tensor:
+    """A host text or vision tower's self-attention, with gradients."""
+    split = [
+        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
+    ]
+    mixed = F.scaled_dot_product_attention(*split, is_causal=causal)
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Team:
@@ -142,10 +150,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def load(path: Path) -> dict[str, Any] | None:
-    """The checkpoint's tensors and numbers, or None where there is none yet."""
+def load(path: Path, made_by: str = "") -> dict[str, Any]:
+    """The checkpoint's tensors and numbers, {} where there is none yet.
+
+    Raises FileNotFoundError where it must be there, made by this stage.
+    """
+    if not path.is_file() and made_by:
+        raise FileNotFoundError(f"Run this first: python -m pretraining.base_model {made_by}")
     if not path.is_file():
-        return None
+        return {}
     return torch.load(path, map_location=device(), weights_only=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.ops
@@ -11,17 +11,16 @@ import torch
 from torch.nn import functional as F
 
 from detex_pack.detex.host.demo_model import build_clip, build_unet
-from detex_pack.detex.toys.render import colour_shares
-from detex_pack.detex.toys.scene import Scenes, sample_scenes
 
 from . import vae
 from .captions import CaptionTokens, training_captions
-from .common import RUNS, Average, Clock, Team, device, initialise, learning_rate, load, save
+from .common import Average, Clock, Team, attend, device, initialise, learning_rate, load, save
 from .guide import SceneGuide
 from .words import Meanings
+from .worlds import Run, World
 
-LATENTS = RUNS / "latents.pt"
-CHECKPOINT = RUNS / "denoiser.pt"
+LATENTS = "latents.pt"
+CHECKPOINT = "denoiser.pt"
 TEXT_CONFIG: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -86,10 +85,10 @@ class Pair:
         return 1 / (1 + sigmas.square())
 
 
-def build() -> Pair:
+def build(world: World) -> Pair:
     """The host's UNet and text tower with starting values, ready to train."""
     clip = build_clip(TEXT_CONFIG, {})
-    pair = Pair(build_unet(UNET_CONFIG, {}), clip, CaptionTokens(clip))
+    pair = Pair(build_unet(UNET_CONFIG, {}), clip, CaptionTokens(world, clip))
     few = comfy.ops.manual_cast.Embedding(len(pair.tokens.rows), TEXT_CONFIG["hidden_size"])
     pair.tower.embeddings.token_embedding = few
     initialise(pair.unet, seed=12)
@@ -110,54 +109,50 @@ def encode(
     """
     x = tower.embeddings(ids) + added
     for layer in tower.encoder.layers:
-        x = x + _attend(layer.self_attn, layer.layer_norm1(x))
+        x = x + attend(layer.self_attn, layer.layer_norm1(x), causal=True)
         x = x + layer.mlp(layer.layer_norm2(x))
     return tower.final_layer_norm(x)
-
-
-def _attend(attention: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    split = [
-        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
-    mixed = F.scaled_dot_product_attention(*split, is_causal=True)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 # ---- latents -------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def cache_latents(count: int) -> None:
-    """Renders `count` scenes, encodes them, and keeps latents of unit size with the factors."""
-    model = vae.trained().to(memory_format=torch.channels_last)
-    scenes = sample_scenes(count, torch.Generator().manual_seed(41))
-    pieces, shares = [], []
+def cache_latents(run: Run, count: int) -> None:
+    """Renders `count` scenes, encodes them, and keeps latents of unit size."""
+    world, model = run.world, vae.trained(run).to(memory_format=torch.channels_last)
+    scenes = cached_scenes(world, count)
+    latents, subjects, shares = [], [], []
     for start in range(0, count, 64):
         part = scenes.rows(slice(start, start + 64))
-        shares.append(F.avg_pool2d(colour_shares(part), 4).half())
-        x = vae.pictures(part)
-        x = x.to(memory_format=torch.channels_last)
-        pieces.append(model.encode(x).cpu().contiguous())
+        images, subject = world.render(part)
+        subjects.append(F.avg_pool2d(subject.unsqueeze(1), 4).half())
+        shares.append(F.avg_pool2d(world.colour_shares(part), 4).half())
+        x = vae.as_input(images).to(memory_format=torch.channels_last)
+        latents.append(model.encode(x).cpu().contiguous())
         if start % 6400 == 0:
             log.info("latents %d of %d", start, count)
-    latents = torch.cat(pieces)
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    state: dict[str, Any] = {f.name: getattr(scenes, f.name) for f in fields(scenes)}
-    state["latents"] = ((latents - mean[:, None, None]) / std[:, None, None]).half()
-    state["shares"] = torch.cat(shares)
-    state["mean"], state["std"] = mean, std
-    save(LATENTS, state)
+    raw = torch.cat(latents)
+    mean, std = raw.mean((0, 2, 3)), raw.std((0, 2, 3))
+    state: dict[str, Any] = {
+        "latents": ((raw - mean[:, None, None]) / std[:, None, None]).half(),
+        "subjects": torch.cat(subjects),
+        "shares": torch.cat(shares),
+        "mean": mean,
+        "std": std,
+    }
+    save(run.file(LATENTS), state)
     log.info("latents: mean %s, std %s", mean.tolist(), std.tolist())
 
 
-def _cached() -> tuple[Scenes, torch.Tensor, torch.Tensor]:
-    """The scenes, their latents [N,4,16,16] and their subjects' colour shares [N,2,16,16]."""
-    held = load(LATENTS)
-    if held is None:
-        raise FileNotFoundError("Cache the latents first: python -m pretraining.base_model latents")
-    scenes = Scenes(**{f.name: held[f.name].cpu() for f in fields(Scenes)})
-    return scenes, held["latents"], held["shares"]
+def cached_scenes(world: World, count: int) -> Any:
+    """The scenes whose latents are cached: the same ones each time."""
+    return world.sample_scenes(count, torch.Generator().manual_seed(41))
+
+
+def cached(run: Run) -> dict[str, torch.Tensor]:
+    """Latents [N,4,16,16], how much their cells matter [N,1,16,16], colour shares [N,S,16,16]."""
+    return load(run.file(LATENTS), made_by="latents")
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -200,7 +195,7 @@ def loss(
 ) -> torch.Tensor:
     """Weighted epsilon prediction, times spread over the schedule within the batch.
 
-    latents [B,4,16,16], subject [B,1,16,16] in 0..1, context [B,77,C].
+    latents [B,4,16,16], subject [B,1,16,16] from 0 on, context [B,77,C].
     """
     count = len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
@@ -220,36 +215,37 @@ def loss(
 class Learner:
     """The two networks, what only helps them to learn, and the optimisers of both."""
 
-    def __init__(self, team: Team, peak: float) -> None:
-        self.team, self.pair = team, build()
+    def __init__(self, run: Run, team: Team, peak: float) -> None:
+        self.run, self.team, self.pair = run, team, build(run.world)
         self.parameters = self.pair.parameters()
-        self.guide = SceneGuide(self.pair.unet)
-        self.meanings = Meanings(TEXT_CONFIG["hidden_size"])
+        self.guide = SceneGuide(run.world, self.pair.unet)
+        self.meanings = Meanings(run.world, TEXT_CONFIG["hidden_size"])
         self.helpers = [*self.guide.parameters(), *self.meanings.parameters()]
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
-        self.helping = torch.optim.AdamW(self.helpers, lr=peak)
+        # At full speed from the first step on: until they know their part they only disturb.
+        self.helping = torch.optim.AdamW(self.helpers, lr=PEAK)
         self.average = Average(self.parameters, 0.999)
 
     def losses(
         self,
-        scenes: Scenes,
+        scenes: Any,
         latents: torch.Tensor,
+        subject: torch.Tensor,
         shares: torch.Tensor,
         emphasis: Emphasis,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The diffusion loss and the guide's."""
-        captions, meant = training_captions(scenes, generator)
+        captions, meant = training_captions(self.run.world, scenes, generator)
         context = self.pair.context(captions, self.meanings(scenes, meant, generator))
-        subject = shares.sum(1, keepdim=True)
         value = loss(self.pair, latents, subject, context, emphasis, generator)
         return value, self.guide.loss(scenes, shares)
 
     def learn(self, value: torch.Tensor, rate: float, step: int) -> None:
         """One step down `value`; `step` is its number, from 1."""
-        for group in (*self.optimiser.param_groups, *self.helping.param_groups):
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
         self.helping.zero_grad()
@@ -272,7 +268,7 @@ class Learner:
         """Writes the checkpoint."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"model": [p.detach() for p in self.parameters], "average": self.average.values}
-        save(CHECKPOINT, state | {"seconds": seconds, "step": step, "batch": _BATCH})
+        save(self.run.file(CHECKPOINT), state | {"seconds": seconds, "step": step, "batch": _BATCH})
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -283,20 +279,21 @@ class Learner:
         }
 
 
-def train(minutes: float, steps: int, peak: float = PEAK) -> None:
+def train(run: Run, minutes: float, steps: int, peak: float = PEAK) -> None:
     """Trains or goes on training, with a checkpoint every five minutes."""
     team = Team()
-    learner, clock, step = Learner(team, peak), Clock(minutes, steps), 0
-    if held := load(CHECKPOINT):
+    learner, clock, step = Learner(run, team, peak), Clock(minutes, steps), 0
+    if held := load(run.file(CHECKPOINT)):
         learner.resume(held)
         clock.spent, step = held["seconds"], held["step"]
-    scenes, latents, shares = _cached()
+    pool = cached(run)
+    scenes = cached_scenes(run.world, len(pool["latents"]))
     generator = torch.Generator().manual_seed(51 + 1000 * step + team.rank)
     saved, running, begun = clock.seconds(), 0.0, step
     while (progress := team.agree(clock.progress(step))) < 1:
         emphasis = Emphasis.at(progress)
-        index = torch.randint(len(latents), (_BATCH // team.size,), generator=generator)
-        given = (latents[index].float().to(device()), shares[index].float().to(device()))
+        index = torch.randint(len(scenes), (_BATCH // team.size,), generator=generator)
+        given = [pool[n][index].float().to(device()) for n in ("latents", "subjects", "shares")]
         value, told = learner.losses(scenes.rows(index), *given, emphasis, generator)
         rate = learning_rate(peak, step - begun, progress, 300, 0.65)
         step += 1
@@ -319,11 +316,9 @@ def restore(pair: Pair, values: list[torch.Tensor]) -> None:
         p.copy_(value)
 
 
-def trained() -> tuple[Pair, dict[str, Any]]:
+def trained(run: Run) -> tuple[Pair, dict[str, Any]]:
     """The averaged networks of the checkpoint, and the checkpoint's figures."""
-    held = load(CHECKPOINT)
-    if held is None:
-        raise FileNotFoundError("Train it first: python -m pretraining.base_model denoiser")
-    pair = build()
+    held = load(run.file(CHECKPOINT), made_by="denoiser")
+    pair = build(run.world)
     restore(pair, held["average"])
     return pair, {key: held[key] for key in ("seconds", "step", "batch")}

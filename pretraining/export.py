@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, FORMAT, load_demo_model
 
 from . import denoiser, vae, vision
-from .common import load, save
+from .common import save
+from .worlds import Run
 
 _ROW_SEED = 61
 _TABLE = "text_model.embeddings.token_embedding.weight"
@@ -22,13 +23,12 @@ _TABLE = "text_model.embeddings.token_embedding.weight"
 log = logging.getLogger(__name__)
 
 
-def export(path: Path = DEMO_MODEL_PATH) -> None:
+def export(run: Run, path: Path) -> None:
     """Writes the averaged weights of all checkpoints to `path`."""
-    pair, figures = denoiser.trained()
-    autoencoder = folded_vae()
-    weights = _prefixed("unet.", pair.unet.state_dict())
-    weights |= _prefixed("vae.", autoencoder.state_dict())
-    weights |= _prefixed("vision.", vision.trained().state_dict())
+    pair, figures = denoiser.trained(run)
+    autoencoder = folded_vae(run)
+    parts = {"unet": pair.unet, "vae": autoencoder, "vision": vision.trained(run)}
+    weights = {f"{p}.{name}": v for p, m in parts.items() for name, v in m.state_dict().items()}
     tower = pair.clip.cond_stage_model.clip_l.transformer
     table = tower.state_dict()[_TABLE]
     for name, value in tower.state_dict().items():
@@ -43,7 +43,7 @@ def export(path: Path = DEMO_MODEL_PATH) -> None:
         "vae": vae.CONFIG,
         "vision": vision.CONFIG,
         "row_seed": _ROW_SEED,
-        "preview": _preview_factors(autoencoder),
+        "preview": _preview_factors(run, autoencoder),
         "training": {"steps": figures["step"], "batch": figures["batch"]}
         | {"minutes": round(figures["seconds"] / 60, 1)},
     }
@@ -55,7 +55,7 @@ def export(path: Path = DEMO_MODEL_PATH) -> None:
 
 
 @torch.no_grad()
-def unpack(path: Path = DEMO_MODEL_PATH) -> None:
+def unpack(run: Run, path: Path = DEMO_MODEL_PATH) -> None:
     """Turns the exported weights into checkpoints, so that training goes on in a fresh clone.
 
     The optimisers start anew; steps and seconds count on. Cache the latents afterwards.
@@ -67,12 +67,13 @@ def unpack(path: Path = DEMO_MODEL_PATH) -> None:
     seconds = 60 * figures["minutes"]
     spent = {"seconds": seconds, "step": figures["steps"], "batch": figures["batch"]}
 
-    autoencoder = demo.vae.first_stage_model
+    autoencoder = vae.build()
+    autoencoder.load_state_dict(demo.vae.first_stage_model.state_dict(), strict=False)
     values = [p.detach() for p in autoencoder.parameters()]
     state = {"model": autoencoder.state_dict(), "average": values, "seconds": 0.0, "step": 0}
-    save(vae.CHECKPOINT, state)
+    save(run.file(vae.CHECKPOINT), state)
 
-    pair = denoiser.build()
+    pair = denoiser.build(run.world)
     pair.unet.load_state_dict(demo.model.model.diffusion_model.state_dict())
     tower = demo.clip.cond_stage_model.clip_l.transformer.text_model.state_dict()
     table = pair.tower.embeddings.token_embedding.weight.detach().clone()
@@ -82,19 +83,17 @@ def unpack(path: Path = DEMO_MODEL_PATH) -> None:
     tower["embeddings.token_embedding.weight"] = table
     pair.tower.load_state_dict(tower)
     values = [p.detach() for p in pair.parameters()]
-    save(denoiser.CHECKPOINT, {"model": values, "average": values, **spent})
+    save(run.file(denoiser.CHECKPOINT), {"model": values, "average": values, **spent})
 
     encoder = demo.clip_vision.model.state_dict()
-    save(vision.CHECKPOINT, {"model": encoder, "seconds": 0.0, "step": 0})
-    log.info("unpacked %s into %s", path, vae.CHECKPOINT.parent)
+    save(run.file(vision.CHECKPOINT), {"model": encoder, "seconds": 0.0, "step": 0})
+    log.info("unpacked %s into %s", path, run.folder)
 
 
 @torch.no_grad()
-def folded_vae() -> torch.nn.Module:
+def folded_vae(run: Run) -> torch.nn.Module:
     """The VAE whose latents, times SD1's scale, have unit size in every channel."""
-    model, held = vae.trained(), load(denoiser.LATENTS)
-    if held is None:
-        raise FileNotFoundError("Cache the latents first: python -m pretraining.base_model latents")
+    model, held = vae.trained(run), denoiser.cached(run)
     mean, scale = held["mean"], 1 / (held["std"] * vae.LATENT_SCALE)
     outwards, inwards = model.quant_conv, model.post_quant_conv
     outwards.weight[:4] *= scale[:, None, None, None]
@@ -105,15 +104,12 @@ def folded_vae() -> torch.nn.Module:
 
 
 @torch.no_grad()
-def _preview_factors(model: torch.nn.Module) -> dict[str, Any]:
+def _preview_factors(run: Run, model: torch.nn.Module) -> dict[str, Any]:
     """The best linear picture of a latent, as the host's previews use it."""
-    x = vae.pictures(vae.mixed_scenes(64, torch.Generator().manual_seed(71)))
+    scenes = run.world.any_scenes(64, torch.Generator().manual_seed(71))
+    x = vae.as_input(run.world.render(scenes)[0])
     z = (model.encode(x) * vae.LATENT_SCALE).permute(0, 2, 3, 1).reshape(-1, 4)
     small = torch.nn.functional.avg_pool2d(x, 4).permute(0, 2, 3, 1).reshape(-1, 3)
     known = torch.cat((z, torch.ones(len(z), 1, device=z.device)), 1)
     fit = torch.linalg.lstsq(known, small).solution.cpu()
     return {"factors": fit[:4].tolist(), "bias": fit[4].tolist()}
-
-
-def _prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {prefix + name: value for name, value in state.items()}

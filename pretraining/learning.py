@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 if "detex_pack" not in sys.modules:
@@ -24,13 +24,13 @@ from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
 from detex_pack.detex.photos.photos import make_photos
-from detex_pack.detex.toys.scene import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
-from detex_pack.detex.toys.subjects import SUBJECTS, demo_subject
+from detex_pack.detex.toys.scene import BACKGROUNDS, SUBJECTS
 from detex_pack.detex.training.config import TrainConfig
 
-from .common import RUNS, sheet
-from .judge import load_judge
+from .common import sheet
+from .judge import judge_weights, load_judge
 from .sampling import load_demo_model, sample, sample_conditions
+from .worlds import Run
 
 PHOTOS = 4
 TOKEN_RATE = 4.0  # [V] learns faster than K and V, see docs/base_model.md
@@ -40,38 +40,35 @@ _PICTURES = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one subject is learned. `rate` is what the optimiser sees for K and V."""
+    """How one subject of a world is learned. `rate` is what the optimiser sees for K and V."""
 
     number: int
     rate: float
+    world: str
+    weights: str  # the base model's file
     steps: int = 600
     seed: int = 0
 
 
 def learn_apart(recipe: Recipe) -> dict[str, Any]:
     """`learn` in a process of its own."""
-    words = [f"--{name}={value}" for name, value in asdict(recipe).items()]
-    command = [sys.executable, "-m", "pretraining.learning", *words]
+    command = [sys.executable, "-m", "pretraining.learning", json.dumps(asdict(recipe))]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@torch.inference_mode()
 def learn(recipe: Recipe) -> dict[str, Any]:
     """Trains, draws neutral pictures "a [V] ball", and gives the judge's shares."""
     torch.set_num_threads(1)
-    with torch.inference_mode():
-        return _learn(recipe)
-
-
-def _learn(recipe: Recipe) -> dict[str, Any]:
-    demo = load_demo_model()
-    photos = demo_subject(recipe.number, PHOTOS, recipe.seed)
-    word = photos.class_word
+    run, demo = Run.of(recipe.world), load_demo_model(recipe.weights)
+    images, masks, places = run.world.subject_photos(recipe.number, PHOTOS, recipe.seed)
+    word = SUBJECTS[recipe.number][0]
     encode = latent_encoder(demo.vae)
     subject = make_photos(
-        list(photos.images),
-        list(photos.masks),
+        list(images),
+        list(masks),
         feature_encoder(demo.clip_vision),
         encode,
         word,
@@ -104,52 +101,46 @@ def _learn(recipe: Recipe) -> dict[str, Any]:
         )
 
     neutral = draw(f"a [V] {word}", 600, _PICTURES)
-    away = [name for i, name in enumerate(BACKGROUNDS) if i not in photos.scenes.background]
+    away = [name for i, name in enumerate(BACKGROUNDS) if i not in places]
     edits = torch.cat(
         [draw(f"a [V] {word} in {name} background", 700 + i, 4) for i, name in enumerate(away)]
     )
     name = f"learn_{recipe.number}_{recipe.rate:g}.png"
-    sheet(torch.cat((photos.images, neutral, edits)), RUNS / name, columns=10)
+    sheet(torch.cat((images, neutral, edits)), run.file(name), columns=10)
     losses = found.terms["diffusion"]
-    return _verdict(recipe, neutral, edits, away) | {
+    return _verdict(run, recipe, neutral, edits, away) | {
         "first_and_last_loss": [sum(losses[:50]) / 50, sum(losses[-50:]) / 50]
     }
 
 
 def _verdict(
-    recipe: Recipe, neutral: torch.Tensor, edits: torch.Tensor, away: list[str]
+    run: Run, recipe: Recipe, neutral: torch.Tensor, edits: torch.Tensor, away: list[str]
 ) -> dict[str, Any]:
-    """Shares of pictures with both colours (and with each factor) of the subject."""
-    shape, main, second, pattern = SUBJECTS[recipe.number]
-    judge = load_judge()
+    """Shares of pictures with both colours, with each factor of the subject, and their means."""
+    judge = load_judge(judge_weights(run), run.world)
     seen, edited = judge(neutral), judge(edits)
-    right = {
-        "shape": seen["shape"] == SHAPES.index(shape),
-        "main": seen["main"] == COLOURS.index(main),
-        "second": seen["second"] == COLOURS.index(second),
-        "pattern": seen["pattern"] == PATTERNS.index(pattern),
-    }
+    named, unnamed = run.world.subject_answers(recipe.number)
+    hits = {name: seen[name] == index for name, index in (named | unnamed).items()}
     wanted = torch.tensor([BACKGROUNDS.index(name) for name in away]).repeat_interleave(4)
-    found = torch.stack((seen["main"], seen["second"])).sort(0).values
-    asked = torch.tensor(sorted((COLOURS.index(main), COLOURS.index(second))))[:, None]
+    main, second = (next(n for n in named if n.startswith(part)) for part in ("main", "second"))
+    found = torch.stack((seen[main], seen[second])).sort(0).values
+    asked = torch.tensor(sorted((named[main], named[second])))[:, None]
+    shares = {name: float(right.float().mean()) for name, right in hits.items()}
+    means = {"named": named, "unnamed": unnamed}
     return {
-        "subject": f"{main} and {second} {pattern} {shape}",
+        "subject": " ".join(SUBJECTS[recipe.number]),
         "rate": recipe.rate,
-        "both_colours": float((right["main"] & right["second"]).float().mean()),
+        "both_colours": float((hits[main] & hits[second]).float().mean()),
         "both_colours_in_either_order": float((found == asked).all(0).float().mean()),
-        **{name: float(hits.float().mean()) for name, hits in right.items()},
+        **{f"S_{half}": mean(shares[n] for n in names) for half, names in means.items() if names},
+        **shares,
         "background_edits_obeyed": float((edited["background"] == wanted).float().mean()),
     }
 
 
 def main() -> None:
-    """Learns one subject and prints its figures as one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    print(json.dumps(learn(Recipe(**vars(parser.parse_args())))))
+    """Learns one subject, a Recipe in JSON, and prints its figures as one line of JSON."""
+    print(json.dumps(learn(Recipe(**json.loads(sys.argv[1])))))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import nodes
 
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, DemoModel, load_demo_model
 
-from .common import RUNS, sheet
+from .common import sheet
+from .worlds import RUNS, WORLDS
 
 _CHUNK = 25
 
@@ -58,30 +59,19 @@ def sample_conditions(
 
 
 def main() -> None:
-    """Draws the given prompts, or a standard set."""
+    """Draws the given prompts, or captions of scenes of a world."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompts", nargs="*")
-    parser.add_argument("--model", type=Path, default=DEMO_MODEL_PATH)
+    parser.add_argument("--world", choices=WORLDS, default="toyland", help="where none are given")
+    parser.add_argument("--weights", type=Path, default=DEMO_MODEL_PATH)
     parser.add_argument("--out", type=Path, default=RUNS / "look.png")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    prompts = arguments.prompts or [
-        f"photo of a {noun} with {place} view in {back} background"
-        for noun in ("red and yellow striped ball", "blue box", "white dotted heart", "purple star")
-        for place, back in (
-            ("left", "grass"),
-            ("right", "brick"),
-            ("top", "sky"),
-            ("bottom", "sand"),
-            ("centre", "water"),
-            ("left", "night"),
-            ("right", "wood"),
-            ("top", "snow"),
-        )
-    ]
+    given = parser.parse_args()
+    world, generator = WORLDS[given.world], torch.Generator().manual_seed(given.seed)
+    prompts = given.prompts or world.gate_captions(world.sample_scenes(48, generator))
     with torch.inference_mode():
-        images = sample(load_demo_model(arguments.model), prompts, arguments.seed)
-    sheet(images, arguments.out, columns=8, scale=3)
+        images = sample(load_demo_model(given.weights), prompts, given.seed)
+    sheet(images, given.out, columns=8, scale=3)
 
 
 if __name__ == "__main__":

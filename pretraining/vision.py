@@ -13,21 +13,11 @@ import torch
 from comfy.clip_model import CLIPVisionModelProjection
 from torch.nn import functional as F
 
-from detex_pack.detex.toys.render import colour_shares, render
-from detex_pack.detex.toys.scene import (
-    BACKGROUNDS,
-    COLOURS,
-    IMAGE_SIDE,
-    PATTERNS,
-    SHAPES,
-    Scenes,
-)
+from .common import Clock, attend, device, initialise, learning_rate, load, save
+from .guide import cell_loss, cell_width
+from .worlds import Run, World
 
-from .common import RUNS, Clock, device, initialise, learning_rate, load, save
-from .guide import CELL_KINDS, cell_loss
-from .vae import mixed_scenes
-
-CHECKPOINT = RUNS / "vision.pt"
+CHECKPOINT = "vision.pt"
 CONFIG: dict[str, Any] = {
     "model_type": "clip_vision_model",
     "hidden_act": "quick_gelu",
@@ -42,14 +32,6 @@ CONFIG: dict[str, Any] = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
-_KINDS = {
-    "shape": len(SHAPES),
-    "main": len(COLOURS),
-    "second": len(COLOURS),
-    "pattern": len(PATTERNS),
-    "background": len(BACKGROUNDS),
-}
-_MEASURES = 5  # x, y, radius, sine and cosine of the angle
 _BATCH = 64
 _PEAK = 1e-3
 
@@ -72,65 +54,55 @@ def embed(model: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, t
     tower = model.vision_model
     x = tower.pre_layrnorm(tower.embeddings(images.permute(0, 3, 1, 2) * 2 - 1))
     for layer in tower.encoder.layers:
-        x = x + _attend(layer.self_attn, layer.layer_norm1(x))
+        x = x + attend(layer.self_attn, layer.layer_norm1(x), causal=False)
         x = x + layer.mlp(layer.layer_norm2(x))
     return model.visual_projection(tower.post_layernorm(x[:, 0])), x[:, 1:]
-
-
-def _attend(attention: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    split = [
-        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
-    mixed = F.scaled_dot_product_attention(*split)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
-
-
-def _measures(scenes: Scenes) -> torch.Tensor:
-    place = scenes.centre / IMAGE_SIDE * 4 - 2
-    size = (scenes.radius[:, None] - 14.5) / 3
-    turn = torch.stack((scenes.angle.sin(), scenes.angle.cos()), 1) * 2
-    return torch.cat((place, size, turn), 1)
 
 
 class Heads(torch.nn.Module):
     """What is asked of the encoder: the scene's factors, and what each patch shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__()
-        self.scene = torch.nn.Linear(CONFIG["projection_dim"], sum(_KINDS.values()) + _MEASURES)
-        self.patch = torch.nn.Linear(CONFIG["hidden_size"], CELL_KINDS)
+        asked = sum(world.HEADS.values()) + world.KNOWN[1]
+        self.scene = torch.nn.Linear(CONFIG["projection_dim"], asked)
+        self.patch = torch.nn.Linear(CONFIG["hidden_size"], cell_width(world))
         initialise(self, seed=15)
         self.to(device())
 
 
 def loss(
-    model: torch.nn.Module, heads: Heads, scenes: Scenes
+    model: torch.nn.Module, heads: Heads, world: World, scenes: Any
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy of the kinds and the patches, squared error of the measures; accuracies."""
-    embedding, patches = embed(model, render(scenes)[0].to(device()))
+    """Cross-entropy of factors and patches, squared error of the exact pose; accuracies.
+
+    Of two toys the pose is that of either: the encoder may learn their mean.
+    """
+    embedding, patches = embed(model, world.render(scenes)[0].to(device()))
     out = heads.scene(embedding)
     side = CONFIG["image_size"] // CONFIG["patch_size"]
     cells = heads.patch(patches).mT.unflatten(2, (side, side))
-    *logits, measured = out.split([*_KINDS.values(), _MEASURES], dim=1)
-    total = 2 * F.mse_loss(measured, _measures(scenes).to(device()))
-    total = total + 4 * cell_loss(cells, scenes, colour_shares(scenes).to(device()))
-    right = {}
-    for name, values in zip(_KINDS, logits, strict=True):
-        target = getattr(scenes, name).to(device())
-        total = total + F.cross_entropy(values, target)
-        right[name] = float((values.argmax(1) == target).float().mean())
+    *logits, pose = out.split([*world.HEADS.values(), world.KNOWN[1]], dim=1)
+    total = 8 * F.mse_loss(pose, world.known(scenes)[1].to(device()))
+    shares = world.colour_shares(scenes).to(device())
+    total = total + 4 * cell_loss(cells, world.cell_kinds(scenes), shares, world)
+    targets, right = world.factors(scenes), {}
+    for name, values in zip(world.HEADS, logits, strict=True):
+        target = targets[name].to(device())
+        asked = target >= 0
+        total = total + F.cross_entropy(values, target, ignore_index=-1)
+        right[name] = float((values.argmax(1) == target)[asked].float().mean())
     return total, right
 
 
-def train(minutes: float, steps: int) -> None:
+def train(run: Run, minutes: float, steps: int) -> None:
     """Trains or goes on training for so many more minutes, or up to so many steps."""
     model = build()
-    heads = Heads()
+    heads = Heads(run.world)
     parameters = [*model.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=_PEAK, weight_decay=0.01)
     clock, step, before = Clock(minutes, steps), 0, 0.0
-    if held := load(CHECKPOINT):
+    if held := load(run.file(CHECKPOINT)):
         model.load_state_dict(held["model"])
         if "heads" in held:
             heads.load_state_dict(held["heads"])
@@ -141,7 +113,8 @@ def train(minutes: float, steps: int) -> None:
     while (progress := clock.progress(step)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(_PEAK, step - begun, progress, 100, 0.4)
-        value, right = loss(model, heads, mixed_scenes(_BATCH, generator))
+        scenes = run.world.any_scenes(_BATCH, generator)
+        value, right = loss(model, heads, run.world, scenes)
         optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -150,17 +123,16 @@ def train(minutes: float, steps: int) -> None:
         if step % 100 == 0:
             log.info("vision step %d, %.0f s, loss %.3f, %s", step, clock.seconds(), value, right)
     with torch.no_grad():
-        value, right = loss(model, heads, mixed_scenes(512, torch.Generator().manual_seed(82)))
+        scenes = run.world.any_scenes(512, torch.Generator().manual_seed(82))
+        value, right = loss(model, heads, run.world, scenes)
     log.info("vision on new scenes: loss %.3f, %s", value, right)
     state = {"model": model.state_dict(), "heads": heads.state_dict(), "right": right}
-    save(CHECKPOINT, state | {"seconds": before + clock.seconds(), "step": step})
+    save(run.file(CHECKPOINT), state | {"seconds": before + clock.seconds(), "step": step})
 
 
-def trained() -> torch.nn.Module:
+def trained(run: Run) -> torch.nn.Module:
     """The encoder of the checkpoint."""
-    held = load(CHECKPOINT)
-    if held is None:
-        raise FileNotFoundError("Train it first: python -m pretraining.base_model vision")
+    held = load(run.file(CHECKPOINT), made_by="vision")
     model = build()
     model.load_state_dict(held["model"])
     return model

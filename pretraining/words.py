@@ -10,67 +10,34 @@ maps are thrown away; the rows themselves go on meaning nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
-from torch.nn import functional as F
-
-from detex_pack.detex.toys.scene import (
-    BACKGROUNDS,
-    COLOURS,
-    IMAGE_SIDE,
-    NOISE_WIDTH,
-    PATTERNS,
-    POSITIONS,
-    Scenes,
-)
 
 from .common import device
+from .worlds import World
 
 _SCALES = (0.5, 3.0)
 _BLUR = 0.3  # of the vector's own size
 _START = 0.06
-_WIDTHS = (2 * len(COLOURS) + len(PATTERNS), len(POSITIONS) + 4, len(BACKGROUNDS) + NOISE_WIDTH)
-
-
-def known(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The factors of B scenes as numbers of about unit size: subject, pose, background, [B,n]."""
-    subject = torch.cat(
-        (
-            F.one_hot(scenes.main, len(COLOURS)),
-            F.one_hot(scenes.second, len(COLOURS)),
-            F.one_hot(scenes.pattern, len(PATTERNS)),
-        ),
-        1,
-    )
-    exact = torch.cat(
-        (
-            (scenes.centre - IMAGE_SIDE / 2) / 13,
-            (scenes.radius[:, None] - 14.5) / 2.5,
-            scenes.angle[:, None] / 0.4,
-        ),
-        1,
-    )
-    pose = torch.cat((F.one_hot(scenes.position, len(POSITIONS)), exact), 1)
-    background = torch.cat((F.one_hot(scenes.background, len(BACKGROUNDS)), scenes.noise - 0.5), 1)
-    return subject.float(), pose.float(), background.float()
 
 
 class Meanings(nn.Module):
     """The maps from a scene's factors to vectors of the token table."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, world: World, width: int) -> None:
         super().__init__()
-        self.maps = nn.ModuleList(nn.Linear(count, width, bias=False) for count in _WIDTHS)
+        self._world = world
+        self.maps = nn.ModuleList(nn.Linear(count, width, bias=False) for count in world.KNOWN)
         generator = torch.Generator().manual_seed(17)
         for each in self.maps:
             nn.init.normal_(each.weight, std=_START, generator=generator)
         self.to(device())
 
-    def forward(
-        self, scenes: Scenes, meant: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def forward(self, scenes: Any, meant: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """What [V], [P] and [B] add to their rows, [B,3,width]; `meant` as training_captions'."""
-        pairs = zip(self.maps, known(scenes), strict=True)
+        pairs = zip(self.maps, self._world.known(scenes), strict=True)
         each = torch.stack([vector(factors.to(device())) for vector, factors in pairs], 1)
         said = meant.to(each) @ each
         low, high = _SCALES

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
-from .scene import BACKGROUNDS, IMAGE_SIDE, Scenes
+from .scene import IMAGE_SIDE
 
 
-def backdrop(scenes: Scenes, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+class Backed(Protocol):
+    """Scenes in front of backgrounds: `background` [B] an index into FAMILIES, `noise` [B,n]."""
+
+    @property
+    def background(self) -> torch.Tensor: ...
+    @property
+    def noise(self) -> torch.Tensor: ...
+
+
+def backdrop(scenes: Backed, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """The backgrounds [B,64,64,3] of the scenes at pixel centres x and y [1,64,64]."""
-    image = torch.zeros(len(scenes), IMAGE_SIDE, IMAGE_SIDE, 3)
-    for index, name in enumerate(BACKGROUNDS):
+    image = torch.zeros(len(scenes.background), IMAGE_SIDE, IMAGE_SIDE, 3)
+    for index, draw in enumerate(FAMILIES.values()):
         chosen = (scenes.background == index).nonzero().flatten()
         if len(chosen):
-            image[chosen] = _BACKDROPS[name](x, y, _noise(scenes.noise[chosen]))
+            image[chosen] = draw(x, y, _noise(scenes.noise[chosen]))
     return image
 
 
@@ -131,7 +141,48 @@ def _snow(x: torch.Tensor, y: torch.Tensor, n: list[torch.Tensor]) -> torch.Tens
     return _tint(drift, n)
 
 
-_BACKDROPS = {
+def _rug(x: torch.Tensor, y: torch.Tensor, n: list[torch.Tensor]) -> torch.Tensor:
+    """Squares of two reds with a pale line between them."""
+    a, b = x / 16 + n[0], y / 16 + n[1]
+    odd = torch.remainder(torch.floor(a) + torch.floor(b), 2)
+    squares = mix(odd, _rgb(0.93, 0.60, 0.52), _rgb(0.80, 0.38, 0.42))
+    near = torch.minimum((a - torch.round(a)).abs(), (b - torch.round(b)).abs()) * 16
+    return _tint(mix(cover(near - 0.6), squares, _rgb(0.98, 0.86, 0.74)), n)
+
+
+def _forest(x: torch.Tensor, y: torch.Tensor, n: list[torch.Tensor]) -> torch.Tensor:
+    """Two rows of dark firs before a pale green haze."""
+    haze = mix((y / 64).expand(len(n[0]), -1, -1), _rgb(0.80, 0.92, 0.80), _rgb(0.50, 0.72, 0.60))
+    for row, (foot, tall, wide) in enumerate(((44.0, 34.0, 16.0), (66.0, 40.0, 21.0))):
+        place = torch.remainder(x / wide + n[2 * row], 1) - 0.5
+        ragged = 2.5 * torch.remainder(y / 9 + n[2 * row + 1], 1)
+        fir = place.abs() * wide - ((y - foot + tall) * 0.28 + ragged - 2)
+        dark = 0.13 * (1 - row)
+        haze = mix(cover(fir), haze, _rgb(0.10 + dark, 0.34 + 1.5 * dark, 0.28 + dark))
+    return _tint(haze, n)
+
+
+def _sunset(x: torch.Tensor, y: torch.Tensor, n: list[torch.Tensor]) -> torch.Tensor:
+    """Bands of orange and rose over violet hills, with a low sun."""
+    fade = (y / 64).expand(len(n[0]), -1, -1)
+    sky = mix(fade, _rgb(0.93, 0.42, 0.50), _rgb(1.0, 0.80, 0.42))
+    sun = torch.hypot(x - 10 - 44 * n[0], y - 40 - 8 * n[1]) - 11
+    sky = mix(cover(sun), sky, _rgb(1.0, 0.96, 0.70))
+    hill = 52 + 4 * torch.sin(x / 10 + 6.3 * n[2]) + 2 * torch.sin(x / 4.7 + 6.3 * n[3])
+    return _tint(mix(cover(hill - y), sky, _rgb(0.42, 0.22, 0.46)), n)
+
+
+def _tiles(x: torch.Tensor, y: torch.Tensor, n: list[torch.Tensor]) -> torch.Tensor:
+    """Pale tiles with a blue diamond on every second corner."""
+    a, b = x / 13 + n[0], y / 13 + n[1]
+    near = torch.minimum((a - torch.round(a)).abs(), (b - torch.round(b)).abs()) * 13
+    tiles = mix(cover(near - 0.5), _rgb(0.93, 0.93, 0.88), _rgb(0.70, 0.74, 0.76))
+    even = torch.remainder(torch.round(a) + torch.round(b), 2)
+    corner = ((a - torch.round(a)).abs() + (b - torch.round(b)).abs()) * 13 - 3.4
+    return _tint(mix(cover(corner) * even, tiles, _rgb(0.28, 0.45, 0.72)), n)
+
+
+FAMILIES = {
     "grass": _grass,
     "brick": _brick,
     "sky": _sky,
@@ -140,4 +191,8 @@ _BACKDROPS = {
     "night": _night,
     "wood": _wood,
     "snow": _snow,
+    "rug": _rug,  # from here on: drawn in toyland alone, and named by no caption of its model
+    "forest": _forest,
+    "sunset": _sunset,
+    "tiles": _tiles,
 }

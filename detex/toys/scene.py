@@ -121,7 +121,7 @@ def held_out_identities() -> tuple[Identity, ...]:
 
 
 @lru_cache
-def _trained_identities() -> torch.Tensor:
+def trained_identities() -> torch.Tensor:
     """[N,4]: shape, main colour, second colour and pattern of all that pre-training draws.
 
     What is held out is not drawn with its colours swapped either: a split star is nearly the same.
@@ -135,7 +135,7 @@ def _trained_identities() -> torch.Tensor:
 
 def sample_scenes(count: int, generator: torch.Generator) -> Scenes:
     """Draws `count` pre-training scenes."""
-    identities = _trained_identities()
+    identities = trained_identities()
     identity = identities[_integers(len(identities), count, generator)]
     position = _integers(len(POSITIONS), count, generator)
     radius = _sample_radius(count, generator)

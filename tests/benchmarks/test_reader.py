@@ -6,7 +6,8 @@ import torch
 from detex_pack.benchmarks import reader
 from detex_pack.benchmarks.calibration import agreement, calibration_error, examine
 from detex_pack.detex.toys.render import render
-from detex_pack.pretraining.judge import any_scenes, degrade
+from detex_pack.detex.toys.world import any_scenes
+from detex_pack.pretraining.judge import degrade
 
 
 @pytest.fixture(scope="module")

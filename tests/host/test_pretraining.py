@@ -3,14 +3,18 @@
 import pytest
 import torch
 
-from detex_pack.pretraining.denoiser import Pair, build, encode
+from detex_pack.detex.toyland import world
+from detex_pack.pretraining import denoiser, vae
+from detex_pack.pretraining.common import Team, save
+from detex_pack.pretraining.denoiser import Emphasis, Learner, Pair, build, encode
+from detex_pack.pretraining.worlds import Run
 
 CAPTION = "photo of a [V] ball with [P] view in sand background"
 
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    return build()
+    return build(world)
 
 
 def test_words_that_mean_nothing_leave_the_text_as_it_is(pair: Pair):
@@ -40,3 +44,31 @@ def test_a_word_that_is_not_in_the_caption_moves_nothing(pair: Pair):
         assert torch.equal(
             pair.context([CAPTION], said), pair.context([CAPTION], torch.zeros(1, 3, 128))
         )
+
+
+def test_two_toys_and_where_they_look_have_the_hosts_own_tokens(pair: Pair):
+    caption = "photo of a red star looking ahead and a tilted pink moon in snow background"
+    ids = pair.tokens.rows[pair.tokens.ids([caption])[0]]
+    assert torch.equal(ids, pair.tokens.host_ids(caption))
+
+
+def test_a_step_on_cached_latents_moves_the_networks(tmp_path):
+    run = Run(world, tmp_path)
+    model = vae.build()
+    save(run.file(vae.CHECKPOINT), {"average": [p.detach() for p in model.parameters()]})
+    denoiser.cache_latents(run, 8)
+    pool, scenes = denoiser.cached(run), denoiser.cached_scenes(world, 8)
+    learner = Learner(run, Team(), 1e-3)
+    before = [p.detach().clone() for p in learner.parameters]
+    given = [pool[name].float() for name in ("latents", "subjects", "shares")]
+    rng = torch.Generator().manual_seed(1)
+    value, told = learner.losses(scenes, *given, Emphasis.at(0.1), rng)
+    learner.learn(value + told, 1e-3, 1)
+    learner.keep(1.0, 1)
+    assert all(torch.isfinite(p).all() for p in learner.parameters)
+    moved = [bool((p != q).any()) for p, q in zip(learner.parameters, before, strict=True)]
+    assert sum(moved) > 0.9 * len(moved)
+    again = Learner(run, Team(), 1e-3)
+    again.resume(torch.load(run.file(denoiser.CHECKPOINT), weights_only=True))
+    for p, q in zip(again.parameters, learner.parameters, strict=True):
+        assert torch.equal(p, q)
