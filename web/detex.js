@@ -70,8 +70,7 @@ function say({ detail }) {
   if (!node) return;
   const widget = node.widgets?.find(({ name }) => name === TEXT) ?? addText(node);
   widget.value = text;
-  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
-  node.setDirtyCanvas(true, true);
+  node.setDirtyCanvas(true, true); // the page makes room where there is none
 }
 
 const TEXT = "detex_text";
