@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, FORMAT, load_demo_model
 
 from . import denoiser, vae, vision
-from .common import save
+from .common import device, save
 from .worlds import Run
 
 _ROW_SEED = 61
@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 def export(run: Run, path: Path) -> None:
     """Writes the averaged weights of all checkpoints to `path`."""
     pair, figures = denoiser.trained(run)
-    autoencoder = folded_vae(run)
+    held = denoiser.cached(run)
+    scale = 1 / (held["std"] * vae.LATENT_SCALE)  # times SD1's scale, latents have unit size
+    autoencoder = _rescaled(vae.trained(run), held["mean"], scale)
     parts = {"unet": pair.unet, "vae": autoencoder, "vision": vision.trained(run)}
     weights = {f"{p}.{name}": v for p, m in parts.items() for name, v in m.state_dict().items()}
     tower = pair.clip.cond_stage_model.clip_l.transformer
@@ -69,6 +71,8 @@ def unpack(run: Run, path: Path = DEMO_MODEL_PATH) -> None:
 
     autoencoder = vae.build()
     autoencoder.load_state_dict(demo.vae.first_stage_model.state_dict(), strict=False)
+    unit = torch.ones(4, device=device())
+    _rescaled(autoencoder, 0 * unit, vae.LATENT_SCALE * unit)  # as while it trains
     values = [p.detach() for p in autoencoder.parameters()]
     state = {"model": autoencoder.state_dict(), "average": values, "seconds": 0.0, "step": 0}
     save(run.file(vae.CHECKPOINT), state)
@@ -91,10 +95,8 @@ def unpack(run: Run, path: Path = DEMO_MODEL_PATH) -> None:
 
 
 @torch.no_grad()
-def folded_vae(run: Run) -> torch.nn.Module:
-    """The VAE whose latents, times SD1's scale, have unit size in every channel."""
-    model, held = vae.trained(run), denoiser.cached(run)
-    mean, scale = held["mean"], 1 / (held["std"] * vae.LATENT_SCALE)
+def _rescaled(model: torch.nn.Module, mean: torch.Tensor, scale: torch.Tensor) -> torch.nn.Module:
+    """The same VAE with latents less `mean` [4] and times `scale` [4]."""
     outwards, inwards = model.quant_conv, model.post_quant_conv
     outwards.weight[:4] *= scale[:, None, None, None]
     outwards.bias[:4] = (outwards.bias[:4] - mean) * scale

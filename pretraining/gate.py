@@ -172,9 +172,7 @@ def record(path: Path, weights: Path, name: str, result: dict[str, Any]) -> None
 
 def main() -> None:
     """Runs one part of the gate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("vae", "captions", "named", "rate", "subjects"))
     parser.add_argument("--world", choices=WORLDS, default="toyland")
     parser.add_argument("--weights", type=Path, default=DEMO_MODEL_PATH, help="of the base model")

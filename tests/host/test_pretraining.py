@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from detex_pack.detex.host.demo_model import load_demo_model
 from detex_pack.detex.toyland import world
-from detex_pack.pretraining import denoiser, vae
+from detex_pack.pretraining import denoiser, export, vae
 from detex_pack.pretraining.common import Team, save
 from detex_pack.pretraining.denoiser import Emphasis, Learner, Pair, build, encode
 from detex_pack.pretraining.worlds import Run
@@ -50,6 +51,15 @@ def test_two_toys_and_where_they_look_have_the_hosts_own_tokens(pair: Pair):
     caption = "photo of a red star looking ahead and a tilted pink moon in snow background"
     ids = pair.tokens.rows[pair.tokens.ids([caption])[0]]
     assert torch.equal(ids, pair.tokens.host_ids(caption))
+
+
+def test_unpacked_weights_code_pictures_as_before_with_latents_of_unit_size(tmp_path):
+    run = Run(world, tmp_path)
+    export.unpack(run)
+    images = world.render(world.sample_scenes(8, torch.Generator().manual_seed(2)))[0]
+    before, after = load_demo_model().vae.first_stage_model, vae.trained(run)
+    torch.testing.assert_close(vae.coded(after, images), vae.coded(before, images))
+    assert 0.7 < after.encode(vae.as_input(images)).std() < 1.4
 
 
 def test_a_step_on_cached_latents_moves_the_networks(tmp_path):
