@@ -161,19 +161,9 @@ def make_photos(
     Raises ValueError for unusable masks, photos or class words.
     """
     class_word = check_class_word(class_word)
-    crops = []
-    for number, photo in enumerate(photos, start=1):
-        check_picture(f"Photo {number}", photo)
-        if masks is None:
-            crops.append(crop(photo.float(), None, resolution))
-            continue
-        mask = masks[number - 1].float()
-        check_mask(number, mask)
-        crops.append(crop(photo.float(), mask, resolution))
-        check_subject(number, crops[-1].mask)
+    crops = checked_crops(photos, masks, resolution)
     hashes = tuple(photo_hash(photo) for photo in photos)
     check_distinct(hashes, [f"Photo {number}" for number in range(1, len(photos) + 1)])
-
     generator = torch.Generator().manual_seed(seed)
     copies = max(scaled_copies, RANDOM_BLANKS if blank == "random" and masks is not None else 1)
     views, sizes = [], []
@@ -203,6 +193,23 @@ def make_photos(
         thumbnails=thumbnails_of(squares),
         resolution=resolution,
     )
+
+
+def checked_crops(
+    photos: Sequence[Tensor], masks: Sequence[Tensor] | None, resolution: int
+) -> list[Crop]:
+    """The squares that training sees. Raises ValueError for what cannot be learned from."""
+    crops = []
+    for number, photo in enumerate(photos, start=1):
+        check_picture(f"Photo {number}", photo)
+        if masks is None:
+            crops.append(crop(photo.float(), None, resolution))
+            continue
+        mask = masks[number - 1].float()
+        check_mask(number, mask)
+        crops.append(crop(photo.float(), mask, resolution))
+        check_subject(number, crops[-1].mask)
+    return crops
 
 
 class _Views(NamedTuple):

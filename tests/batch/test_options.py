@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detex_pack.detex.batch import rays
-from detex_pack.detex.batch.card import CardServer
+from detex_pack.detex.batch.card import CardServer, Comfy
 from detex_pack.detex.batch.engine import Engine, Threads
 from detex_pack.detex.batch.options import engine_for, headers_of, parser
 
@@ -74,6 +74,40 @@ def test_a_cluster_of_another_version_is_told():
     told = rays._refusal("head:6379", error)
     assert "head:6379 is of another version: Version mismatch" in told
     assert "Install the same Ray and Python here" in told
+
+
+class BusyCluster:
+    """Ray, with cards that others hold."""
+
+    def __init__(self, cards: int, free: int):
+        self.cards, self.free, self.open = cards, free, True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"GPU": self.cards} if self.cards else {}
+
+    def available_resources(self) -> dict[str, float]:
+        return {"GPU": self.free} if self.free else {}
+
+    def shutdown(self) -> None:
+        self.open = False
+
+
+@pytest.mark.parametrize(
+    ("cards", "free", "asked", "told"),
+    [
+        (0, 0, None, r"has 0 card\(s\) that Ray sees, 0 of them free; wanted: one"),
+        (4, 1, 2, r"has 4 card\(s\) that Ray sees, 1 of them free; wanted: 2"),
+        (4, 1, None, r"has 4 card\(s\) that Ray sees, 1 of them free; wanted: 4"),
+    ],
+)
+def test_cards_that_are_not_free_are_told(
+    monkeypatch: pytest.MonkeyPatch, cards: int, free: int, asked: int | None, told: str
+):
+    ray = BusyCluster(cards, free)
+    monkeypatch.setattr(rays, "connect", lambda _: ray)
+    with pytest.raises(ValueError, match=f"The cluster at head:6379 {told}. Ask for fewer"):
+        rays.of_cards(asked, "head:6379", Comfy(Path("comfy")), patience=1.0)
+    assert not ray.open
 
 
 def test_headers_are_read_from_the_command_and_from_files(tmp_path: Path):
