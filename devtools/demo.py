@@ -77,9 +77,11 @@ class Demo:
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
-        yield
-        stop.set()
-        watcher.join()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
 
     def train(self, method: str, steps: int | None) -> Concept:
         """Queue the quickstart -> the concept it saved. Its files, and its picture of where the

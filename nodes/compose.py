@@ -1,11 +1,12 @@
 """Compose [V]/[P]/[B] Prompt."""
 
+from comfy.sd import CLIP
 from comfy_api.latest import io, ui
 
 from ..detex.concept.file import CLIP_SKIP, Concept
 from ..detex.concept.merge import MERGED
 from ..detex.host.text import compose, counts_of
-from ..detex.host.towers import tower_of
+from ..detex.host.towers import last_layer, tower_of
 from ..detex.prompt.grammar import spelled_out, with_clauses
 from ..detex.prompt.nearly import check_prompt
 from ..detex.prompt.subjects import Subject, prompt_notes, with_subjects
@@ -83,21 +84,22 @@ class ComposePrompt(io.ComfyNode):
         vectors = concept.vectors(tower_of(clip))
         conditioning = compose(clip, full, vectors)
         said = [full, *prompt_notes(text, subjects, pose, background)]
-        said += clip_skip_note(concept, clip.layer_idx)
+        said += clip_skip_note(concept, clip)
         watched = spelled_out(full, counts_of(vectors))  # each token as Capture Attention counts it
         return io.NodeOutput(conditioning, watched, ui=ui.PreviewText("\n\n".join(said)))
 
 
-def clip_skip_note(concept: Concept, layer: int | None) -> list[str]:
+def clip_skip_note(concept: Concept, clip: CLIP) -> list[str]:
     """What to say where CLIP stops at another layer than in training."""
-    trained = concept.config.get(CLIP_SKIP)
-    if trained == layer or concept.method.startswith(MERGED):
+    if concept.method.startswith(MERGED):
         return []
-    names = ["the last layer" if one is None else f"layer {one}" for one in (trained, layer)]
+    trained = last_layer(clip, concept.config.get(CLIP_SKIP))
+    here = last_layer(clip, clip.layer_idx)
+    if trained == here:
+        return []
     return [
-        f"The concept was trained with CLIP stopped at {names[0]}, and here it stops at "
-        f"{names[1]}: the subject comes out weaker or other. Stop it "
-        "at the same layer with CLIP Set Last Layer."
+        f"CLIP stopped at layer {trained} when the concept was trained, and here it stops at "
+        f"{here}: the subject comes out weaker or other. Set CLIP Set Last Layer to {trained}."
     ]
 
 

@@ -41,8 +41,8 @@ _STAGES = {
     "latents": lambda run, a: denoiser.cache_latents(run, a.pictures),
     "denoiser": lambda run, a: denoiser.train(run, a.minutes, a.steps, a.peak or denoiser.PEAK),
     "vision": lambda run, a: vision.train(run, a.minutes, a.steps),
-    "export": lambda run, a: export.export(run, a.weights),
-    "unpack": lambda run, a: export.unpack(run, a.weights),
+    "export": lambda run, a: export.export(run, a.weights or run.file("base_model.safetensors")),
+    "unpack": lambda run, a: export.unpack(run, a.weights or DEMO_MODEL_PATH),
 }
 
 
@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("stage", choices=_STAGES)
     parser.add_argument("--world", choices=WORLDS, default="toyland")
     parser.add_argument("--folder", type=Path, help="of checkpoints; runs/WORLD by default")
-    parser.add_argument("--weights", type=Path, default=DEMO_MODEL_PATH, help="to export or unpack")
+    parser.add_argument(
+        "--weights", type=Path, help="to export (runs/WORLD's) or unpack (the shipped ones)"
+    )
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes")
     parser.add_argument("--peak", type=float, default=0, help="learning rate; 0: the stage's own")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..concept.files import digest_of
+from ..photos.names import SUFFIXES
 from .api_prompt import UPLOADS
 from .client import CONCEPT
 from .workflow import Input, Prompt, with_settings
 
 FOLDER = "detex"  # in the servers' input folder
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 CONCEPT_INPUT = ("DETEXLoadEmbeddings", "file")
 FOLDER_INPUT = ("DETEXLoadSubjectFolder", "folder")
 
@@ -74,7 +74,7 @@ class Outbox:
 
     def _folder(self, path: Path) -> str:
         """The photos and masks of a folder, under their own names, whose order counts."""
-        photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        photos = sorted(file for file in path.iterdir() if file.suffix.casefold() in SUFFIXES)
         facts = "\n".join(f"{file.name} {digest_of(file)}" for file in photos)
         name = f"{FOLDER}/{_plain(path.name)}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
         for file in photos:

@@ -203,6 +203,13 @@ def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
     if missing or len(concept.word_names) != len(concept.words):
         odd = sorted(missing or concept.words.keys() - set(concept.word_names))
         raise ValueError(f"the words [{'], ['.join(odd)}] do not fit the others")
+    most = concept.photo_count or len(concept.photo_hashes)
+    for one in concept.named:
+        if one.word not in concept.words or any(not 0 < n <= most for n in one.photos):
+            raise ValueError(f"[{one.word}] or its photos are not among its words")
+    for name, delta in concept.deltas.items():
+        if isinstance(delta, LowRank) and delta.factors()[0].shape[1] != len(delta.factors()[1]):
+            raise ValueError(f"the two factors of {name} do not fit")
     shape = tuple(concept.thumbnails.shape)
     if len(shape) != 4 or shape[-1] != 3 or concept.thumbnails.dtype != torch.uint8:
         raise ValueError(f"its thumbnails have the shape {shape}")

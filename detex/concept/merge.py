@@ -98,13 +98,22 @@ def check_another_subject(number: int, concept: Concept, before: Sequence[Concep
     subjects.
     """
     for other_number, other in enumerate(before, start=1):
-        if concept.class_word == other.class_word and {*concept.photo_hashes} & {
-            *other.photo_hashes
-        }:
+        for word in shown_in(concept) & shown_in(other):
             raise ValueError(
                 f"Concept {number} was learned from photos of concept {other_number}, of the same "
-                f"{concept.class_word}: it is one subject twice. Wire concepts of two subjects."
+                f"{word[0]}: it is one subject twice. Wire concepts of two subjects."
             )
+
+
+def shown_in(concept: Concept) -> set[tuple[str, str]]:
+    """(class word, hash of a photo) of all that the concept's photos show."""
+    hashes = concept.photo_hashes
+    return {
+        (one.class_word, hashes[number - 1])
+        for one in concept.named
+        for number in one.photos or range(1, len(hashes) + 1)
+        if number <= len(hashes)
+    }
 
 
 def only_reads_text(concept: Concept) -> bool:

@@ -43,7 +43,8 @@ def concept_path(name: str) -> Path:
 def plain_name(text: str) -> str:
     """What is left of a text in letters and digits of any script, _ and -, in small letters."""
     small = unicodedata.normalize("NFC", text.strip().lower())
-    return re.sub(r"[^\w-]+", "_", small).strip("_-")
+    kept = (c if c in "_-" or unicodedata.category(c)[0] in "LMN" else " " for c in small)
+    return "_".join("".join(kept).split()).strip("_-")
 
 
 def safe_name(name: str) -> str:
@@ -74,9 +75,14 @@ def free_stem(name: str, targets: list[tuple[str, str]]) -> str:
     stem, number = safe_name(name), 1
     while True:
         candidate = stem if number == 1 else f"{stem}_{number}"
-        if not any(target_path(folder, candidate + suffix).exists() for folder, suffix in targets):
+        if not any(is_taken(target_path(folder, candidate + end)) for folder, end in targets):
             return candidate
         number += 1
+
+
+def is_taken(path: Path) -> bool:
+    """Whether the name is in use, by a link that leads nowhere, too."""
+    return os.path.lexists(path)
 
 
 def target_path(folder: str, file_name: str) -> Path:
@@ -115,7 +121,8 @@ def write_set(contents: Mapping[Path, bytes]) -> None:
             raise OSError(why_not(path, sum(map(len, contents.values())), error)) from error
         raise
     for part in beside.values():
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows holds it open; the files are whole
+            part.unlink(missing_ok=True)
 
 
 def new_folders(folder: Path) -> list[Path]:
@@ -125,6 +132,7 @@ def new_folders(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # there is a file of this name
+        remove(missing[::-1])
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from error
     return missing[::-1]
 

@@ -60,7 +60,9 @@ async def take_concept(request: web.Request) -> web.Response:
     except FileExistsError:
         return refusal(f"{name} exists already. Save under another name.")
     except ValueError as error:
-        return refusal(str(error))
+        return refusal(str(error).replace(beside.name, name))
+    except OSError as error:
+        return refusal(paths.why_not(target, request.content_length or 0, error))
     finally:
         beside.unlink(missing_ok=True)
     return web.json_response({"name": name})

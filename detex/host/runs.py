@@ -27,7 +27,7 @@ from ..training.loop import Losses, Run, Watcher
 from ..training.snapshot import read_snapshot, snapshot_bytes
 from .denoiser import ComfyDenoiser
 from .digest import hash_tensor, hash_weights
-from .paths import write_new
+from .paths import write_new, write_set
 from .text import ComfyTextEncoder
 
 VERSION = 5  # raise it when the same photos and settings come to train differently
@@ -102,11 +102,10 @@ class RunFolder:
     def save_finished(self, concept: Concept, losses: Losses) -> None:
         """Keep the concept, and of the snapshots only the last: longer runs start from it."""
         files = self._finished_files(concept.config["steps"])
-        for file, content in zip(
-            files, (concept_bytes(concept), json.dumps(losses._asdict()).encode()), strict=True
-        ):
+        contents = concept_bytes(concept), json.dumps(losses._asdict()).encode()
+        for file in files:
             file.unlink(missing_ok=True)
-            write_new(file, content)
+        write_set(dict(zip(files, contents, strict=True)))
         self._thin_out(concept.config["steps"], 1)
 
     def _thin_out(self, step: int, keep: int) -> None:
@@ -176,6 +175,8 @@ class ResumeStore(Watcher):
                 read_snapshot(path).apply(run)
             except ValueError as error:
                 log.warning("Snapshot skipped: %s", error)
+                with contextlib.suppress(OSError):  # else its step would count as kept
+                    path.unlink()
                 continue
             self.last_good = step
             self.note = f"Continued after step {step}."

@@ -35,6 +35,14 @@ def tower_of(clip: comfy.sd.CLIP) -> str:
     return "+".join(towers_of(clip))
 
 
+def last_layer(clip: comfy.sd.CLIP, layer: int | None) -> int:
+    """The layer, counted from the end, at which a CLIP stops that is told `layer`, or nothing."""
+    if layer is not None:
+        return layer
+    kind, index, *_ = next(iter(towers_of(clip).values())).options_default
+    return -1 if kind == "last" else index
+
+
 def widths_of(clip: comfy.sd.CLIP) -> list[int]:
     """Of each text tower's features, and of its part of a word."""
     tables = (tower.transformer.get_input_embeddings() for tower in towers_of(clip).values())

@@ -43,6 +43,7 @@ def crop(photo: Tensor, mask: Tensor | None, resolution: int) -> Crop:
         mask = torch.ones(height, width)
         square = centred(mask, min(height, width))
     else:
+        mask = mask.clamp(0, 1)
         square = square_of(mask)
     planes = torch.cat([photo.movedim(-1, 0), mask[None], torch.ones(1, height, width)]).float()
     outside = torch.tensor([BORDER] * 3 + [0, 0])

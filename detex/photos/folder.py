@@ -12,12 +12,10 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from .names import MASK_ENDINGS, SUFFIXES
 from .pixels import alpha_of, mask_of, rgb_of
 
-SUFFIXES = set(
-    ".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .heic .heif .avif .jxl".split()
-)  # what Pillow does not know here is refused by name
-MASK_ENDINGS = (".mask", "_mask", "-mask")  # dog.jpg has its mask in dog.mask.png, dog_mask.jpg…
+ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # a JPEG may hold a second picture of its own
 
 
 class PhotoFile(NamedTuple):
@@ -180,7 +178,7 @@ def _opened(path: Path) -> tuple[Image.Image, int, int]:
     """The decoded picture as stored, its EXIF orientation (1 to 8, 1 = upright), its frames."""
     try:
         with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
+            frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
             image.load()
             return image.copy(), image.getexif().get(ExifTags.Base.Orientation, 1), frames
     except UnidentifiedImageError as error:

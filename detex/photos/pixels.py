@@ -8,6 +8,8 @@ from torch import Tensor
 DARK = 4095 / 65535  # the highest value of a picture of 12 bits in 16; else nearly black
 GREY = 0.5  # a mask that is no brighter has no subject
 COLOUR = 0.1  # between a pixel's channels: of a mask that is coloured
+APART = 0.25  # between the hues of two colours
+STRAY = 0.05  # of the bright pixels, as JPEG makes them at edges
 
 
 def rgb_of(image: Image.Image, name: str) -> Tensor:
@@ -34,10 +36,11 @@ def full_scale(mode: str, values: np.ndarray, name: str) -> float:
     whole = mode != "F" and 0 <= low <= high <= 65535
     if whole and not 0 < high <= DARK * 65535:
         return 65535.0
-    wanted = "numbers from 0 to 1" if mode == "F" else "whole numbers up to 255 or 65535"
+    wanted = {"F": "numbers from 0 to 1", "I": "whole numbers up to 255 or up to 65535"}
+    has = wanted.get(mode, "whole numbers up to 65535, most of its range in use")
     raise ValueError(
         f"{name} holds values from {low:.4g} to {high:.4g}, and where white lies is not known: "
-        f"a picture of this kind has {wanted}. Save it as a PNG or JPEG of 8 bits."
+        f"a picture of this kind has {has}. Save it as a PNG or JPEG of 8 bits."
     )
 
 
@@ -50,7 +53,8 @@ def alpha_of(image: Image.Image) -> Tensor | None:
 
 
 def mask_of(image: Image.Image, name: str) -> Tensor:
-    """A mask file [H, W], 1 = subject: its transparency where it has some, else its brightness.
+    """A mask file [H, W], 1 = subject: its transparency where it has some, else its brightness, of
+    one colour that colour's.
 
     Of two values, as 0 and 1 of 8 bits, the higher one is the subject. Raises ValueError by name
     for a mask of several colours, and for one that is grey all over.
@@ -61,8 +65,7 @@ def mask_of(image: Image.Image, name: str) -> Tensor:
     if is_deep(image):
         plane = np.asarray(image).astype(np.float32)
     else:
-        check_colours(np.asarray(image.convert("RGB")).astype(np.float32) / 255, name)
-        plane = np.asarray(image.convert("L")).astype(np.float32) / 255
+        plane = strength(np.asarray(image.convert("RGB")).astype(np.float32) / 255, name)
     levels = np.unique(plane)
     if len(levels) == 2 and levels[0] == 0 and np.isfinite(levels[1]):
         return torch.from_numpy((plane > 0).astype(np.float32))
@@ -76,13 +79,25 @@ def mask_of(image: Image.Image, name: str) -> Tensor:
     return torch.from_numpy(plane)
 
 
-def check_colours(colours: np.ndarray, name: str) -> None:
-    """Raise ValueError for a mask [H, W, 3] with things of several colours, as label maps have."""
-    coloured = np.ptp(colours, axis=-1) > COLOUR
-    hues = colours[coloured] / colours[coloured].max(-1, keepdims=True)
-    kinds = len(np.unique((4 * hues).round(), axis=0)) if len(hues) else 0
-    if kinds > 1 or (kinds and (colours[~coloured] > COLOUR).any()):
+def strength(colours: np.ndarray, name: str) -> np.ndarray:
+    """How much of its colour each pixel of a mask [H, W, 3] has: [H, W] in [0, 1].
+
+    Raises ValueError for a mask with things of several colours, as label maps have.
+    """
+    top = colours.max(-1)
+    bright = colours[top > 0.5 * top.max()]
+    if not top.any() or np.median(np.ptp(bright, axis=-1)) <= COLOUR and not some_colour(bright):
+        return top
+    hues = bright / bright.max(-1, keepdims=True)
+    apart = np.abs(hues - np.median(hues, axis=0)).max(-1) > APART
+    if apart.mean() > STRAY:
         raise ValueError(
             f"The mask {name} has several colours, and which of them is the subject is not known. "
             "Save a mask with the subject white and all else black."
         )
+    return top / top.max()
+
+
+def some_colour(bright: np.ndarray) -> bool:
+    """Whether more than a stray pixel [..., 3] of the bright ones has a colour."""
+    return bool((np.ptp(bright, axis=-1) > APART).mean() > STRAY)

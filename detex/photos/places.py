@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .folder import SUFFIXES, PhotoFile, natural_order, read_photo
+from .folder import PhotoFile, natural_order, read_photo
+from .names import SUFFIXES
 
 # Where living things and objects may both be; named as in "in [B] background".
 DEFAULT_PLACES = (

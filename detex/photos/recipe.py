@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import cycle, islice
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .composites import (
@@ -86,6 +87,13 @@ def encode_composites(
     )
 
 
+def cut_off_inside(cropped: Crop) -> bool:
+    """Whether the photo's own edge cuts the subject off where a border follows."""
+    border = 1 - cropped.valid[None, None]
+    beside = F.max_pool2d(border, 3, stride=1, padding=1)[0, 0] * cropped.valid
+    return bool(((cropped.mask > 0.5) & (beside > 0)).sum() > 1)
+
+
 class Composer:
     """Draws the composites of N square photos."""
 
@@ -104,7 +112,12 @@ class Composer:
             torch.maximum(cut.cover, 1 - cropped.valid)
             for cut, cropped in zip(self.cuts, crops, strict=True)
         ]
-        self.movable = [number for number, cut in enumerate(self.cuts) if can_move(cut)]
+        self.broken = [cut_off_inside(cropped) for cropped in crops]
+        self.movable = [
+            number
+            for number, cut in enumerate(self.cuts)
+            if can_move(cut) and not self.broken[number]
+        ]
         self.places, self.sizes = places, sizes
         self.rng = torch.Generator().manual_seed(seed)
         self.order: list[int] = []  # places still to be used before one is used again
@@ -116,6 +129,13 @@ class Composer:
     def kinds(self, number: int) -> list[Callable[[int], tuple[Composite, Said]]]:
         """What can be made of a photo; what cannot is told."""
         kinds: list[Callable[[int], tuple[Composite, Said]]] = [self.in_place]
+        if self.broken[number]:
+            log.warning(
+                "The subject of photo %d is cut off by an edge of the photo that lies inside of "
+                "its square, and the cut would show on the places: only its background is used.",
+                number + 1,
+            )
+            return [self.crossed] if self.others(number) else kinds
         if number in self.movable:
             kinds.append(self.moved)
         else:

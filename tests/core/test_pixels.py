@@ -76,6 +76,26 @@ def test_palette_mask_with_the_label_1_is_read(tmp_path: Path):
     assert (read_mask(tmp_path, labels) == SUBJECT).all()
 
 
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 96, 0), (255, 32, 32), (230, 25, 75)]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_mask_of_one_colour_with_soft_edges_has_the_subject_at_1(
+    tmp_path: Path, colour: tuple[int, int, int], suffix: str
+):
+    size = (48, 32)
+    plane = Image.new("L", (480, 320))
+    plane.paste(255, (120, 80, 360, 240))
+    soft = np.asarray(plane.resize(size, Image.Resampling.LANCZOS)).astype(np.float32) / 255
+    Image.new("RGB", size, (9, 9, 9)).save(tmp_path / "dog.png")
+    painted = Image.fromarray((soft[..., None] * np.array(colour)).round().astype(np.uint8))
+    painted.save(tmp_path / f"dog_mask.{suffix}", quality=90)
+    mask = read_photo(PhotoFile(tmp_path / "dog.png", tmp_path / f"dog_mask.{suffix}")).mask.numpy()
+    np.testing.assert_allclose(mask, soft, atol=0.02 if suffix == "png" else 0.35)
+    assert mask[16, 24] > 0.97 and mask[0, 0] < 0.1
+
+
 def test_soft_edges_are_kept(tmp_path: Path):
     soft = Image.fromarray((RAMP * 255).round().astype(np.uint8))
     np.testing.assert_allclose(read_mask(tmp_path, soft), RAMP, atol=0.003)

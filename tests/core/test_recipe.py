@@ -207,3 +207,15 @@ def test_composites_are_scaled_and_hashed_with_the_photos():
     assert {"composites.latents", "composites.masks", "composites.valid"} <= dict(
         photos.tensors()
     ).keys()
+
+
+def test_subject_cut_off_before_a_border_is_put_on_no_place(caplog: pytest.LogCaptureFixture):
+    tall = torch.zeros(90, 45)
+    tall[5:85] = 1  # from the photo's left edge to its right one, which lie inside of the square
+    bordered = crop(torch.rand(90, 45, 3), tall, PIXELS)
+    assert bordered.valid.mean() < 1
+    plain = [crop(photo(number, mask), mask, PIXELS) for number, mask in enumerate(MASKS)]
+    made = Composer([bordered, *plain], places(), feather=4, sizes=(1.0, 1.0), seed=0)
+    assert {said.words for _, said in made.draw(0, 6)} == {"VB"}
+    assert 0 not in made.others(1)
+    assert "is cut off by an edge of the photo" in caplog.text

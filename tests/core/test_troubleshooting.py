@@ -13,7 +13,7 @@ HOST_CHAPTER = "## ComfyUI's own messages"  # tests/host/test_troubleshooting.py
 ENTRY = re.compile(r"^- \*\*(.+?)\*\*", re.MULTILINE)
 VALUE = "…"  # stands for what a message fills in
 SOURCES = ("detex", "nodes")
-NOT_FOR_USERS = ("detex/toys/", "detex/batch/")  # the toys' own checks; the command line's help
+NOT_FOR_USERS = ("detex/toyland/", "detex/toys/", "detex/batch/")  # their own checks; its help
 
 
 def template(node: ast.expr) -> str:

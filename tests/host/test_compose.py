@@ -193,17 +193,28 @@ def test_final_full_stop_stays_where_nothing_is_added(clip: comfy.sd.CLIP, conce
     assert run_node(clip, concept, "photo of a [V] ball.")[1] == "photo of a [V] ball."
 
 
-@pytest.mark.parametrize(("trained", "used"), [(None, -2), (-2, None), (-1, -2)])
+@pytest.mark.parametrize(("trained", "used"), [(None, -2), (-2, None), (-1, -2), (-2, -1)])
 def test_other_clip_skip_than_in_training_is_said_on_the_node(
     clip: comfy.sd.CLIP, concept: Concept, trained: int | None, used: int | None
 ):
     settings = {} if trained is None else {CLIP_SKIP: trained}
     learned = dataclasses.replace(concept, config={**concept.config, **settings})
     for layer in (trained, used):
-        here = clip.clone()
-        here.layer_idx = layer
-        said = ComposePrompt.execute(here, learned, "a [V] ball", 0, 0).ui.as_dict()["text"][0]
-        assert ("trained with CLIP stopped at" in said) == (layer == used)
+        assert clip_skip_is_said(clip, learned, layer) == (layer == used)
+
+
+@pytest.mark.parametrize("used", [None, -1])
+def test_last_layer_by_its_number_is_no_other_clip_skip(
+    clip: comfy.sd.CLIP, concept: Concept, used: int | None
+):
+    assert not clip_skip_is_said(clip, concept, used)
+
+
+def clip_skip_is_said(clip: comfy.sd.CLIP, concept: Concept, layer: int | None) -> bool:
+    here = clip.clone()
+    here.layer_idx = layer
+    output = ComposePrompt.execute(here, concept, "a [V] ball", 0, 0)
+    return "when the concept was trained" in output.ui.as_dict()["text"][0]
 
 
 def test_clip_skip_of_a_training_is_in_its_concept(train, model, clip: comfy.sd.CLIP):

@@ -36,6 +36,8 @@ from detex_pack.detex.host.paths import (
         ("Con", "con_subject"),
         ("犬", "犬"),
         ("Мой пёс", "мой_пёс"),
+        ("कुत्ता 2", "कुत्ता_2"),
+        ("สุนัข", "สุนัข"),
         ("cafe\u0301", "caf\u00e9"),
     ],
 )
@@ -133,6 +135,14 @@ def test_free_name_counts_up(model_folders: Path):
     for taken in ("dog.safetensors", "dog_2.safetensors"):
         (model_folders / "detex" / taken).write_bytes(b"")
     assert free_stem("Dog", [("detex", ".safetensors")]) == "dog_3"
+
+
+def test_name_of_a_link_that_leads_nowhere_is_not_free(model_folders: Path):
+    try:
+        (model_folders / "detex" / "dog.safetensors").symlink_to(model_folders / "gone")
+    except OSError:
+        pytest.skip("this system makes no links")
+    assert free_stem("dog", [("detex", ".safetensors")]) == "dog_2"
 
 
 def test_free_name_is_free_in_every_target(model_folders: Path):
