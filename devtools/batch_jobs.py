@@ -149,5 +149,5 @@ def processes(parent: psutil.Process, word: str) -> list[psutil.Process]:
 
 def comfys(parent: psutil.Process) -> list[psutil.Process]:
     """The ComfyUIs that the actors below this process have started."""
-    found = processes(parent, "main.py --port")  # Ray has a main.py of its own
+    found = processes(parent, "detex-card-")  # their folders; other servers of a test have none
     return [process for process in found if "guard.py" not in " ".join(process.cmdline())]

@@ -12,6 +12,7 @@ from .crop import CROWDED
 
 OTHER_SHAPE = 0.05  # natural logarithm of two aspect ratios' ratio: rounding makes less
 OVERSHOOT = 0.5  # of the range 0 to 1: sharpening filters make some
+CELL = 8  # pixels of a latent cell
 SMALLEST = 64  # pixels, of either side of a photo
 CAPTION = re.compile(  # what captions add themselves
     r"^(?:(?:an? |the )?(?:photo|picture|image) of )?(?:(?:an?|the|my)(?: |$))?", re.IGNORECASE
@@ -57,12 +58,12 @@ def matched_masks(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Ten
 
 
 def check_resolution(resolution: int) -> None:
-    """Raise ValueError for a side of the training picture that a UNet cannot halve."""
-    if resolution < SMALLEST or resolution % SMALLEST:
-        nearest = max(round(resolution / SMALLEST), 1) * SMALLEST
+    """Raise ValueError for a side of the training picture that is not of whole latent cells."""
+    if resolution < CELL or resolution % CELL:
+        nearest = max(round(resolution / CELL), 1) * CELL
         raise ValueError(
-            f"The resolution is {resolution}; the UNet halves the picture again and again, so it "
-            f"must be a multiple of {SMALLEST}. Take {nearest}."
+            f"The resolution is {resolution}; a VAE makes a latent cell of {CELL} pixels, so it "
+            f"must be a multiple of {CELL}, and best of 64. Take {nearest}."
         )
 
 

@@ -334,9 +334,11 @@ def test_no_photos_are_refused():
         check_sizes([])
 
 
-@pytest.mark.parametrize(("wrong", "right"), [(100, 128), (0, 64), (-64, 64), (513, 512)])
+@pytest.mark.parametrize(("wrong", "right"), [(100, 96), (0, 8), (-64, 8), (513, 512)])
 def test_resolution_that_cannot_be_halved_is_refused_with_the_nearest(wrong: int, right: int):
-    with pytest.raises(ValueError, match=f"is {wrong}; .* multiple of 64. Take {right}"):
+    with pytest.raises(
+        ValueError, match=f"is {wrong}; .* multiple of 8, and best of 64. Take {right}"
+    ):
         check_resolution(wrong)
     check_resolution(right)
 

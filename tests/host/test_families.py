@@ -77,7 +77,7 @@ INPAINTING = [
 def test_inpainting_model_is_of_its_bases_family_but_not_trained_on(kind: type, family: Family):
     model = of_kind(kind, in_channels=9)
     assert family_of(model) == family
-    with pytest.raises(ValueError, match=f"is an inpainting .* on a plain {family} checkpoint"):
+    with pytest.raises(ValueError, match=f"is an inpainting .* on {family} without such inputs"):
         check_text_to_image(model)
 
 

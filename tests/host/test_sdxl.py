@@ -1,5 +1,6 @@
 """Stable Diffusion XL: two text towers, a pooled prompt and sizes, deltas of low rank."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -320,6 +321,7 @@ def test_word_positions_are_those_of_either_tower(clip: comfy.sd.CLIP):
 
 def test_merge_keeps_each_concepts_keys_and_values(train, concept: Concept, clip: comfy.sd.CLIP):
     other, _ = train(steps=3, seed=9)
+    other = dataclasses.replace(other, photo_hashes=())  # as of other photos
     merged, quality = merge_concepts(
         [concept, other], lambda texts, words: text_features(clip, texts, words)
     )
@@ -343,7 +345,9 @@ def test_clip_of_another_family_is_refused_before_training(
     model: ModelPatcher, subject: Photos, clip: comfy.sd.CLIP
 ):
     with (
-        pytest.raises(ValueError, match="features of 32 numbers, this Stable Diffusion XL MODEL"),
+        pytest.raises(
+            ValueError, match="features of 32 numbers, the MODEL, .* XL, reads"
+        ),
         training_session(model, tiny.tiny_clip(), (2, 4, 8, 8)),
     ):
         pass
