@@ -345,9 +345,7 @@ def test_clip_of_another_family_is_refused_before_training(
     model: ModelPatcher, subject: Photos, clip: comfy.sd.CLIP
 ):
     with (
-        pytest.raises(
-            ValueError, match="features of 32 numbers, the MODEL, .* XL, reads"
-        ),
+        pytest.raises(ValueError, match="features of 32 numbers, the MODEL, .* XL, reads"),
         training_session(model, tiny.tiny_clip(), (2, 4, 8, 8)),
     ):
         pass
