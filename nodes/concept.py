@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -122,8 +123,8 @@ class SaveEmbeddings(io.ComfyNode):
         exports = [kind for kind, chosen in wanted.items() if chosen]
         share = round(lora_share, 3)  # the page counts in steps of 0.05, 0.6000000000000001
         forms = LowRankForms(concept.deltas)
-        make = export.plan if dry_run else export.save_concept
-        files = make(concept, name, exports, share, forms)
+        plan = partial(export.plan, concept, name, exports, share, forms)
+        files = plan() if dry_run else export.write_planned(plan)
         lines = ["Dry run, nothing is saved:" if dry_run else "Saved in models:"]
         lines += listed(files)
         if exports and dry_run and concept.deltas:

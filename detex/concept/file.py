@@ -15,7 +15,7 @@ from ..prompt.grammar import Named
 from ..unet.deltas import Delta, LowRank
 
 FORMAT = "detex-concept"
-CLIP_SKIP = "clip_skip"  # in the settings: the layer that CLIP stopped at; absent: the last
+CLIP_SKIP = "clip_skip"  # in the settings: the layer that CLIP stopped at; absent: its own
 FORMAT_VERSION = 2  # 1: one class word; several subjects within the settings
 
 

@@ -81,16 +81,10 @@ def write(files: Collection[File]) -> None:
     paths.write_set({paths.target_path(file.folder, file.name): file.content for file in files})
 
 
-def save_concept(
-    concept: Concept,
-    name: str,
-    exports: Collection[Export] = (),
-    lora_share: float = 1.0,
-    forms: LowRankForms | None = None,
-) -> list[File]:
-    """Plan and write, under the next number where another process has just taken the name."""
+def write_planned(make: Callable[[], list[File]]) -> list[File]:
+    """Plan and write; under the next number where another process has just taken the name."""
     while True:
-        files = plan(concept, name, exports, lora_share, forms)
+        files = make()
         with contextlib.suppress(FileExistsError):
             write(files)
             return files

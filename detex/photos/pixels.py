@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-DARK = 4095 / 65535  # the highest value of a picture of 12 bits in 16; else nearly black
+DARK = 4095  # the highest value of a picture of 12 bits in 16; else nearly black
 GREY = 0.5  # a mask that is no brighter has no subject
 COLOUR = 0.1  # between a pixel's channels: of a mask that is coloured
 APART = 0.25  # between the hues of two colours
@@ -34,7 +34,7 @@ def full_scale(mode: str, values: np.ndarray, name: str) -> float:
     if mode == "I" and 0 <= low <= high <= 255:
         return 255.0
     whole = mode != "F" and 0 <= low <= high <= 65535
-    if whole and not 0 < high <= DARK * 65535:
+    if whole and not 0 < high <= DARK:
         return 65535.0
     wanted = {"F": "numbers from 0 to 1", "I": "whole numbers up to 255 or up to 65535"}
     has = wanted.get(mode, "whole numbers up to 65535, most of its range in use")
@@ -85,8 +85,11 @@ def strength(colours: np.ndarray, name: str) -> np.ndarray:
     Raises ValueError for a mask with things of several colours, as label maps have.
     """
     top = colours.max(-1)
+    if not top.any():
+        return top
     bright = colours[top > 0.5 * top.max()]
-    if not top.any() or np.median(np.ptp(bright, axis=-1)) <= COLOUR and not some_colour(bright):
+    spread = np.ptp(bright, axis=-1)
+    if np.median(spread) <= COLOUR and (spread > APART).mean() <= STRAY:  # grey and white
         return top
     hues = bright / bright.max(-1, keepdims=True)
     apart = np.abs(hues - np.median(hues, axis=0)).max(-1) > APART
@@ -96,8 +99,3 @@ def strength(colours: np.ndarray, name: str) -> np.ndarray:
             "Save a mask with the subject white and all else black."
         )
     return top / top.max()
-
-
-def some_colour(bright: np.ndarray) -> bool:
-    """Whether more than a stray pixel [..., 3] of the bright ones has a colour."""
-    return bool((np.ptp(bright, axis=-1) > APART).mean() > STRAY)

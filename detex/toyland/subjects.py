@@ -9,6 +9,7 @@ import torch
 
 from ..toys.backdrops import FAMILIES
 from ..toys.scene import COLOURS, PATTERNS, POSITIONS, SHAPES, SIZES, SUBJECTS
+from ..toys.subjects import check_request, home_and_away, shuffled
 from .render import render
 from .scene import EYES, HATS, LOOKS, UNNAMED, Scenes, arranged
 
@@ -55,7 +56,7 @@ def varied_photos(count: int, seed: int) -> Photos:
     identities = torch.stack((shape, main, second, pattern), 1)[:, None].expand(-1, 2, -1)
     unnamed = {
         "eyes": _by_law(VARIED_EYES, EYES, count, generator),
-        "mouth": _shuffled(UNNAMED["mouth"], count, generator),
+        "mouth": shuffled(UNNAMED["mouth"], count, generator),
         "hat": torch.full((count,), HATS.index("top hat")),
         "hat_colour": torch.full((count,), COLOURS.index("blue")),
         "feet": torch.zeros(count, dtype=torch.long),
@@ -65,10 +66,10 @@ def varied_photos(count: int, seed: int) -> Photos:
     scenes = arranged(
         identities,
         {name: _twice(column) for name, column in unnamed.items()},
-        _twice(_shuffled(len(LOOKS), count, generator)),
-        _twice(_shuffled(len(POSITIONS), count, generator)),
+        _twice(shuffled(len(LOOKS), count, generator)),
+        _twice(shuffled(len(POSITIONS), count, generator)),
         torch.zeros(count, dtype=torch.bool),
-        _shuffled(len(FAMILIES), count, generator),
+        shuffled(len(FAMILIES), count, generator),
         generator,
         radius=_twice(torch.where(size == 0, _SMALL, _BIG)),
     )
@@ -77,27 +78,22 @@ def varied_photos(count: int, seed: int) -> Photos:
 
 def _photos(numbers: Sequence[int], count: int, seed: int, shared: float) -> Photos:
     for number in numbers:
-        if not 0 <= number < len(SUBJECTS):
-            raise ValueError(f"There is no subject {number}: choose 0 to {len(SUBJECTS) - 1}.")
+        check_request(number, count, shared)
     if len(numbers) == 2 and numbers[0] == numbers[1]:
         raise ValueError(f"Two toys must differ, both are subject {numbers[0]}.")
-    if count < 1:
-        raise ValueError(f"A subject needs at least 1 photo, not {count}.")
-    if not 0 <= shared <= 1:
-        raise ValueError(f"The shared share must lie in 0..1, not {shared}.")
     base = len(SUBJECTS)
     generator = torch.Generator().manual_seed((seed * base + numbers[0]) * base + numbers[-1])
     pair = len(numbers) == 2
     both = [numbers[0], numbers[-1]]
     parts = [unnamed_parts(number) for number in both]
-    first = _shuffled(2, count, generator) * 2 if pair else _shuffled(5, count, generator)
+    first = shuffled(2, count, generator) * 2 if pair else shuffled(5, count, generator)
     scenes = arranged(
         torch.tensor([[*identity(number).values()] for number in both]).expand(count, 2, 4),
         {n: torch.tensor([p[n] for p in parts]).expand(count, 2) for n in UNNAMED},
-        torch.stack([_shuffled(len(LOOKS), count, generator) for _ in range(2)], 1),
+        torch.stack([shuffled(len(LOOKS), count, generator) for _ in range(2)], 1),
         torch.stack((first, first + pair), 1),
         torch.full((count,), pair),
-        _backgrounds(count, generator, shared),
+        home_and_away(len(FAMILIES), count, generator, shared),
         generator,
     )
     words = tuple(SUBJECTS[number][0] for number in numbers)
@@ -124,21 +120,6 @@ def identity(number: int) -> dict[str, int]:
 def _twice(column: torch.Tensor) -> torch.Tensor:
     """[N] -> [N,2]: of a picture of one toy the second is not drawn."""
     return column[:, None].expand(-1, 2)
-
-
-def _backgrounds(count: int, generator: torch.Generator, shared: float) -> torch.Tensor:
-    """The home background for the first photos, other families in turn for the rest, [N]."""
-    order = torch.randperm(len(FAMILIES), generator=generator)
-    home = round(count * shared)
-    away = torch.arange(count - home) % (len(FAMILIES) - 1) + 1
-    return order[torch.cat((torch.zeros(home, dtype=torch.long), away))]
-
-
-def _shuffled(kinds: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Every kind once before any comes again, in random order, [N]."""
-    rounds = -(-count // kinds)
-    drawn = [torch.randperm(kinds, generator=generator) for _ in range(rounds)]
-    return torch.cat(drawn)[:count]
 
 
 def _by_law(

@@ -41,30 +41,35 @@ def demo_subject(number: int, count: int, seed: int, shared: float = 0.5) -> Dem
 
     Raises ValueError for a subject that does not exist or a senseless count or share.
     """
-    if not 0 <= number < len(SUBJECTS):
-        raise ValueError(f"There is no subject {number}: choose 0 to {len(SUBJECTS) - 1}.")
-    if count < 1:
-        raise ValueError(f"A subject needs at least 1 photo, not {count}.")
-    if not 0 <= shared <= 1:
-        raise ValueError(f"The shared share must lie in 0..1, not {shared}.")
+    check_request(number, count, shared)
     generator = torch.Generator().manual_seed(seed * len(SUBJECTS) + number)
     scenes = _photo_scenes(SUBJECTS[number], count, generator, shared)
     images, masks = render(scenes)
     return DemoSubject(images, masks, SUBJECTS[number][0], scenes)
 
 
+def check_request(number: int, count: int, shared: float) -> None:
+    """Raise ValueError for a subject that does not exist or a senseless count or share."""
+    if not 0 <= number < len(SUBJECTS):
+        raise ValueError(f"There is no subject {number}: choose 0 to {len(SUBJECTS) - 1}.")
+    if count < 1:
+        raise ValueError(f"A subject needs at least 1 photo, not {count}.")
+    if not 0 <= shared <= 1:
+        raise ValueError(f"The shared share must lie in 0..1, not {shared}.")
+
+
 def _photo_scenes(
     identity: Identity, count: int, generator: torch.Generator, shared: float
 ) -> Scenes:
     shape, main, second, pattern = identity
-    position = _shuffled(len(POSITIONS), count, generator)
+    position = shuffled(len(POSITIONS), count, generator)
     radius = 12.5 + 5.0 * torch.rand(count, generator=generator)
     return Scenes(
         shape=torch.full((count,), SHAPES.index(shape)),
         main=torch.full((count,), COLOURS.index(main)),
         second=torch.full((count,), COLOURS.index(second)),
         pattern=torch.full((count,), PATTERNS.index(pattern)),
-        background=_backgrounds(count, generator, shared),
+        background=home_and_away(len(BACKGROUNDS), count, generator, shared),
         position=position,
         centre=place(position, radius, generator),
         radius=radius,
@@ -73,15 +78,17 @@ def _photo_scenes(
     )
 
 
-def _backgrounds(count: int, generator: torch.Generator, shared: float) -> torch.Tensor:
+def home_and_away(
+    families: int, count: int, generator: torch.Generator, shared: float
+) -> torch.Tensor:
     """The home background for the first photos, other families in turn for the rest, [N]."""
-    order = torch.randperm(len(BACKGROUNDS), generator=generator)
+    order = torch.randperm(families, generator=generator)
     home = round(count * shared)
-    away = torch.arange(count - home) % (len(BACKGROUNDS) - 1) + 1
+    away = torch.arange(count - home) % (families - 1) + 1
     return order[torch.cat((torch.zeros(home, dtype=torch.long), away))]
 
 
-def _shuffled(kinds: int, count: int, generator: torch.Generator) -> torch.Tensor:
+def shuffled(kinds: int, count: int, generator: torch.Generator) -> torch.Tensor:
     """Every kind once before any comes again, in random order, [N]."""
     rounds = -(-count // kinds)
     drawn = [torch.randperm(kinds, generator=generator) for _ in range(rounds)]

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import comfy.sd
@@ -17,7 +18,7 @@ from test_deltas import assert_same, sampled_kv, trained_kv
 from detex_pack.detex.concept.compress import low_rank
 from detex_pack.detex.concept.file import Concept, concept_bytes, load_concept
 from detex_pack.detex.host.deltas import apply_concept
-from detex_pack.detex.host.export import Export, plan, save_concept, write
+from detex_pack.detex.host.export import Export, plan, write, write_planned
 from detex_pack.detex.host.text import compose
 
 ALL_FILES = ["toy.safetensors", "toy_lora.safetensors", "toy_v.safetensors"] + [
@@ -162,7 +163,10 @@ def test_one_taken_name_renames_every_file_of_the_set(model_folders: Path, conce
 
 def test_many_that_save_one_name_at_once_all_get_a_number(model_folders: Path, concept: Concept):
     with ThreadPoolExecutor(8) as pool:
-        saves = [pool.submit(save_concept, concept, "dog", {Export.STOCK}) for _ in range(24)]
+        saves = [
+            pool.submit(write_planned, partial(plan, concept, "dog", {Export.STOCK}))
+            for _ in range(24)
+        ]
         names = [save.result()[0].name for save in saves]
     assert len(set(names)) == 24
     for folder, files_of_each in (("detex", 1), ("loras", 1), ("embeddings", len(concept.words))):
