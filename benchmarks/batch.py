@@ -175,6 +175,7 @@ MEASURES: dict[str, tuple[Callable[..., Iterator[dict[str, Any]]], dict[str, int
 
 def main() -> None:
     exit_on_terminate()
+    os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it: more threads give other bytes, and wait
     os.environ.update(LOOPBACK)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
