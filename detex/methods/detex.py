@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..evaluate.scores import half_maximum_iou
 from ..photos.photos import latent_grid, subject_cells
@@ -18,7 +18,16 @@ from ..prompt.words import Attributes, WordAnchors, Words
 from ..unet.attention import AttentionTap
 from ..unet.losses import attention_loss, map_loss
 from ..unet.transfer import to_device
-from .base import Batch, Chosen, Predict, Prediction, SubjectMethod, check_choice, check_weight
+from .base import (
+    Batch,
+    Chosen,
+    Predict,
+    Prediction,
+    SubjectMethod,
+    check_choice,
+    check_weight,
+    generator,
+)
 
 UNNAMED = 0.3  # of the composites on a place: the prompt does not say where they are
 
@@ -36,6 +45,8 @@ class DetexConfig:
     subject_attention: bool = False  # [V] is held to the subject as [P] is; not in the paper
     # the [P] words average to their anchor, so what all photos share is [V]'s; not in the paper
     center_poses: bool = False
+    # mapper_rate is a speed: at 1 the words [P] and [B] move as fast as [V]; not in the paper
+    relative_speed: bool = False
     masked_pose: bool = True  # the [P] term also acts on blanked samples
     masked_loss: bool = False  # blanked samples count the subject's pixels only (Table 4)
     detach_start_token: bool = True  # no gradient into K, V through the start token
@@ -53,8 +64,12 @@ class DetexConfig:
 
     @classmethod
     def recommended(cls, **settings: Any) -> "DetexConfig":
-        """What the nodes do: the two additions of ours that pay (docs/science.md)."""
-        ours: dict[str, Any] = {"subject_attention": True, "center_poses": True}
+        """What the nodes do: the additions of ours that pay (docs/science.md)."""
+        ours: dict[str, Any] = {
+            "subject_attention": True,
+            "center_poses": True,
+            "relative_speed": True,
+        }
         return cls(**(ours | settings))
 
 
@@ -86,6 +101,19 @@ class Detex(SubjectMethod):
             center=config.center_features,
             center_poses=config.center_poses,
         )
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Many weights of a mapper push one word, so that at one rate it moves some ten times as
+        fast as [V], more in larger models; `relative_speed` divides that out.
+        """
+        if not self.config.relative_speed:
+            return super().rates()
+        deltas, subject, _ = super().rates()
+        rate, rng = self.train_config.mapper_rate * subject[1], generator(self.train_config.seed + 5)
+        return [deltas, subject] + [
+            (list(source.parameters()), rate / self.words.speed(role, rng))
+            for role, source in self.words.attributes.items()
+        ]
 
     def choose(self, photos: Tensor, copies: Tensor) -> Chosen:
         """Each photo as it is or, with chance gamma, its subject on a blank."""

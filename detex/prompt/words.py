@@ -154,11 +154,38 @@ class Words(nn.Module):
         """The words of one role for these photos; where they are centered, less what the words of
         all photos have in common, so that [V] has to say it.
         """
-        source = self.attributes[role]
         if role != self.centered:
-            return source(photos)
-        every = torch.stack([*source(torch.arange(self.count, device=self.subject.device))])
+            return self.attributes[role](photos)
+        every = self._sources(role)
         return (every - every.mean(dim=0) + self.anchor)[photos]
+
+    def _sources(self, role: str) -> Tensor:
+        """[N, C], before they are centered."""
+        every = torch.arange(self.count, device=self.subject.device)
+        return torch.stack([*self.attributes[role](every)])
+
+    def speed(self, role: str, generator: torch.Generator, step: float = 1e-4) -> float:
+        """How far the words of a role move where each of their parameters takes a step of one size,
+        as Adam's first does, in units of that size: what [V] itself moves.
+
+        The gradient is random: one for all photos, or one for each where the words are centered and
+        a common one moves nothing.
+        """
+        centered = role == self.centered
+        rows, values = self._sources(role), list(self.attributes[role].parameters())
+        pull = torch.randn(self.count if centered else 1, rows.shape[1], generator=generator)
+        pull = (pull - pull.mean(dim=0) if centered else pull).to(rows)
+        gradients = torch.autograd.grad((rows * pull).sum(), values)
+        start = [value.detach().clone() for value in values]
+        with torch.no_grad():
+            for value, gradient in zip(values, gradients, strict=True):
+                value.sub_(gradient.sign(), alpha=step)
+            motion = self._sources(role) - rows
+            for value, before in zip(values, start, strict=True):
+                value.copy_(before)
+        if centered:
+            motion = motion - motion.mean(dim=0)
+        return motion.square().mean().sqrt().item() / step
 
     @torch.no_grad()
     def export(self) -> dict[str, Tensor]:

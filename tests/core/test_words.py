@@ -213,3 +213,51 @@ def test_making_words_leaves_the_global_random_state_alone():
 def test_free_vectors_are_parameters_of_their_own():
     assert parameter_count(FreeVectors(3, torch.zeros(WIDTH))) == 3 * WIDTH
     assert len(list(FreeVectors(3, torch.zeros(WIDTH)).parameters())) == 3
+
+
+@pytest.mark.parametrize(("width", "size"), [(768, 768), (1024, 1024), (2048, 1280)])
+@pytest.mark.parametrize("attributes", [Attributes.MAPPERS, Attributes.VECTORS])
+def test_words_of_real_size_move_as_fast_as_the_subject_once_their_speed_is_divided_out(
+    width: int, size: int, attributes: Attributes
+):
+    # photos of one subject are alike: cosines of about 0.8
+    given = features(size=size)[:1] + 0.5 * features(size=size)
+    rows = 0.014 * torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+    given_anchors = WordAnchors(dict(zip("VPB", rows, strict=True)), torch.full((width,), RMS))
+    rng = torch.Generator().manual_seed(2)
+    made = Words(
+        PHOTOS, given_anchors, rng, attributes=attributes, features=given, center_poses=True
+    )
+    before, groups = made.export(), [{"params": [made.subject], "lr": 1e-4}]
+    for role, source in made.attributes.items():
+        rate = 1e-4 / made.speed(role, torch.Generator().manual_seed(3))
+        groups.append({"params": list(source.parameters()), "lr": rate})
+    pulls = {role: torch.randn(PHOTOS, width, generator=rng) for role in "VPB"}
+    pulls["B"] = pulls["V"] = pulls["V"][:1].expand(PHOTOS, -1)
+    sample = made.of_photos(torch.arange(PHOTOS))
+    sum(
+        (row[role] * pulls[role][i]).sum() for i, row in enumerate(sample) for role in "VPB"
+    ).backward()
+    torch.optim.AdamW(groups, weight_decay=0).step()
+    moved = {
+        name: (row - before[name]).square().mean().sqrt() for name, row in made.export().items()
+    }
+    for name in ("P1", "P2", "P3", "P4", "B1", "B2", "B3", "B4"):
+        assert moved["V"] / 2 < moved[name] < 2 * moved["V"], name
+
+
+def test_speed_is_measured_without_moving_anything():
+    made = words(Attributes.MAPPERS, center_poses=True)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    assert made.speed("P", torch.Generator()) > 0
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    assert all(p.grad is None for p in made.parameters())
+
+
+def test_at_one_rate_mappers_of_real_size_are_several_times_as_fast():
+    given = features(size=768)[:1] + 0.5 * features(size=768)
+    rows = 0.014 * torch.randn(3, 768, generator=torch.Generator().manual_seed(1))
+    given_anchors = WordAnchors(dict(zip("VPB", rows, strict=True)), torch.full((768,), RMS))
+    rng = torch.Generator().manual_seed(2)
+    made = Words(PHOTOS, given_anchors, rng, attributes=Attributes.MAPPERS, features=given)
+    assert 6 < made.speed("B", torch.Generator().manual_seed(3)) < 12
