@@ -23,8 +23,9 @@ from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.photos.photos import make_photos
+from detex_pack.detex.photos.places import Places
 from detex_pack.detex.photos.recipe import with_composites
-from detex_pack.detex.toys.subjects import DemoSubject
+from detex_pack.detex.toys.subjects import DemoSubject, demo_places
 from detex_pack.detex.toys.world import HEADS
 from detex_pack.detex.training.loop import Watcher
 from detex_pack.pretraining.judge import load_judge
@@ -34,7 +35,6 @@ from . import reader
 from .arms import TUNED, Arm, arm_named
 from .cells import SAMPLER, STRIPS, Cell, store
 from .machine import commit
-from .places import toy_places
 from .prompts import Request, requests
 from .references import reference_photos
 from .workers import serve, take_stdout
@@ -89,9 +89,9 @@ def learn(
         seed=cell.seed,
     )
     if arm.places:
-        where, seed = toy_places(), cell.seed  # of one size: in this world size is an attribute
+        where, sizes = Places(*demo_places()), (1.0, 1.0)  # in this world size is an attribute
         subject = with_composites(
-            subject, pictures, masks, where, encode, seed=seed, sizes=(1.0, 1.0)
+            subject, pictures, masks, where, encode, seed=cell.seed, sizes=sizes
         )
     train = arm.train_config(cell.steps, cell.seed)
     prior = prior_latents(photos.class_word)

@@ -3,8 +3,9 @@
 from comfy_api.latest import io
 
 from ..detex.host.demo_model import load_demo_model
-from ..detex.toys.subjects import demo_subject
-from .sockets import CATEGORY
+from ..detex.photos.places import Places
+from ..detex.toys.subjects import demo_places, demo_subject
+from .sockets import CATEGORY, PlacesSocket
 
 DEMO_CATEGORY = f"{CATEGORY}/demo"
 
@@ -59,10 +60,16 @@ class DemoSubject(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The photos, 64x64 pixels."),
                 io.Mask.Output(display_name="masks", tooltip="White is the toy."),
                 io.String.Output(display_name="class_word", tooltip="Such as ball."),
+                PlacesSocket.Output(
+                    display_name="places",
+                    tooltip="Pictures of six of the demo model's eight backgrounds without a toy, "
+                    "for places of Subject Images. On a checkpoint: Place Pictures.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, number, count, seed) -> io.NodeOutput:
         subject = demo_subject(number - 1, count, seed)
-        return io.NodeOutput(subject.images, subject.masks, subject.class_word)
+        places = Places(*demo_places())
+        return io.NodeOutput(subject.images, subject.masks, subject.class_word, places)

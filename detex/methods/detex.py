@@ -109,11 +109,13 @@ class Detex(SubjectMethod):
         if not self.config.relative_speed:
             return super().rates()
         deltas, subject, _ = super().rates()
-        rate, rng = self.train_config.mapper_rate * subject[1], generator(self.train_config.seed + 5)
-        return [deltas, subject] + [
-            (list(source.parameters()), rate / self.words.speed(role, rng))
+        rng = generator(self.train_config.seed + 5)
+        wanted = self.train_config.mapper_rate * subject[1]
+        mappers = [
+            (list(source.parameters()), wanted / self.words.speed(role, rng))
             for role, source in self.words.attributes.items()
         ]
+        return [deltas, subject, *mappers]
 
     def choose(self, photos: Tensor, copies: Tensor) -> Chosen:
         """Each photo as it is or, with chance gamma, its subject on a blank."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from .backdrops import backdrop
 from .render import render
 from .scene import (
     BACKGROUNDS,
     COLOURS,
+    IMAGE_SIDE,
     NOISE_WIDTH,
     PATTERNS,
     POSITIONS,
@@ -18,12 +20,15 @@ from .scene import (
     Identity,
     Scenes,
     place,
+    sample_scenes,
 )
 
 # Which of them serve which purpose; no subject serves two.
 DEMO_SUBJECTS = (0, 1, 2, 3)
 RATE_SUBJECTS = (4, 11)
 GATE_SUBJECTS = (5, 6, 7, 8, 9, 10)
+# In no picture of a place: prompts that ask for these tell what naming places is worth elsewhere.
+WITHHELD = ("water", "night")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,16 @@ def demo_subject(number: int, count: int, seed: int, shared: float = 0.5) -> Dem
     scenes = _photo_scenes(SUBJECTS[number], count, generator, shared)
     images, masks = render(scenes)
     return DemoSubject(images, masks, SUBJECTS[number][0], scenes)
+
+
+def demo_places(each: int = 4, seed: int = 900) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """`each` pictures [M,64,64,3] of every background without a toy, but for two; their names."""
+    names = tuple(name for name in BACKGROUNDS if name not in WITHHELD for _ in range(each))
+    scenes = sample_scenes(len(names), torch.Generator().manual_seed(seed))
+    scenes = scenes.with_factors(background=torch.tensor([BACKGROUNDS.index(n) for n in names]))
+    line = torch.arange(IMAGE_SIDE) + 0.5
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return backdrop(scenes, x[None], y[None]), names
 
 
 def check_request(number: int, count: int, shared: float) -> None:

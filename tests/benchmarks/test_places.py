@@ -3,19 +3,20 @@
 import torch
 
 from detex_pack.benchmarks.arms import ARMS, PLACES
-from detex_pack.benchmarks.places import EACH, WITHHELD, toy_places
 from detex_pack.benchmarks.reader import read
+from detex_pack.detex.photos.places import Places
 from detex_pack.detex.toys.scene import BACKGROUNDS
+from detex_pack.detex.toys.subjects import WITHHELD, demo_places
 
 
 def test_two_backgrounds_are_in_no_place_picture():
-    places = toy_places()
+    places = Places(*demo_places())
     assert set(BACKGROUNDS) - set(places.names) == set(WITHHELD)
-    assert len(places.names) == EACH * (len(BACKGROUNDS) - len(WITHHELD))
+    assert len(places.names) == 4 * (len(BACKGROUNDS) - len(WITHHELD))
 
 
 def test_each_place_shows_the_background_that_its_name_says():
-    places = toy_places()
+    places = Places(*demo_places())
     seen = read(places.pictures)["background"]
     assert torch.equal(seen, torch.tensor([BACKGROUNDS.index(name) for name in places.names]))
 
