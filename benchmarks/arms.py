@@ -87,6 +87,7 @@ def _changed(plain: Arm, name: str, title: str, **changes: Any) -> Arm:
     subject = {key: changes.pop(key) for key in _SUBJECT if key in changes}
     train = {key: changes.pop(key) for key in _TRAIN if key in changes}
     config = replace(plain.config, **changes)
+    train = plain.train | train
     return replace(plain, name=name, title=title, config=config, train=train, **subject)
 
 
@@ -165,11 +166,21 @@ _VARIANTS = {  # from improved mode, one each
     "improved_kv_tenth": ("K/V rate x 0.1", {"kv_rate": 0.1}),
     "improved_copies": ("12 scaled copies", _COPIES),
 }
-_EVEN = {"token_rate": 10.0, "mapper_rate": 1.0}  # the balance of [V] and the mappers
-_PLACES = (  # composites on places in place of blanks
-    _changed(_IMPROVED, "places", "DETEX on places", places=True),
-    _changed(_IMPROVED, "places_faster", "DETEX on places, [V] faster", places=True, **_EVEN),
+_ON_PLACES = _changed(  # what the nodes do where they have places
+    _IMPROVED,
+    "places",
+    "DETEX on places",
+    places=True,
+    center_poses=False,
+    relative_speed=True,
+    mapper_rate=1.0,
 )
+_CENTERED = {"center_poses": True}
+_ABSOLUTE = {"relative_speed": False, "mapper_rate": TUNED.mapper_rate}
+_PLACES = {  # from that, one each: what its settings were chosen among
+    "centered": ("[P] words centered, the rates of improved mode", _CENTERED | _ABSOLUTE),
+    "faster": ("token rate 10", {"token_rate": 10.0}),
+}
 
 
 def _register(plain: Arm, rows: dict[str, tuple[str, dict[str, Any]]]) -> tuple[Arm, ...]:
@@ -178,12 +189,13 @@ def _register(plain: Arm, rows: dict[str, tuple[str, dict[str, Any]]]) -> tuple[
 
 
 _DEVIATING, _VARYING = _register(_DETEX, _DEVIATIONS), _register(_IMPROVED, _VARIANTS)
-ARMS = {arm.name: arm for arm in (*_MAIN, *_DEVIATING, *_VARYING, *_PLACES)}
+_TRIED = (_ON_PLACES, *_register(_ON_PLACES, _PLACES))
+ARMS = {arm.name: arm for arm in (*_MAIN, *_DEVIATING, *_VARYING, *_TRIED)}
 MAIN = tuple(arm.name for arm in _MAIN)
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
 REGISTER = ("held", "improved", *(arm.name for arm in _DEVIATING))  # run beside "detex"
 VARIANTS = tuple(arm.name for arm in _VARYING)  # run beside "improved"
-PLACES = tuple(arm.name for arm in _PLACES)  # run beside "improved"
+PLACES = tuple(arm.name for arm in _TRIED)  # run beside "improved"
 
 
 def arm_named(name: str) -> Arm:

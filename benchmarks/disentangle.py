@@ -2,7 +2,7 @@
 
 python -m benchmarks.disentangle --quick       2 subjects, Custom Diffusion and DETEX: which way?
 python -m benchmarks.disentangle               the main grid; a stopped one goes on where it was
-python -m benchmarks.disentangle --study arms  every arm; or a sweep: rho, photos, steps, register
+python -m benchmarks.disentangle --study arms  every arm; or on_places; or a sweep: rho, photos...
 python -m benchmarks.disentangle --report      docs/science.md from the cells that are there
 """
 
@@ -23,7 +23,7 @@ import torch
 
 from .arms import arm_named
 from .cells import FILE, STRIPS, Cell, DamagedCell, load
-from .hypotheses import PREDECLARED, STUDIES, Grid, judge_hypothesis, study
+from .hypotheses import PLACES_PREDECLARED, PREDECLARED, STUDIES, Grid, judge_hypothesis, study
 from .measures import TITLES, measured
 from .workers import Worker
 
@@ -98,11 +98,11 @@ def _told(seconds: dict[str, float]) -> str:
 
 def print_hypotheses(grid: Grid) -> None:
     """Each hypothesis that the grid's arms can answer, in one line."""
-    table = measured(grid.cells())
-    for hypothesis in PREDECLARED:
-        if not {hypothesis.arm, hypothesis.other} <= set(grid.arms):
+    tables = {eye: measured(grid.cells(), eye) for eye in ("judge", "reader")}
+    for hypothesis in (*PREDECLARED, *PLACES_PREDECLARED):
+        if not set(hypothesis.arms) <= set(grid.arms):
             continue
-        found, missing = judge_hypothesis(hypothesis, table, grid)
+        found, missing = judge_hypothesis(hypothesis, tables[hypothesis.eye], grid)
         head = f"{hypothesis.name}, {hypothesis.claim}: {TITLES[hypothesis.measure]}"
         if found is None:
             print(f"{head}: {len(missing)} cells are missing, the first: {missing[0]}")

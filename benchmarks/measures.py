@@ -21,6 +21,7 @@ from detex_pack.detex.toys.scene import (
     Identity,
     Scenes,
 )
+from detex_pack.detex.toys.subjects import WITHHELD
 
 from .arms import arm_named
 from .cells import Cell, load_sound
@@ -32,6 +33,9 @@ Measured = dict[Cell, dict[str, float]]
 
 PALE = tuple(BACKGROUNDS.index(name) for name in ("sand", "snow"))  # nearest to blank white
 
+WITHHELD_KINDS = tuple(BACKGROUNDS.index(name) for name in WITHHELD)  # in no place picture
+SHOWN = tuple(i for i in range(len(BACKGROUNDS)) if i not in WITHHELD_KINDS)
+
 NAMED = ("background", "position")  # factors that a prompt may name
 
 TITLES = {
@@ -39,6 +43,8 @@ TITLES = {
     "S_P": "subject fidelity with [P] S_P",
     "E": "edits obeyed E",
     "E_b": "backgrounds obeyed E_b",
+    "E_bs": "backgrounds of the place pictures obeyed E_bs",
+    "E_bw": "other backgrounds obeyed E_bw",
     "E_p": "positions obeyed E_p",
     "L_b": "background leak L_b",
     "L_b'": "conflict leak L_b'",
@@ -95,6 +101,12 @@ def editability(seen: Mapping[str, Factor], named: Mapping[str, Factor]) -> floa
 def obeyed(seen: Factor, named: Factor) -> float:
     """E_b, E_p = P(factor is the one named | the prompt names one); named: -1 where it does not."""
     return float((seen == named)[named >= 0].mean())
+
+
+def obeyed_among(seen: Factor, named: Factor, kinds: Sequence[int], name: str) -> dict[str, float]:
+    """{name: P(factor is the one named | the prompt names one of `kinds`)}; {} where none does."""
+    asked = np.where(np.isin(named, kinds), named, -1)
+    return {name: obeyed(seen, asked)} if (asked >= 0).any() else {}
 
 
 def retention(seen: Mapping[str, Factor], wanted: Mapping[str, Factor]) -> float:
@@ -169,6 +181,8 @@ def measure(
         "plain": float(decoded(result["plain"])[_of(asked, "neutral")].mean()),
         "pale": share_of(neutral["background"], PALE),
     }
+    for name, kinds in (("E_bs", SHOWN), ("E_bw", WITHHELD_KINDS)):
+        values |= obeyed_among(edits["background"], named["background"], kinds, name)
     if words:
         values |= {"S_P": subject_fidelity(view("P"), own)}
         values |= _word_measures(asked, view, usual, scenes)

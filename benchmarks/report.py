@@ -21,6 +21,7 @@ from .calibration import REPORT as JUDGE_REPORT
 from .calibration import agreement
 from .cells import Cell, load_sound, sha256_of
 from .hypotheses import (
+    PLACES_PREDECLARED,
     PREDECLARED,
     SECONDARY,
     Grid,
@@ -41,6 +42,7 @@ TEMPLATE = Path(__file__).with_name("disentangle.md")
 NOTES = "notes.md"  # in FOLDER, written by hand: what was looked into, and why
 ALPHA = 0.05
 SUBJECT = ("S", "E", "E_b", "E_p", "L_b", "pale", "L_b'", "L_p", "Q")
+PLACED = ("S", "E", "E_b", "E_bs", "E_bw", "E_p", "L_b", "pale", "L_p", "R_P", "R_B", "D")
 WORDS = ("S_P", "R_P", "R_B", "R_PB", "D")
 
 
@@ -55,7 +57,8 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
     notes = FOLDER / NOTES
     parts = {
         **head(main, seen),
-        **hypotheses(main, seen, read),
+        **hypotheses(PREDECLARED, main, seen, read),
+        **places(seen, read),
         "arms": tables.arm_table(arms, seen, arms.arms, SUBJECT),
         "words": tables.arm_table(arms, seen, [n for n in arms.arms if ARMS[n].words], WORDS),
         "further": further(arms, seen, read),
@@ -82,10 +85,14 @@ def head(grid: Grid, seen: Measured) -> dict[str, Any]:
     return {"subjects": len(grid.identities), "seeds": grid.seeds, "state": state}
 
 
-def hypotheses(grid: Grid, seen: Measured, read: Measured) -> dict[str, str]:
-    tested = {h: judge_hypothesis(h, seen, grid) for h in PREDECLARED}
+def hypotheses(
+    family: Sequence[Hypothesis], grid: Grid, seen: Measured, read: Measured
+) -> dict[str, str]:
+    """The tests of one family, adjusted for their number."""
+    tables = {"judge": seen, "reader": read}
+    tested = {h: judge_hypothesis(h, tables[h.eye], grid) for h in family}
     found = {h.name: comparison.p for h, (comparison, _) in tested.items() if comparison}
-    adjusted = holm(found, len(PREDECLARED))
+    adjusted = holm(found, len(family))
     rows, failed = [], []
     for h, (comparison, missing) in tested.items():
         p = adjusted.get(h.name, 1.0)
@@ -96,6 +103,21 @@ def hypotheses(grid: Grid, seen: Measured, read: Measured) -> dict[str, str]:
     columns = ("", "claim", "measured", "estimate", "95 %", "adjusted p", "holds")
     text = table((*columns, "by the exact reader"), rows)
     return {"hypotheses": text, "not_shown": "\n".join(failed)}
+
+
+def places(seen: Measured, read: Measured) -> dict[str, str]:
+    """Composites on places: their own tests, on the main grid's subjects and seeds."""
+    grid = study("on_places")
+    seen, read = (
+        found | measured(grid.cells(), eye) for found, eye in ((seen, "judge"), (read, "reader"))
+    )
+    told = hypotheses(PLACES_PREDECLARED, grid, seen, read)
+    return {
+        "places_hypotheses": told["hypotheses"],
+        "places_not_shown": told["not_shown"],
+        "places_arms": tables.arm_table(grid, seen, grid.arms, PLACED),
+        "places_tried": tables.places_tried(),
+    }
 
 
 def not_shown(
@@ -115,7 +137,7 @@ def further(grid: Grid, seen: Measured, read: Measured) -> str:
     """What was not predeclared; over as many seeds as both arms have."""
     rows = []
     for h in SECONDARY:
-        whole = fullest(seen, grid, h.arm, h.other)
+        whole = fullest(seen, grid, *h.arms)
         found, missing = judge_hypothesis(h, seen, whole)
         result = outcome(found, missing, found.p if found else 1.0)
         again = by_reader(h, read, whole) if found else "-"
@@ -125,8 +147,8 @@ def further(grid: Grid, seen: Measured, read: Measured) -> str:
 
 
 def measured_as(hypothesis: Hypothesis) -> str:
-    one, other = ARMS[hypothesis.arm].title, ARMS[hypothesis.other].title
-    return f"{hypothesis.measure}, {one} minus {other}"
+    one, other = ARMS[hypothesis.arm].title, hypothesis.other
+    return f"{hypothesis.measure}, {one} minus {ARMS[other].title if other in ARMS else other}"
 
 
 def outcome(found: Comparison | None, missing: Sequence[Cell], p: float) -> list[str]:

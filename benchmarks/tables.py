@@ -11,7 +11,7 @@ import numpy as np
 from detex_pack.detex.toys.scene import Identity
 
 from . import figures
-from .arms import ARMS, REGISTER, VARIANTS
+from .arms import ARMS, PLACES, REGISTER, VARIANTS
 from .cells import load_sound
 from .hypotheses import Grid, fullest, missing_cells, study, subject_means
 from .markdown import table
@@ -90,6 +90,15 @@ def open_questions() -> dict[str, str]:
         "register": deviations(grid, seen, "detex", REGISTER),
         "variants": deviations(grid, seen, "improved", VARIANTS),
     }
+
+
+def places_tried() -> str:
+    """What composites on places change, and each of their settings, on subjects of no report."""
+    grid = study("places")
+    seen = measured(grid.cells())
+    if not subject_means(seen, grid, "places", "S"):
+        return not_run("places")
+    return deviations(grid, seen, "places", ("improved", *PLACES[1:]))
 
 
 def deviations(grid: Grid, seen: Measured, plain: str, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from ..detex.host.runs import ResumeStore
 from ..detex.host.training import train_concept
 from ..detex.methods import METHODS
 from ..detex.photos.checks import check_picture
-from ..detex.photos.photos import Subject
+from ..detex.photos.photos import Photos, Subject
 from ..detex.training.config import TrainConfig
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
@@ -90,7 +90,8 @@ class Train(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     extra_dict=only_of("gamma"),
-                    tooltip="Chance that a sample trains on the subject alone, on a blank ground.",
+                    tooltip="Chance that a sample trains on the cut-out subject: on a place, or "
+                    "alone on a blank ground where Subject Images has no places.",
                 ),
                 io.Float.Input(
                     "lambda_ca",
@@ -153,7 +154,7 @@ class Train(io.ComfyNode):
         prior_images=None,
         **settings,
     ) -> io.NodeOutput:
-        config, train = config_of(METHODS[method], settings)
+        config, train = config_of(METHODS[method], settings | suited(subject.photos))
         images = prior_images if uses_prior(method, settings["lambda_pr"]) else None
         prior = prior_latents(subject, images)
         view = LiveView(train.steps, preview_every, subject.decode)
@@ -165,6 +166,13 @@ class Train(io.ComfyNode):
         text = "\n".join(filter(None, [store.note, note, summary(concept)]))
         curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
         return io.NodeOutput(concept, curves, ui=ui.PreviewText(text))
+
+
+def suited(photos: Photos) -> dict[str, bool]:
+    """What the photos decide: composites without [P] teach [V] the look, and centering would give
+    it the photos' place in the picture, too.
+    """
+    return {"center_poses": False} if photos.composites is not None else {}
 
 
 def uses_prior(method: str, weight: float) -> bool:

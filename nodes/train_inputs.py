@@ -55,11 +55,12 @@ def advanced_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "token_rate",
-            default=TrainConfig.token_rate,
+            default=TrainConfig.recommended().token_rate,
             min=0.0,
             max=1000.0,
             advanced=True,
-            tooltip="Multiplies the learning rate of [V].",
+            tooltip="Multiplies the learning rate of [V]. The papers use 1, at which the word "
+            "hardly moves beside the deltas.",
         ),
         io.Float.Input(
             "mapper_rate",
@@ -68,8 +69,9 @@ def advanced_inputs() -> list[io.Input]:
             max=1000.0,
             step=0.01,
             advanced=True,
-            tooltip="Multiplies the learning rate of what [P] and [B] come from: the attribute "
-            "mappers, or the free vectors.",
+            tooltip="How fast [P] and [B] move: 1 is as fast as [V], whatever the size of the "
+            "model. With relative_speed off it multiplies the learning rate of the attribute "
+            "mappers, or of the free vectors, and 1 is several times as fast as [V].",
         ),
         io.Boolean.Input(
             "stratified_timesteps",
@@ -166,7 +168,8 @@ def appended_inputs() -> list[io.Input]:
             tooltip="What the [P] words of all photos have in common is taken out of them, so that "
             "[V] learns it: the look. Otherwise much of the look is learned as pose and missing "
             "where [V] stands alone (docs/science.md of this pack). A position that most photos "
-            "share goes to [V], too. Off: as in the paper.",
+            "share goes to [V], too. Where Subject Images has places it is off whatever stands "
+            "here: composites without [P] teach [V] the look. Off: as in the paper.",
         ),
         io.Int.Input(
             "vectors",
@@ -187,6 +190,16 @@ def appended_inputs() -> list[io.Input]:
             extra_dict=only_of("learn_word"),
             tooltip="DreamBooth LoRA: [V] learns beside the LoRA. Off: it stays the rare token "
             "that it starts as, as in DreamBooth.",
+        ),
+        io.Boolean.Input(
+            "relative_speed",
+            default=RECOMMENDED.relative_speed,
+            optional=True,
+            advanced=True,
+            extra_dict=only_of("relative_speed"),
+            tooltip="mapper_rate is a speed, measured before the first step: many weights of a "
+            "mapper push one word, so that at one learning rate [P] and [B] move 3 to 16 times "
+            "as fast as [V]. Off: as in the paper.",
         ),
     ]
 

@@ -15,13 +15,18 @@ class TrainConfig:
     learning_rate: float = 1e-5  # per sample: multiplied by batch_size, as Custom Diffusion does
     kv_rate: float = 1.0  # multiplies the rate of the deltas
     token_rate: float = 1.0  # multiplies the rate of [V]
-    mapper_rate: float = 1.0  # multiplies the rate of the attribute mappers, or of free vectors
+    mapper_rate: float = 1.0  # that of the mappers or free vectors, or their speed over [V]'s
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0  # global norm
     stratified_timesteps: bool = False  # one timestep from each 1/batch of the schedule
     # of the K, V deltas; None: as the family has it, 16 for SDXL, else full matrices
     rank: int | None = None
     seed: int = 0
+
+    @classmethod
+    def recommended(cls, **settings: Any) -> "TrainConfig":
+        """What the nodes do on real checkpoints: at the paper's single rate [V] hardly moves."""
+        return cls(**({"token_rate": 8.0} | settings))
 
     def __post_init__(self):
         if self.steps < 1:

@@ -58,10 +58,14 @@ def test_senseless_method_settings_are_refused(settings: dict, message: str):
         DetexConfig(**settings)
 
 
-def test_nodes_defaults_are_the_papers_and_our_two_additions():
+def test_nodes_defaults_are_the_papers_and_our_additions():
     paper, nodes = DetexConfig(), DetexConfig.recommended()
     changed = {name: v for name, v in vars(nodes).items() if v != getattr(paper, name)}
-    assert changed == {"subject_attention": True, "center_poses": True}
+    ours = ("subject_attention", "center_poses", "relative_speed")
+    assert changed == dict.fromkeys(ours, True)
+    paper, nodes = TrainConfig(), TrainConfig.recommended()
+    changed = {name: v for name, v in vars(nodes).items() if v != getattr(paper, name)}
+    assert changed == {"token_rate": 8.0}
 
 
 @pytest.mark.parametrize(

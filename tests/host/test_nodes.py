@@ -168,16 +168,19 @@ def test_defaults_are_the_improved_mode_of_the_experiment():
     world.
     """
     node, subject = defaults(Train), defaults(SubjectImages)
-    arm = ARMS["improved"]
-    assert (subject["blank"], subject["scaled_copies"]) == (arm.blank, arm.scaled_copies)
+    arm, without_places = ARMS["places"], ARMS["improved"]
+    for one in (arm, without_places):
+        assert (subject["blank"], subject["scaled_copies"]) == (one.blank, one.scaled_copies)
     settings = as_json(arm.train_config(study("main").steps[0], seed=0), arm.config)
     called = {"attention_weight": "lambda_ca", "prior_weight": "lambda_pr"}
     measured = {called.get(name, name): value for name, value in settings.items()}
     measured["method"] = method_of(arm.config).name
     no_inputs = {"weight_decay", "gradient_clip", "masked_pose", "plain_mapper"}
     assert measured.keys() - node.keys() == no_inputs
-    same = measured.keys() - no_inputs - tuned_values().keys()
+    same = measured.keys() - no_inputs - tuned_values().keys() - {"center_poses"}
     assert {name: node[name] for name in same} == {name: measured[name] for name in same}
+    assert node["center_poses"] is without_places.config.center_poses is True
+    assert arm.config.center_poses is False  # as the node decides where there are composites
 
 
 def defaults(node: type[io.ComfyNode]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from detex_pack.detex.photos.places import Places
 from detex_pack.detex.photos.recipe import COMPOSITES
 from detex_pack.nodes.places import PlacePictures
 from detex_pack.nodes.subject import SubjectImages
+from detex_pack.nodes.train import suited
 
 SIDE = 64
 
@@ -131,6 +132,11 @@ def test_places_take_the_place_of_blanks(placed: Photos):
     assert placed.blanked is None
     assert placed.composites.latents.shape == (3, COMPOSITES, 4, 8, 8)
     assert placed.latents.shape[1] == 1  # no copies in random colours
+
+
+def test_where_there_are_composites_no_word_is_centered(placed: Photos):
+    assert suited(placed) == {"center_poses": False}
+    assert suited(replace(placed, composites=None)) == {}
 
 
 def test_a_training_on_places_runs_and_ends_alike_each_time(train, placed: Photos):
