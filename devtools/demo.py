@@ -1,7 +1,7 @@
 """The whole of DETEX on one toy, through a real ComfyUI server: `python dev.py demo`.
 
-Queues workflows/quickstart.json, the file a user drags in, once for DETEX and once for Custom
-Diffusion; renders the same prompts and seeds with both; leaves pictures, files and a report.
+Queues workflows/quickstart.json, the file a user drags in, once for DETEX and once for each of two
+other methods; renders the same prompts and seeds with all; leaves pictures, files and a report.
 """
 
 import argparse
@@ -38,7 +38,9 @@ from detex_pack.pretraining.judge import load_judge
 
 SEED = 1000  # of the first picture of every prompt
 NEUTRAL, EDITS = 32, 8  # pictures of the neutral prompt, and of each new background
-METHODS = ("DETEX", "Custom Diffusion")
+METHODS = ("DETEX", "Custom Diffusion", "Textual Inversion")
+# Of the word, where it is not the quickstart's: the method's own is 125 times that of the others.
+TOKEN_RATES = {"Textual Inversion": 0.032}
 
 Pictures = dict[str, Tensor]  # by branch, [n, H, W, 3] in [0, 1]
 
@@ -116,14 +118,17 @@ class Demo:
             shown = self.server.pictures(graph, show_progress)
         return {name: torch.stack([*map(as_image, found)]) for name, found in shown.items()}
 
-    def draw_grid(self, detex: Pictures, custom: Pictures) -> None:
-        """grid.png: photos, [V] in new backgrounds, [P_i], [B_j], and Custom Diffusion's."""
-        rows = [
-            [(f"photo {i}: P{i}, B{i}", self.subject.images[i - 1]) for i in self.photos],
-            [(f"[V] in {b} background", detex[f"in {b}"][0]) for b in self.new_backgrounds],
-            [(f"[V] with [P{i}]", detex[f"P{i}"][0]) for i in self.photos],
-            [(f"[V] in [B{i}]", detex[f"B{i}"][0]) for i in self.photos],
-            [(f"Custom Diffusion, {b}", custom[f"in {b}"][0]) for b in self.new_backgrounds],
+    def draw_grid(self, found: dict[str, Pictures]) -> None:
+        """grid.png: photos, each method's [V] in new backgrounds, and DETEX's [P_i] and [B_j]."""
+        detex = found["DETEX"]
+        rows = [[(f"photo {i}: P{i}, B{i}", self.subject.images[i - 1]) for i in self.photos]]
+        rows += [
+            [(f"{method}, {b}", pictures[f"in {b}"][0]) for b in self.new_backgrounds]
+            for method, pictures in found.items()
+        ]
+        rows += [
+            [(f"DETEX, [P{i}]", detex[f"P{i}"][0]) for i in self.photos],
+            [(f"DETEX, [B{i}]", detex[f"B{i}"][0]) for i in self.photos],
         ]
         as_picture(sheet(rows, 192)[0]).save(self.out / "grid.png")
 
@@ -191,7 +196,9 @@ def quickstart(method: str, steps: int | None, info: dict[str, Any]) -> Graph:
         "DETEXTrain": {"method": method} | ({"steps": steps} if steps else {}),
         "DETEXSaveEmbeddings": {"name": file_name(method)},
     }
-    if method == "Custom Diffusion":  # has no [P], [B]: its own sampling comes later
+    if method in TOKEN_RATES:
+        changes["DETEXTrain"]["token_rate"] = TOKEN_RATES[method]
+    if method != "DETEX":  # has no [P], [B]: its own sampling comes later
         changes["DETEXComposePrompt"] = {"pose": 0, "background": 0}
         changes["DETEXCaptureAttention"] = {"words": "[V]"}
     for node in graph.values():
@@ -218,7 +225,7 @@ def run(out: Path, steps: int | None) -> dict[str, Any]:
         with demo.memory_watched():
             concepts = {method: demo.train(method, steps) for method in METHODS}
             found = {method: demo.render(method, concepts[method]) for method in METHODS}
-    demo.draw_grid(*(found[method] for method in METHODS))
+    demo.draw_grid(found)
     methods = {method: demo.told(method, concepts[method], found[method]) for method in METHODS}
     demo.stages["everything"] = round(time.monotonic() - begin, 1)
     return {

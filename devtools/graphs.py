@@ -9,6 +9,7 @@ DEMO_SIZES = {  # by node type
     "EmptyLatentImage": {"width": DEMO_SIDE, "height": DEMO_SIDE},
     "DETEXSubjectImages": {"resolution": DEMO_SIDE},
     "DETEXClassPriorImages": {"resolution": DEMO_SIDE},
+    "DETEXPlacePictures": {"resolution": DEMO_SIDE},
 }
 VISION = 3  # output of DETEX Demo Model
 STEPS, CFG = 30, 4.0  # of the stock sampler, as the base model's gate

@@ -24,6 +24,7 @@ from devtools.workflows import (
 NOTES = ("MarkdownNote",)
 SMALL = {  # by node type
     "EmptyLatentImage": {"batch_size": 1},
+    "DETEXPlacePictures": {"names": "grass\nsnow", "steps": 2},
     "DETEXClassPriorImages": {"count": 1, "steps": 2},
     "DETEXTrain": {"steps": 2, "batch_size": 1},
     "KSampler": {"steps": 2},
