@@ -132,9 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.report:
-        from .report import write_report  # noqa: PLC0415  (needs matplotlib, which a run does not)
+        # they need matplotlib, which a run does not
+        from .report import write_report  # noqa: PLC0415
+        from .tables import readme_table  # noqa: PLC0415
 
-        print(f"wrote {write_report(options.subjects, options.seeds)}")
+        print(f"wrote {write_report(options.subjects, options.seeds)}; README's table is now:\n")
+        print(readme_table())
         return 0
     try:
         grid = grid_of(options)

@@ -21,6 +21,15 @@ from .paired import compare
 SWEPT = ("S", "E_b", "E_p", "L_b", "D")
 CHANGED = ("S", "E_b", "E_p", "L_b", "pale", "R_P", "R_B", "D")
 SWEEPS = {"rho": "rhos", "photos": "photos", "steps": "steps"}  # study -> what its grid varies
+CONTRASTED = ("places", "custom_diffusion", "textual_inversion")
+TOLD = {  # in README -> measure
+    "a new place in the prompt is obeyed": "E_b",
+    "a new position in the picture is obeyed": "E_p",
+    "the toy keeps its look": "S",
+    "a photo's background comes unasked, beyond what the model does by itself": "L_b",
+    "`[P_i]` brings the position of photo i": "R_P",
+    "`[B_j]` brings the background of photo j": "R_B",
+}
 Column = Mapping[Identity, float]  # a measure of each subject
 
 
@@ -90,6 +99,20 @@ def open_questions() -> dict[str, str]:
         "register": deviations(grid, seen, "detex", REGISTER),
         "variants": deviations(grid, seen, "improved", VARIANTS),
     }
+
+
+def readme_table() -> str:
+    """README's table: means over subjects and seeds, in percent."""
+    grid = study("on_places")
+    seen = measured(grid.cells())
+    rows = []
+    for claim, measure in TOLD.items():
+        shares = (subject_means(seen, grid, arm, measure) for arm in CONTRASTED)
+        rows.append(
+            [claim, *(f"{100 * np.mean(list(s.values())):.0f} %" if s else "-" for s in shares)]
+        )
+    title = f"means over {len(grid.identities)} toys, two trainings of each"
+    return table((title, "DETEX", "Custom Diffusion", "Textual Inversion"), rows)
 
 
 def places_tried() -> str:
