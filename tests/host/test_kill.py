@@ -96,14 +96,20 @@ class Worker:
         self.process = processes.Process(target=killed_writers.work_in, args=arguments)
         self.process.start()
 
+    def wait_for(self, done: int) -> int:
+        """-> how much is done, a training's earlier steps included."""
+        while self.done.value < done and self.process.is_alive():
+            time.sleep(0.001)
+        return self.done.value
+
     def finish(self) -> None:
         self.process.join()
         assert self.process.exitcode == 0
 
-    def kill(self, seconds: float) -> None:
-        """SIGKILL, so long after the first piece is done."""
-        while not self.done.value and self.process.is_alive():
-            time.sleep(0.001)
+    def kill(self, pieces: int, seconds: float) -> None:
+        """SIGKILL, so long after so many pieces beyond the first are done."""
+        first = self.wait_for(1)
+        self.wait_for(first + pieces)
         time.sleep(seconds)
         self.process.kill()
         self.process.join()
@@ -179,7 +185,9 @@ def test_a_writer_killed_at_random_moments_leaves_whole_files_and_goes_on(
     Worker(processes, writer, calm, work).finish()
     wanted = visible(calm)
     for _ in range(MOMENTS):
-        Worker(processes, writer, often, work).kill(dice.random() * SPAN[writer])
+        Worker(processes, writer, often, work).kill(
+            dice.randint(0, PIECES[writer] - 1), dice.random() * SPAN[writer]
+        )
         check_whole(writer, often, wanted)
     Worker(processes, writer, often, work).finish()
     check_same(writer, often, calm)
