@@ -1,6 +1,6 @@
 """The bundled workflows: read them, keep them in step with the nodes.
 
-    python -m devtools.workflows            name the files that the nodes have left behind
+    python -m devtools.workflows            name the files that the nodes have left behind, exit 1
     python -m devtools.workflows --update   give every node the slots and widgets of its schema
 
 The JSON files are the source: change them in ComfyUI's page or by hand. After a change of a schema,
@@ -12,6 +12,7 @@ node that gets taller by an input is given room by hand, or in the page.
 import argparse
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,19 @@ def place_links(graph: dict[str, Any]) -> None:
         link[target] = targets.get(link[number], link[target])
 
 
-def main() -> None:
+def left_behind(info: ObjectInfo) -> dict[Path, str]:
+    """The files that are not in step with the schemas -> their content, were they so."""
+    found = {}
+    for path in workflow_files():
+        before = path.read_text(encoding="utf-8")
+        after = json.dumps(in_step(json.loads(before), info), indent=1) + "\n"
+        if before != after:
+            found[path] = after
+    return found
+
+
+def main() -> int:
+    """-> 1 where files are left behind."""
     exit_on_terminate()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -181,15 +194,13 @@ def main() -> None:
     parser.add_argument("--update", action="store_true", help="write the files")
     update = parser.parse_args().update
     with ComfyServer() as server:
-        info = server.object_info()
-    for path in workflow_files():
-        before = path.read_text(encoding="utf-8")
-        after = json.dumps(in_step(json.loads(before), info), indent=1) + "\n"
-        if before != after:
-            print(path.relative_to(ROOT))
-            if update:
-                path.write_text(after, encoding="utf-8")
+        found = left_behind(server.object_info())
+    for path, content in found.items():
+        print(path.parent.name, path.name, sep="/")
+        if update:
+            path.write_text(content, encoding="utf-8")
+    return 1 if found and not update else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

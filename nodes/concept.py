@@ -1,5 +1,6 @@
 """Save, load and apply a learned concept."""
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -12,10 +13,11 @@ from ..detex.canvas.sheets import contact_sheet
 from ..detex.concept.compress import LoraSize, LowRankForms
 from ..detex.concept.file import Concept
 from ..detex.host import export, paths
-from ..detex.host.concepts import read_concept
+from ..detex.host.concepts import prediction_note, read_concept
 from ..detex.host.deltas import apply_concept
 from .sockets import CATEGORY, ConceptSocket
 
+log = logging.getLogger("detex")
 SHARES = (1.0, 0.9, 0.8, 0.6, 0.4)  # of the deltas, which Save compares
 
 
@@ -35,7 +37,10 @@ def applied(model, concept: Concept, strength: float) -> io.NodeOutput:
     patched = apply_concept(model, concept, strength)
     numbered = concept.photo_count > 0
     sheet = contact_sheet(concept.thumbnails, concept.class_word, numbered=numbered)
-    return io.NodeOutput(patched, concept, sheet)
+    note = prediction_note(concept, model)
+    if note:
+        log.warning(note)
+    return io.NodeOutput(patched, concept, sheet, ui=ui.PreviewText(note))
 
 
 def applied_outputs() -> list[io.Output]:

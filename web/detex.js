@@ -66,10 +66,12 @@ function nodeOf(id) {
 
 function say({ detail }) {
   const text = detail?.text ?? detail?.output?.text?.join("\n");
-  const node = text && nodeOf(detail.node);
-  if (!node) return;
-  const widget = node.widgets?.find(({ name }) => name === TEXT) ?? addText(node);
+  const node = text === undefined ? null : nodeOf(detail.node);
+  let widget = node?.widgets?.find(({ name }) => name === TEXT);
+  if (!node || !(text || widget)) return;
+  widget ??= addText(node);
   widget.value = text;
+  widget.hidden = !text; // a warning whose cause is gone
   node.setDirtyCanvas(true, true); // the page makes room where there is none
 }
 

@@ -143,7 +143,7 @@ def _write_results(view: View) -> None:
         write_sheet(view)
     except PermissionError as error:
         raise ValueError(
-            f"{error}. Close the program that has {RESULTS} open and run the same command again; "
+            f"{error} Close the program that has {RESULTS} open and run the same command again; "
             "nothing will be rendered twice."
         ) from error
 

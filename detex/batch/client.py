@@ -95,6 +95,14 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise ServerLost(self.url, error) from error
 
+    def arguments(self) -> list[str]:
+        """The command line that the server was started with."""
+        stats = self.get("/system_stats")
+        try:
+            return list(stats["system"]["argv"])
+        except (KeyError, TypeError):
+            raise ServerLost(self.url, "/system_stats is not what a ComfyUI answers") from None
+
     def object_info(self) -> dict[str, Any]:
         """The schema of every registered node."""
         info = self.get("/object_info")

@@ -82,6 +82,11 @@ def _comfy(options: argparse.Namespace) -> Comfy:
         )
     logs = None if options.ray or not options.out else (options.out / STORE / "logs").resolve()
     arguments = shlex.split(options.comfyui_args, posix=os.name != "nt")
+    if any(word.partition("=")[0] == "--port" for word in arguments):
+        raise ValueError(
+            "--comfyui-args has --port, but each card's ComfyUI has a free port of its own. Leave "
+            "it out; for a ComfyUI at a certain port start it yourself, and name it with --server."
+        )
     return Comfy(folder if options.ray else folder.resolve(), arguments, logs)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ..concept.files import hold, move, read_json, write_json, write_synced
+from ..concept.files import hold, move, read_json, telling, write_json, write_synced
 
 STORE = ".jobs"  # the folder of finished jobs, in that of the results
 RECORD = "record.json"
@@ -41,9 +41,10 @@ class JobStore:
 
     def __enter__(self) -> "JobStore":
         """Raises ValueError where another process works in the folder or a file is damaged."""
-        self.path.mkdir(parents=True, exist_ok=True)
         refusal = f"Another run works in {self.path.parent}. Wait for its end, or stop it."
-        self._lock = hold(self.path / "lock", refusal)
+        with telling(self.path, 0):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(self.path / "lock", refusal)
         try:
             self._read()
         except ValueError:
@@ -83,18 +84,19 @@ class JobStore:
         A job that is kept already stays as it is.
         """
         part = self.path / f"{key}.{uuid.uuid4().hex}.part"
-        part.mkdir()
+        contents = dict(files)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        record = replace(record, files=digests)
+        contents[RECORD] = json.dumps(asdict(record), indent=1).encode()
         try:
-            digests = {}
-            for name, content in files:
-                write_synced(part / name, content)
-                digests[name] = hashlib.sha256(content).hexdigest()
-            record = replace(record, files=digests)
-            write_synced(part / RECORD, json.dumps(asdict(record), indent=1).encode())
-            if key not in self._records:
-                self._folder(key).parent.mkdir(exist_ok=True)
-                move(part, self._folder(key))
-                self._records[key] = record
+            with telling(self._folder(key), sum(map(len, contents.values()))):
+                part.mkdir()
+                for name, content in contents.items():
+                    write_synced(part / name, content)
+                if key not in self._records:
+                    self._folder(key).parent.mkdir(exist_ok=True)
+                    move(part, self._folder(key))
+                    self._records[key] = record
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

@@ -7,12 +7,13 @@ that moves, or gets another name, takes its pictures along.
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..concept.files import digest_of, replace_file
+from ..concept.files import clear_halves, digest_of, replace_file, telling
 from .job import Job
 from .store import JobStore, Record
 
@@ -54,6 +55,9 @@ class View:
         stale = {n for n, digest in found.items() if before.get(n) == digest != wanted.get(n)}
         changed = {n for n in found.keys() & wanted.keys() - stale if found[n] != wanted[n]}
         self._refuse_foreign({n for n in changed if before.get(n) != wanted[n]}, stale)
+        for folder in {self.path, *((self.path / n).parent for n in before.keys() | wanted.keys())}:
+            if folder.is_dir():
+                clear_halves(folder, math.inf)  # nobody else writes here: the store is locked
         for name in stale:
             (self.path / name).unlink()
         self._changed, self._shown = changed, wanted
@@ -91,8 +95,9 @@ class View:
     def _note(self, name: str, digest: str) -> None:
         """Remember, before it is written, that this file is this command's."""
         self._shown[name] = digest
-        with self._list.open("ab") as file:
-            file.write(_line_of(name, digest))
+        line = _line_of(name, digest)
+        with telling(self._list, len(line)), self._list.open("ab") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 

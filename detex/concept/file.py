@@ -216,6 +216,8 @@ def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
     towers = {tuple(sorted(parts)) for parts in concept.words.values()}
     if len(towers) != 1 or any(v.ndim != 2 for p in concept.words.values() for v in p.values()):
         raise ValueError("its words are of different text encoders or shapes")
+    if towers != {tuple(sorted(concept.base.tower.split("+")))}:
+        raise ValueError(f'its words are not those of its text encoder "{concept.base.tower}"')
 
 
 def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept:

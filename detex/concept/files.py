@@ -1,13 +1,19 @@
 """Files that are whole or not there, and a folder that one process works in at a time."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+HALF = re.compile(r"\..{1,8}\.[0-9a-f]{32}\.part", re.DOTALL)  # the names of `beside_of`
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -21,6 +27,40 @@ def write_synced(path: Path, content: bytes) -> None:
 def beside_of(path: Path) -> Path:
     """Where to write what is moved to `path` in one step: a name that no other process has."""
     return path.with_name(f".{path.name[:8]}.{uuid.uuid4().hex}.part")
+
+
+def clear_halves(folder: Path, before: float) -> None:
+    """Remove what processes that were killed had begun to write in this folder, and not touched
+    since the time `before`.
+    """
+    for path in folder.iterdir():
+        if HALF.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # another process was faster, or holds it open
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+
+def why_not(path: Path, needed: int, error: OSError) -> str:
+    """The message for a disk that refuses to take files of so many bytes."""
+    megabytes = f"{needed / 1e6:.1f} MB"
+    try:
+        folder = next(folder for folder in path.parents if os.path.lexists(folder))
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+    except (OSError, StopIteration):
+        free = "the disk does not answer"
+    return (
+        f"{path} could not be written: {error.strerror or error}. The files need {megabytes}, and "
+        f"{free}. Nothing was left behind: make room, or make the folder writable, and run again."
+    )
+
+
+@contextlib.contextmanager
+def telling(path: Path, needed: int) -> Iterator[None]:
+    """Within, errors of the disk say the path, what was needed and what is free."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(why_not(path, needed, error)) from error
 
 
 def move(source: Path, target: Path) -> None:
@@ -39,14 +79,16 @@ def move(source: Path, target: Path) -> None:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write beside, then move: who reads `path` sees the old content or the new, even after the
-    machine has lost its power.
+    machine has lost its power. Raises OSError as `telling` words it.
     """
     beside = beside_of(path)
-    try:
-        write_synced(beside, content)
-        move(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with telling(path, len(content)):
+        try:
+            write_synced(beside, content)
+            move(beside, path)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

@@ -90,6 +90,12 @@ def check_mergeable(concepts: Sequence[Concept]) -> None:
                 f"({other.base.fingerprint}, {first.base.fingerprint}). Train both on one "
                 "checkpoint, or put them one after the other with Apply Decoupled Embeddings."
             )
+        if other.base.prediction != first.base.prediction:
+            raise ValueError(
+                f"Concept {number} was trained on a model that predicts {other.base.prediction}, "
+                f"the first on one that predicts {first.base.prediction}. Train both on one "
+                "checkpoint, without Model Sampling nodes or with the same."
+            )
         check_another_subject(number, other, concepts[: number - 1])
 
 

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+from comfy.model_patcher import ModelPatcher
+
 from ..concept.file import Concept, damaged, load_concept
 from ..concept.merge import MERGED
 from ..methods import METHODS
 from .export import kohya_names
+from .families import schedule_kind
+
+ANSWERS = {"eps": "the noise (eps)", "v": "v (v-prediction)"}
 
 
 def read_concept(path: Path) -> Concept:
@@ -44,3 +49,15 @@ def missing_layers(concept: Concept) -> list[str]:
 def kind_of(layer: str) -> str:
     """ "input_blocks.1.1.transformer_blocks.0.attn2.to_k" -> "attn2.to_k"."""
     return layer.partition("transformer_blocks.")[2].partition(".")[2]
+
+
+def prediction_note(concept: Concept, model: ModelPatcher) -> str:
+    """What to say where the MODEL's UNet answers with something else than in training; else ""."""
+    trained, here = concept.base.prediction, schedule_kind(model).prediction
+    if trained == here:
+        return ""
+    return (
+        f"This concept was trained on a model that predicts {ANSWERS.get(trained, trained)}; the "
+        f"MODEL wired here predicts {ANSWERS[here]}. The subject comes out weaker, or other. Load "
+        "the checkpoint that it was trained on, or train it on this one."
+    )

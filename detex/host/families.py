@@ -130,8 +130,13 @@ def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
 def schedule_of(model: ModelPatcher) -> Schedule:
     """The noise schedule the UNet was trained with, a patch of it included."""
     sampling: Any = model.get_model_object("model_sampling")
-    sigmas = sampling.sigmas.detach().float().cpu().clone()
-    return VSchedule(sigmas) if isinstance(sampling, V_PREDICTION) else EpsSchedule(sigmas)
+    return schedule_kind(model)(sampling.sigmas.detach().float().cpu().clone())
+
+
+def schedule_kind(model: ModelPatcher) -> type[Schedule]:
+    """By what the UNet answers, a patch of it included."""
+    is_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
+    return VSchedule if is_v else EpsSchedule
 
 
 def restore_unet(patcher: ModelPatcher) -> None:

@@ -4,17 +4,17 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import folder_paths
 
-from ..concept.files import beside_of, move, write_synced
+from ..concept.files import beside_of, clear_halves, move, why_not, write_synced
 
 FOLDER = "detex"
 NONE_FOUND = "none in models/detex"
+LONGEST_WRITE = 3600.0  # s, after which nobody writes on a half file any more
 LONGEST = 150  # bytes of a name; file systems take 255, with suffixes
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file on Windows may have these names
 
@@ -95,20 +95,21 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def write_set(contents: Mapping[Path, bytes]) -> None:
-    """Write new files, all of them or none: beside their places, flushed, then moved there. Neither
-    a crash nor a power cut leaves a half file, and no file is replaced.
+    """Write new files, all of them or none: beside their places, flushed, then moved there, the
+    first one last. A process that is killed, or a power cut, leaves no half file, and the first
+    only with all others; what it leaves beside them goes with a later write. No file is replaced.
 
     Raises FileExistsError where one of them exists, and OSError with the path, what was needed and
     what is free where the disk refuses; what was made until then is removed.
     """
     made: list[Path] = []  # files and folders, in the order in which they came to be
-    beside = {path: beside_of(path) for path in contents}
+    beside = {path: beside_of(standing(path.parent) / path.name) for path in contents}
     try:
         for path, content in contents.items():
-            made += new_folders(path.parent)
             made.append(beside[path])
             write_synced(beside[path], content)
-        for path in contents:
+        for path in reversed([*contents]):
+            made += new_folders(path.parent)
             move_new(beside[path], path)
             made.append(path)
         for folder in {path.parent for path in contents}:
@@ -120,15 +121,22 @@ def write_set(contents: Mapping[Path, bytes]) -> None:
         if isinstance(error, OSError):
             raise OSError(why_not(path, sum(map(len, contents.values())), error)) from error
         raise
-    for part in beside.values():
-        with contextlib.suppress(OSError):  # Windows holds it open; the files are whole
-            part.unlink(missing_ok=True)
+    remove([*beside.values()])  # Windows may hold one open; the files are whole
+    with contextlib.suppress(OSError):
+        now = path.stat().st_mtime  # by the clock of the disk
+        for folder in {part.parent for part in beside.values()}:
+            clear_halves(folder, now - LONGEST_WRITE)
+
+
+def standing(folder: Path) -> Path:
+    """The folder, or the nearest one above that is there, be it a link that leads nowhere."""
+    return next((path for path in (folder, *folder.parents) if is_taken(path)), folder)
 
 
 def new_folders(folder: Path) -> list[Path]:
     """Make a folder -> those that were made for it, the outermost first."""
     missing = [folder, *folder.parents]
-    missing = [path for path in missing if not path.exists()]
+    missing = [path for path in missing if not is_taken(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # there is a file of this name
@@ -142,20 +150,6 @@ def remove(made: Sequence[Path]) -> None:
     for path in reversed(made):
         with contextlib.suppress(OSError):
             path.rmdir() if path.is_dir() else path.unlink()
-
-
-def why_not(path: Path, needed: int, error: OSError) -> str:
-    """The message for a disk that refuses to take files of so many bytes."""
-    megabytes = f"{needed / 1e6:.1f} MB"
-    try:
-        folder = next(folder for folder in path.parents if folder.exists())
-        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
-    except (OSError, StopIteration):
-        free = "the disk does not answer"
-    return (
-        f"{path} could not be written: {error.strerror or error}. The files need {megabytes}, and "
-        f"{free}. Nothing was left behind: make room, or make the folder writable, and run again."
-    )
 
 
 def move_new(source: Path, target: Path) -> None:

@@ -76,7 +76,8 @@ def write_picture(path: Path, picture: Tensor) -> None:
     """Write [S, S, 3] as PNG in one step; what lies there by now was found broken."""
     content = io.BytesIO()
     as_picture(picture).save(content, "PNG")
-    path.unlink(missing_ok=True)
+    if paths.is_taken(path):
+        path.unlink()
     try:
         paths.write_new(path, content.getvalue())
     except FileExistsError:  # another ComfyUI was faster with the very same picture

@@ -54,6 +54,10 @@ def test_without_a_server_comfyui_is_started_where_the_pack_is_told_it_lies(
             ["--ray", "127.0.0.1:9", "--comfyui", "/x"],
             "The Ray cluster at 127.0.0.1:9 does not answer",
         ),
+        (
+            ["--gpus", "1", "--comfyui", "{comfy}", "--comfyui-args", "--cpu --port=8188"],
+            "--comfyui-args has --port, but each card's ComfyUI has a free port of its own",
+        ),
         (["--server", "a", "--header", "secret"], '--header must read "Name: value"'),
     ],
 )

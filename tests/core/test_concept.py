@@ -143,6 +143,14 @@ def test_missing_word_is_noticed(tmp_path: Path, lost: str):
         load_concept(path)
 
 
+def test_words_of_another_text_encoder_than_the_header_names_are_noticed(tmp_path: Path):
+    concept, path = make_concept(), tmp_path / "dog.safetensors"
+    base = dataclasses.replace(concept.base, tower="l+g")
+    path.write_bytes(concept_bytes(dataclasses.replace(concept, base=base)))
+    with pytest.raises(ValueError, match=r'words are not those of its text encoder "l\+g"'):
+        load_concept(path)
+
+
 def test_newer_version_asks_for_an_update(file: Path):
     tensors = load(file.read_bytes())
     file.write_bytes(save(tensors, {"format": "detex-concept", "version": "3", "concept": "{}"}))

@@ -89,3 +89,10 @@ def test_square_photo_stays_as_it_is():
     made = crop(photo, mask, 32)
     assert torch.equal(made.picture, photo) and torch.equal(made.mask, mask)
     assert made.kept == 1
+
+
+def test_nine_tenths_are_kept_and_said_to_be_nine_tenths():
+    # a bar of 40 x 320 in a photo of 288 x 320: the square of 288 holds 40 * 288 of 40 * 320
+    made = cropped(mask_of(288, 320, (0, 40, 0, 320)))
+    assert made.square.side == 288
+    assert made.kept == 0.9

@@ -14,7 +14,9 @@ import PIL.Image
 import psutil
 import pytest
 
+from detex_pack.detex.batch import card
 from detex_pack.detex.batch.__main__ import main
+from detex_pack.detex.batch.card import CardServer, Comfy
 from devtools.batch_jobs import (
     BatchJob,
     cluster,
@@ -24,6 +26,7 @@ from devtools.batch_jobs import (
     wait_for,
 )
 from devtools.graphs import node, toys
+from devtools.host_process import free_port
 from devtools.pack_host import host_folder
 from devtools.server import ComfyServer
 
@@ -290,6 +293,20 @@ def test_where_no_server_is_one_is_started_and_ends_with_the_command(colours, tm
     assert [line["server"] for line in colours.results()] == ["ComfyUI", "ComfyUI"]
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(base) in str(p.info["cmdline"])]
     assert not list((base / "output").iterdir())
+
+
+@pytest.mark.slow
+def test_a_card_whose_port_another_comfyui_has_is_started_at_another(server, tmp_path, monkeypatch):
+    ports = iter((server.port, free_port(), free_port()))
+    monkeypatch.setattr(card, "_free_port", lambda: next(ports))
+    arguments = comfy_arguments(tmp_path / "base").split()
+    ours = CardServer("card 0", Comfy(host_folder(), arguments, tmp_path), patience=5)
+    try:
+        assert "EmptyImage" in ours.object_info()
+        assert ours.client.url != server.url
+        assert f"Port {server.port} is already in use" in ours.log.read_text()
+    finally:
+        ours.close([])
 
 
 @pytest.mark.slow

@@ -155,6 +155,29 @@ def test_what_a_node_says_while_it_runs_is_shown_whole_at_every_width(page: Page
     assert_whole(page, text)
 
 
+def test_what_a_node_has_no_more_to_say_goes(page: Page):
+    browser.load_workflow(page, browser.EMPTY)
+    add = """() => {
+        const node = window.app.graph.add(window.LiteGraph.createNode("DETEXLoadEmbeddings"));
+        return String(node.id);
+    }"""
+    number = page.evaluate(add)
+    say = "said => window.app.api.dispatchCustomEvent('executed', said)"
+
+    def says(text: str) -> None:
+        page.evaluate(say, {"node": number, "output": {"text": [text]}})
+        page.wait_for_timeout(500)
+
+    says("")
+    assert node_texts(page).count() == 0
+    says("A warning.")
+    assert node_texts(page).is_visible()
+    says("")
+    assert not node_texts(page).is_visible()
+    says("Another warning.")
+    assert_whole(page, "Another warning.")
+
+
 def node_texts(page: Page) -> Locator:
     """What nodes of the classic canvas say below their widgets."""
     return page.locator(".detex-text")

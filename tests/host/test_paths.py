@@ -2,12 +2,14 @@
 
 import errno
 import os
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import folder_paths
 import pytest
 
+from detex_pack.detex.concept.files import beside_of
 from detex_pack.detex.host import paths
 from detex_pack.detex.host.paths import (
     concept_files,
@@ -117,6 +119,24 @@ def test_set_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_killed_processes_left_goes_an_hour_later_with_the_next_write(tmp_path: Path):
+    old, young, foreign = beside_of(tmp_path / "dog.bin"), beside_of(tmp_path / "犬"), ".x.part"
+    for path in (old, young, tmp_path / foreign):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 3700,) * 2)
+    os.utime(tmp_path / foreign, (0, 0))
+    write_new(tmp_path / "new" / "cat.bin", b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([young, tmp_path / foreign, tmp_path / "new"])
+
+
+def test_the_first_of_a_set_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    moved: list[str] = []
+    move = paths.move_new
+    monkeypatch.setattr(paths, "move_new", lambda a, b: (moved.append(b.name), move(a, b)))
+    write_set({tmp_path / "dog": b"1", tmp_path / "a" / "lora": b"2", tmp_path / "word": b"3"})
+    assert moved == ["word", "lora", "dog"]
+
+
 def test_set_of_which_one_exists_writes_none(tmp_path: Path):
     (tmp_path / "taken.bin").write_bytes(b"old")
     with pytest.raises(FileExistsError, match="taken.bin exists already"):
@@ -129,6 +149,16 @@ def test_folder_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="dog.bin could not be written: .* Nothing was left behind"):
         write_new(tmp_path / "file" / "dog.bin", b"new")
+
+
+def test_a_folder_that_links_to_a_disk_which_is_gone_is_told_and_stays(tmp_path: Path):
+    try:
+        (tmp_path / "models").symlink_to(tmp_path / "gone")
+    except OSError:
+        pytest.skip("this system makes no links")
+    with pytest.raises(OSError, match="dog.bin could not be .* need 0.0 MB, and the disk does not"):
+        write_new(tmp_path / "models" / "detex" / "dog.bin", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
 def test_free_name_counts_up(model_folders: Path):

@@ -1,7 +1,9 @@
 """The bundled workflows fit the nodes of a real server, and lie on the canvas without a clash."""
 
 import copy
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from PIL import ImageChops
 from workflow_files import NAMES, box, inside, overlaps, server_with_files
 
 from detex_pack.detex.batch.api_prompt import is_widget, schema_inputs
+from devtools import workflows
 from devtools.graphs import Graph, with_demo_model
 from devtools.server import ComfyServer, to_api_prompt
 from devtools.thumbnails import DRAW
@@ -80,6 +83,21 @@ def test_a_node_takes_on_the_inputs_and_outputs_that_its_schema_gets(object_info
     assert new["outputs"][0] == {"name": "n", "type": "INT", "links": None}
     assert len(before["links"]) == len(after["links"])
     test_links_join_sockets_of_one_type(after)
+
+
+def test_the_command_fails_until_a_file_that_was_left_behind_is_updated(
+    server, tmp_path, monkeypatch, capsys
+):
+    path, file = tmp_path / "old.json", read_workflow("quickstart")
+    first_of("DETEXTrain", file)["inputs"].pop()
+    path.write_text(json.dumps(file, indent=1) + "\n")
+    monkeypatch.setattr(workflows, "workflow_files", lambda: [path])
+    monkeypatch.setattr(workflows, "ComfyServer", lambda: nullcontext(server))
+    monkeypatch.setattr(workflows, "exit_on_terminate", lambda: None)
+    for options, status in ([], 1), (["--update"], 0), ([], 0):
+        monkeypatch.setattr("sys.argv", ["workflows", *options])
+        assert workflows.main() == status
+    assert capsys.readouterr().out.count("old.json") == 2
 
 
 def test_an_input_that_is_gone_from_under_its_wire_is_told(object_info):

@@ -108,19 +108,22 @@ def tiny_model(
     v_prediction=False,  # noqa: FBT002
     disable_dynamic=False,  # noqa: FBT002
     stored=torch.float32,
+    marks=(),
 ):
-    """stored: the precision of the weights; they are computed with in float32, as on a CPU."""
+    """stored: the precision of the weights; they are computed with in float32, as on a CPU.
+    marks: keys of the checkpoint that ComfyUI reads the kind of prediction from.
+    """
     config = family(dict(UNETS[family]))
     config.set_inference_dtype(stored, None if stored is torch.float32 else torch.float32)
     if v_prediction:
         config.model_type = lambda state_dict, prefix="": comfy.model_base.ModelType.V_PREDICTION
-    model = config.get_model({}, "", torch.device("cpu"))
+    model = config.get_model(dict.fromkeys(marks, torch.zeros(0)), "", torch.device("cpu"))
     model.latent_format.spacial_downscale_ratio = 4  # as tiny_vae
     seeded(model.diffusion_model.float(), 1)
     model.diffusion_model.to(stored)
     kind = comfy.model_patcher.ModelPatcher
     patcher = kind(model, torch.device("cpu"), torch.device("cpu"))
-    patcher.cached_patcher_init = (_again, (tiny_model, family, v_prediction, False, stored))
+    patcher.cached_patcher_init = (_again, (tiny_model, family, v_prediction, False, stored, marks))
     return patcher
 
 
