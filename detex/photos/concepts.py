@@ -135,7 +135,7 @@ def make_concepts(
 
 
 def sample_copy(masks: Tensor, generator: torch.Generator) -> Framing:
-    """A framing that keeps at least half of each of masks [M, S, S]; every second one mirrored."""
+    """A framing that keeps at least half of each of masks [M, S, S]; one in two is mirrored."""
     mirrored = torch.rand(1, generator=generator).item() < 0.5
     framing = sample_framing_of(masks.flip(-1) if mirrored else masks, generator)
     return replace(framing, mirrored=mirrored)
