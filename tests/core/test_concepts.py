@@ -15,7 +15,9 @@ from detex_pack.detex.photos.concepts import (
     only_photo,
     sample_copy,
 )
-from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.photos.crop import Square
+from detex_pack.detex.photos.framing import Framing
+from detex_pack.detex.photos.photos import Photos, copy_sizes
 from detex_pack.detex.prompt.grammar import joint_class, joint_prompt, listed
 
 SIDE = 64
@@ -153,6 +155,12 @@ def test_copies_are_scaled_captioned_and_mirrored_with_their_masks():
     mirrored = (centres[:, 0] > centres[:, 1]).sum().item()  # the cat to the right of the dog
     assert 16 <= mirrored <= 48  # 32 expected, standard deviation 4
     assert (augmented.valid[0].flatten(1).amin(1) == 0).any()  # a shrunken copy's empty frame
+
+
+def test_mirrored_copy_tells_xl_what_is_cut_off_on_its_own_left():
+    plain, mirrored = (Framing(64, 0, 0, "", mirrored=m) for m in (False, True))
+    sizes = copy_sizes(64, 96, Square(0, 8, 64), [plain, mirrored], 64)  # 8 left of it, 24 right
+    assert sizes.tolist() == [[64, 96, 0, 8, 64, 64], [64, 96, 0, 24, 64, 64]]
 
 
 def test_every_copy_keeps_at_least_half_of_each_concept():

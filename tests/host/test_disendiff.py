@@ -20,6 +20,7 @@ from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.export import Export, plan, write
 from detex_pack.detex.host.images import latent_encoder
+from detex_pack.detex.host.sampling import sample as sample_live
 from detex_pack.detex.host.text import ComfyTextEncoder
 from detex_pack.detex.methods.disendiff import DisenDiff, DisenDiffConfig
 from detex_pack.detex.photos.concepts import make_concepts, make_scene, named_concepts
@@ -112,6 +113,13 @@ def test_same_class_word_twice_has_maps_of_its_own_places(session: tuple, scene_
         run_.predict(batch, method.condition(batch), [tap])
     maps = method.class_maps(batch, tap)
     assert not torch.allclose(maps[:, 0], maps[:, 1], atol=1e-7)
+
+
+def test_live_samples_are_one_a_concept_and_one_of_all(session: tuple, scene_of):
+    method = method_of(session, scene_of("cat, dog, hat"))
+    with method.insert(session[0]):
+        drawn = sample_live(session[0], method.samples(), (4, 8, 8), 1)
+    assert drawn.shape == (4, 4, 8, 8) and drawn.isfinite().all()
 
 
 def test_class_words_that_do_not_fit_are_refused_before_the_first_step(session: tuple, scene_of):
