@@ -4,9 +4,8 @@ from comfy_api.latest import io
 
 from ..detex.methods.disendiff import RELEASED, DisenDiff, DisenDiffConfig
 from .sockets import CATEGORY, PhotoSocket
-from .train import train_method, waited_for
+from .train import concept_outputs, train_method, waited_for
 from .train_inputs import (
-    concept_outputs,
     model_inputs,
     optimisation_inputs,
     presentation_inputs,

@@ -18,13 +18,12 @@ from ..detex.methods import METHODS
 from ..detex.photos.checks import check_picture
 from ..detex.photos.photos import Photos, Subject
 from ..detex.training.config import TrainConfig
-from .sockets import CATEGORY, SubjectSocket
+from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
     RECOMMENDED,
     START_OVER,
     advanced_inputs,
     appended_inputs,
-    concept_outputs,
     config_of,
     model_inputs,
     of_subject,
@@ -33,6 +32,15 @@ from .train_inputs import (
     presentation_inputs,
     seed_input,
 )
+
+
+def concept_outputs() -> list[io.Output]:
+    return [
+        ConceptSocket.Output(display_name="concept", tooltip="The learned words and K, V deltas."),
+        io.LossMap.Output(
+            display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
+        ),
+    ]
 
 
 class Train(io.ComfyNode):

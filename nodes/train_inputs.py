@@ -10,7 +10,6 @@ from ..detex.methods import METHODS
 from ..detex.methods.detex import DetexConfig
 from ..detex.prompt.words import Attributes
 from ..detex.training.config import TrainConfig
-from .sockets import ConceptSocket
 
 START_OVER = "start over"
 RECOMMENDED = DetexConfig.recommended()  # the one place where the nodes' defaults stand
@@ -102,15 +101,6 @@ def rank_input() -> io.Input:
         "Stable Diffusion 1.x and 2.x, rank 16 for XL and for DreamBooth LoRA. A low rank "
         "makes small files and needs less memory.",
     )
-
-
-def concept_outputs() -> list[io.Output]:
-    return [
-        ConceptSocket.Output(display_name="concept", tooltip="The learned words and K, V deltas."),
-        io.LossMap.Output(
-            display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
-        ),
-    ]
 
 
 def advanced_inputs() -> list[io.Input]:

@@ -153,7 +153,8 @@ class DisenDiff(SubjectMethod):
             for _, batch in whole.split(whole.count):  # one at a time, whatever memory a step has
                 tap = self.tap(batch)
                 predict(batch, self.condition(batch), (tap,))
-                inside: Any = concept_cells(batch.masks, tap.grid)
+                masks: Any = batch.masks
+                inside = concept_cells(masks, tap.grid)
                 maps = self.modifier_maps(batch, tap)
                 for i, found in enumerate(scores.values()):
                     found.append(half_maximum_iou(maps[:, i], inside[:, i]))
