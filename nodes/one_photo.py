@@ -61,10 +61,9 @@ class ConceptsInOnePhoto(io.ComfyNode):
                     min=0,
                     max=64,
                     advanced=True,
-                    tooltip="Copies of the photo at random sizes and places, half of them "
-                    "mirrored, captioned far away, close up and so on: the augmentation of the "
-                    "released code. They take the photo's place in training. 0 trains on the plain "
-                    "photo.",
+                    tooltip="Copies of the photo to train on: one as it is, the others at random "
+                    "sizes and places, half of them mirrored, captioned far away, close up and so "
+                    "on: the augmentation of the released code. 0 trains on the plain photo alone.",
                 ),
                 io.Int.Input(
                     "seed",

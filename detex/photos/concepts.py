@@ -22,7 +22,7 @@ from .framing import Framing, place, sample_framing_of
 from .photos import Encode, Photos, copy_sizes, framed_views, latent_grid, photo_hash, thumbnails_of
 
 MOST = 6  # concepts; the paper shows two and three
-COPIES = 24  # of the photo, scaled and mirrored
+COPIES = 24  # of the photo, all but one of them scaled and mirrored at random
 SEPARATORS = ",，、\n"
 
 
@@ -103,16 +103,15 @@ def make_concepts(
     scaled_copies: int = COPIES,
     seed: int = 0,
 ) -> Photos:
-    """The photo [H, W, 3] as training reads it: its square as it is and, with `scaled_copies`, as
-    many copies in Custom Diffusion's augmentation, half of them mirrored.
+    """The photo [H, W, 3] as training reads it: its square as it is, and further copies of it up to
+    `scaled_copies` in Custom Diffusion's augmentation, half of them mirrored.
     """
     cut, (height, width) = scene.crop, photo.shape[:2]
     resolution = cut.picture.shape[0]
     generator = torch.Generator().manual_seed(seed)
     planes = cut.mask[None] if scene.masks is None else scene.masks
-    framings = [Framing(resolution, 0, 0, "")]
-    if scaled_copies:
-        framings = [sample_copy(planes, generator) for _ in range(scaled_copies)]
+    framings = [Framing(resolution, 0, 0, "")]  # which the scores are taken on
+    framings += [sample_copy(planes, generator) for _ in range(scaled_copies - 1)]
     views = framed_views(cut, framings, None, encode)
     masks = None
     if scene.masks is not None:

@@ -149,6 +149,8 @@ def test_copies_are_scaled_captioned_and_mirrored_with_their_masks():
     assert augmented.masks is not None
     assert augmented.latents.shape == (1, 64, 4, 16, 16)
     prefixes = set(augmented.prefixes[0])
+    plain = made(scaled_copies=0)
+    assert torch.equal(augmented.latents[0, 0], plain.latents[0, 0])  # the first, as it is
     assert prefixes == {"", "a far away ", "very small ", "zoomed in ", "close up "}
     columns = torch.arange(16.0)
     centres = (augmented.masks[0] * columns).sum((-2, -1)) / augmented.masks[0].sum((-2, -1))
