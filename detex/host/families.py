@@ -123,7 +123,7 @@ def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
         raise ValueError(
             f"The VAE of the photos makes one latent cell of {pixels // max(latents, 1)} pixels, "
             f"the MODEL wired here works on cells of {scale}: they are not of the same checkpoint. "
-            "Wire this checkpoint's VAE into the node that encodes the photos."
+            "Wire this checkpoint's VAE into Subject Images, or into Concepts in One Photo."
         )
 
 
