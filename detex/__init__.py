@@ -10,6 +10,7 @@ photos/         what goes in
   framing         scaled copies of a photo
   segment         which of a segmenter's masks is the subject
   photos          crop, blank, scale, encode: the value `Photos`
+  concepts        one photo of several things, and which is which
   places          pictures of places and their names
   composites      a subject on another ground, pixel by pixel
   recipe          which composites a subject trains on, and what their prompts say
@@ -27,7 +28,7 @@ unet/           what is asked
   losses          every loss, pure
   transfer        small tensors on their way to the device
 methods/        what is learned: the register, what methods share (base), one file a method
-  detex, custom_diffusion, textual_inversion, dreambooth_lora
+  detex, custom_diffusion, textual_inversion, dreambooth_lora, disendiff
 training/       how
   config          steps, rates, seed
   loop            draw, predict, losses, step; watchers
@@ -59,7 +60,7 @@ host/           the only room that knows ComfyUI
 Shapes: B batch, R prior images, N photos, K copies of a photo, H heads, L = h*w latent positions,
 T text tokens, C channels, D head width, h and w latent cells, F image-feature width.
 
-Papers: DETEX, arXiv 2312.11826; Custom Diffusion, arXiv 2212.04488; Textual Inversion,
-arXiv 2208.01618; DreamBooth, arXiv 2208.12242; LoRA, arXiv 2106.09685.
+Papers: DETEX, arXiv 2312.11826; DisenDiff, arXiv 2403.18551; Custom Diffusion, arXiv 2212.04488;
+Textual Inversion, arXiv 2208.01618; DreamBooth, arXiv 2208.12242; LoRA, arXiv 2106.09685.
 Only `detex.host` and `nodes` import ComfyUI.
 """

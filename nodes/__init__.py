@@ -9,9 +9,11 @@ from .attention import AttentionPreview, CaptureAttention
 from .compose import ComposePrompt
 from .concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from .demo import DemoModel, DemoSubject
+from .disendiff import DisenDiffTrain
 from .folder import LoadSubjectFolder
 from .grid import LabelledGrid, PromptGrid
 from .merge import MergeConcepts
+from .one_photo import ConceptsInOnePhoto
 from .places import PlacePictures
 from .prior import ClassPriorImages
 from .sam import SubjectMask
@@ -32,9 +34,11 @@ class DetexExtension(ComfyExtension):
             LoadSubjectFolder,
             SubjectMask,
             SubjectImages,
+            ConceptsInOnePhoto,
             ClassPriorImages,
             PlacePictures,
             Train,
+            DisenDiffTrain,
             SaveEmbeddings,
             LoadEmbeddings,
             ApplyEmbeddings,

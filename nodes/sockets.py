@@ -5,6 +5,7 @@ from comfy_api.latest import io
 CATEGORY = "DETEX"
 
 SubjectSocket = io.Custom("DETEX_SUBJECT")
+PhotoSocket = io.Custom("DETEX_PHOTO")
 ConceptSocket = io.Custom("DETEX_CONCEPT")
 AttentionSocket = io.Custom("DETEX_ATTENTION")
 PlacesSocket = io.Custom("DETEX_PLACES")

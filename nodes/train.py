@@ -1,6 +1,11 @@
 """DETEX Train."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
@@ -20,9 +25,22 @@ from .train_inputs import (
     advanced_inputs,
     appended_inputs,
     config_of,
+    model_inputs,
+    of_subject,
     only_of,
+    optimisation_inputs,
     presentation_inputs,
+    seed_input,
 )
+
+
+def concept_outputs() -> list[io.Output]:
+    return [
+        ConceptSocket.Output(display_name="concept", tooltip="The learned words and K, V deltas."),
+        io.LossMap.Output(
+            display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
+        ),
+    ]
 
 
 class Train(io.ComfyNode):
@@ -36,11 +54,7 @@ class Train(io.ComfyNode):
             "[B1]... MODEL and CLIP stay as they are: the training works on copies.",
             search_aliases=["dreambooth", "textual inversion", "custom diffusion", "train lora"],
             inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="The checkpoint to train for: Stable Diffusion 1.x, 2.x or XL.",
-                ),
-                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+                *model_inputs(),
                 SubjectSocket.Input("subject", tooltip="From Subject Images."),
                 io.Image.Input(
                     "prior_images",
@@ -53,35 +67,18 @@ class Train(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method",
-                    options=list(METHODS),
+                    options=of_subject(),
                     default="DETEX",
                     tooltip="DETEX: [V] apart from poses and backgrounds. Custom Diffusion: [V] "
                     "and the K, V deltas, nothing beside. Textual Inversion: the word alone, a "
                     "file of kilobytes. DreamBooth LoRA: a LoRA on all attention.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=TrainConfig.steps,
-                    min=2,
-                    max=20000,
-                    tooltip="Optimiser steps. The paper uses 600.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=TrainConfig.batch_size,
-                    min=1,
-                    max=32,
-                    tooltip="Photos a step; as many prior images join them. The paper uses 4.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=TrainConfig.learning_rate,
-                    min=1e-7,
-                    max=1e-1,
-                    step=1e-7,
-                    round=False,
-                    tooltip="Per sample: it is multiplied by the batch size. The paper uses 1e-5; "
-                    "the demo model needs far more, see the quickstart workflow.",
+                *optimisation_inputs(
+                    TrainConfig(),
+                    steps="Optimiser steps. The paper uses 600.",
+                    batch_size="Photos a step; as many prior images join them. The paper uses 4.",
+                    learning_rate="Per sample: it is multiplied by the batch size. The paper uses "
+                    "1e-5; the demo model needs far more, see the quickstart workflow.",
                 ),
                 io.Float.Input(
                     "gamma",
@@ -113,59 +110,22 @@ class Train(io.ComfyNode):
                     step=0.1,
                     tooltip="Weight of the prior images' loss.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**31 - 1,
-                    control_after_generate=False,
-                    tooltip="The same seed and settings give the same concept on a CPU, nearly the "
-                    "same on a GPU.",
-                ),
+                seed_input(),
                 *advanced_inputs(),
                 *presentation_inputs(),
                 *appended_inputs(),
             ],
-            outputs=[
-                ConceptSocket.Output(
-                    display_name="concept", tooltip="The learned words and K, V deltas."
-                ),
-                io.LossMap.Output(
-                    display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
-                ),
-            ],
+            outputs=concept_outputs(),
         )
 
     @classmethod
     def check_lazy_status(cls, method, lambda_pr, **inputs) -> list[str]:
-        waiting = "prior_images" in inputs and inputs["prior_images"] is None
-        return ["prior_images"] if waiting and uses_prior(method, lambda_pr) else []
+        return waited_for(METHODS[method], lambda_pr, inputs)
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        clip,
-        subject,
-        method,
-        resume,
-        snapshot_every,
-        preview_every,
-        prior_images=None,
-        **settings,
-    ) -> io.NodeOutput:
-        config, train = config_of(METHODS[method], settings | suited(subject.photos))
-        images = prior_images if uses_prior(method, settings["lambda_pr"]) else None
-        prior = prior_latents(subject, images)
-        view = LiveView(train.steps, preview_every, subject.decode)
-        store = ResumeStore(snapshot_every, start_over=resume == START_OVER, say=say)
-        concept, losses = train_concept(
-            model, clip, subject.photos, prior, config, train, [view], store
-        )
-        note = prior_note(subject, images)
-        text = "\n".join(filter(None, [store.note, note, summary(concept)]))
-        curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
-        return io.NodeOutput(concept, curves, ui=ui.PreviewText(text))
+    def execute(cls, model, clip, subject, method, prior_images=None, **inputs) -> io.NodeOutput:
+        inputs |= suited(subject.photos)
+        return train_method(METHODS[method], model, clip, subject, prior_images, inputs)
 
 
 def suited(photos: Photos) -> dict[str, bool]:
@@ -175,9 +135,39 @@ def suited(photos: Photos) -> dict[str, bool]:
     return {"center_poses": False} if photos.composites is not None else {}
 
 
-def uses_prior(method: str, weight: float) -> bool:
+def train_method(
+    method: Any,  # a class of the register
+    model: ModelPatcher,
+    clip: CLIP,
+    subject: Subject,
+    prior_images: torch.Tensor | None,
+    inputs: dict[str, Any],
+) -> io.NodeOutput:
+    """What a train node does, with the inputs of its page: concept, losses, and a text to show."""
+    config, train = config_of(method, inputs)
+    images = prior_images if uses_prior(method, inputs["lambda_pr"]) else None
+    prior = prior_latents(subject, images)
+    view = LiveView(train.steps, inputs["preview_every"], subject.decode)
+    again = inputs["resume"] == START_OVER
+    store = ResumeStore(inputs["snapshot_every"], start_over=again, say=say)
+    concept, losses = train_concept(
+        model, clip, subject.photos, prior, config, train, [view], store
+    )
+    note = prior_note(subject, images)
+    text = "\n".join(filter(None, [store.note, note, summary(concept)]))
+    curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
+    return io.NodeOutput(concept, curves, ui=ui.PreviewText(text))
+
+
+def waited_for(method: Any, weight: float, inputs: Mapping[str, Any]) -> list[str]:
+    """The lazy inputs that the method needs and that are wired, but not there yet."""
+    waiting = "prior_images" in inputs and inputs["prior_images"] is None
+    return ["prior_images"] if waiting and uses_prior(method, weight) else []
+
+
+def uses_prior(method: Any, weight: float) -> bool:
     """Whether the method reads prior images at all, with this weight of theirs."""
-    return bool(weight) and hasattr(METHODS[method].Config, "prior_weight")
+    return bool(weight) and hasattr(method.Config, "prior_weight")
 
 
 def prior_latents(subject: Subject, images: torch.Tensor | None) -> torch.Tensor | None:

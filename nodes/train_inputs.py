@@ -7,24 +7,30 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..detex.methods import METHODS
-from ..detex.methods.base import Method
 from ..detex.methods.detex import DetexConfig
 from ..detex.prompt.words import Attributes
 from ..detex.training.config import TrainConfig
 
 START_OVER = "start over"
 RECOMMENDED = DetexConfig.recommended()  # the one place where the nodes' defaults stand
+OF_SUBJECT = "Subject Images"  # DETEX Train has the methods that learn from its photos
 # Inputs whose names differ from those of the settings; they are in saved workflows.
-RENAMED = {"lambda_ca": "attention_weight", "lambda_pr": "prior_weight"}
+RENAMED = {
+    "lambda_ca": "attention_weight",
+    "lambda_pr": "prior_weight",
+    "lambda_bind": "bind_weight",
+    "lambda_separate": "separate_weight",
+}
 SETTLED = {
     "hidden": True
 }  # questions that docs/science.md answers: in old workflows, not on the page
 
 
-def config_of(method: type[Method], inputs: Mapping[str, Any]) -> tuple[Any, TrainConfig]:
+def config_of(method: Any, inputs: Mapping[str, Any]) -> tuple[Any, TrainConfig]:
     """The method's settings and those of the optimisation, each from the inputs that it knows."""
     given = {RENAMED.get(name, name): value for name, value in inputs.items()}
-    given["attributes"] = Attributes(given["attributes"])
+    if "attributes" in given:
+        given["attributes"] = Attributes(given["attributes"])
     given["rank"] = given.get("rank") or None
 
     def known(kind: type) -> dict[str, Any]:
@@ -35,7 +41,66 @@ def config_of(method: type[Method], inputs: Mapping[str, Any]) -> tuple[Any, Tra
 
 def only_of(setting: str) -> dict[str, list[str]]:
     """For the page: the methods that have this setting; it is folded away with any other."""
-    return {"methods": [name for name, m in METHODS.items() if hasattr(m.Config, setting)]}
+    return {"methods": [name for name in of_subject() if hasattr(METHODS[name].Config, setting)]}
+
+
+def of_subject() -> list[str]:
+    """The names of the methods that DETEX Train offers."""
+    return [name for name, method in METHODS.items() if method.photos_from == OF_SUBJECT]
+
+
+def model_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input(
+            "model", tooltip="The checkpoint to train for: Stable Diffusion 1.x, 2.x or XL."
+        ),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+    ]
+
+
+def optimisation_inputs(
+    train: TrainConfig, *, steps: str, batch_size: str, learning_rate: str
+) -> list[io.Input]:
+    """Steps, photos a step and their rate, with these defaults and tooltips."""
+    return [
+        io.Int.Input("steps", default=train.steps, min=2, max=20000, tooltip=steps),
+        io.Int.Input("batch_size", default=train.batch_size, min=1, max=32, tooltip=batch_size),
+        io.Float.Input(
+            "learning_rate",
+            default=train.learning_rate,
+            min=1e-7,
+            max=1e-1,
+            step=1e-7,
+            round=False,
+            tooltip=learning_rate,
+        ),
+    ]
+
+
+def seed_input() -> io.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**31 - 1,
+        control_after_generate=False,
+        tooltip="The same seed and settings give the same concept on a CPU, nearly the "
+        "same on a GPU.",
+    )
+
+
+def rank_input() -> io.Input:
+    return io.Int.Input(
+        "rank",
+        default=0,
+        min=0,
+        max=1280,
+        optional=True,
+        advanced=True,
+        tooltip="Of the deltas. 0: as method and model need it, full matrices of K and V for "
+        "Stable Diffusion 1.x and 2.x, rank 16 for XL and for DreamBooth LoRA. A low rank "
+        "makes small files and needs less memory.",
+    )
 
 
 def advanced_inputs() -> list[io.Input]:
@@ -138,17 +203,7 @@ def advanced_inputs() -> list[io.Input]:
 def appended_inputs() -> list[io.Input]:
     """The last of all, in the order they came, as saved workflows know inputs by their place."""
     return [
-        io.Int.Input(
-            "rank",
-            default=0,
-            min=0,
-            max=1280,
-            optional=True,
-            advanced=True,
-            tooltip="Of the deltas. 0: as method and model need it, full matrices of K and V for "
-            "Stable Diffusion 1.x and 2.x, rank 16 for XL and for DreamBooth LoRA. A low rank "
-            "makes small files and needs less memory.",
-        ),
+        rank_input(),
         io.Boolean.Input(
             "subject_attention",
             default=RECOMMENDED.subject_attention,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detex_pack.detex.concept.file import BaseModel, Concept
+from detex_pack.detex.photos.concepts import make_concepts, make_scene, named_concepts
 from detex_pack.detex.photos.photos import Photos, make_photos
 from detex_pack.detex.prompt.grammar import PLACEHOLDER, Named, PromptTokens
 from detex_pack.detex.unet.attention import AttentionTap, attend, attention_probs
@@ -136,6 +137,12 @@ class FakeText:
         return torch.full((WIDTH,), 0.3, dtype=torch.float64)
 
 
+def encode(images: Tensor) -> Tensor:
+    """Pixels [B, S, S, 3] -> latents [B, 4, S / 4, S / 4]: the pixels, pooled."""
+    pooled = F.avg_pool2d(images.movedim(-1, 1), 4) * 2 - 1
+    return torch.cat([pooled, pooled[:, :1]], dim=1)
+
+
 def fake_photos(count: int = 3, *, masks: bool = True, features: bool = True) -> Photos:
     """A bright square that stands elsewhere in each photo; latents are the pixels, pooled."""
     pixels, planes = 4 * SIDE, []
@@ -145,10 +152,6 @@ def fake_photos(count: int = 3, *, masks: bool = True, features: bool = True) ->
         plane[4 : 4 + pixels // 2, 4 * i : 4 * i + pixels // 2] = 1
         picture += plane[..., None] * torch.tensor([0.6, 0.1, 0.5])
         planes.append(plane)
-
-    def encode(images: Tensor) -> Tensor:
-        pooled = F.avg_pool2d(images.movedim(-1, 1), 4) * 2 - 1
-        return torch.cat([pooled, pooled[:, :1]], dim=1)
 
     def features_of(images: Tensor) -> Tensor:
         return F.avg_pool2d(images.movedim(-1, 1), 8).flatten(1)
@@ -161,6 +164,22 @@ def fake_photos(count: int = 3, *, masks: bool = True, features: bool = True) ->
         "ball",
         resolution=pixels,
     )
+
+
+def fake_concepts(
+    class_words: str = "red ball, cup", *, masks: bool = True, scaled_copies: int = 0
+) -> Photos:
+    """One photo of things side by side, each of a colour of its own."""
+    named, pixels = named_concepts(class_words), 4 * SIDE
+    picture, planes = torch.rand(pixels, pixels, 3, generator=rng(0)) * 0.4, []
+    width = pixels // len(named)
+    for i in range(len(named)):
+        plane = torch.zeros(pixels, pixels)
+        plane[8:24, i * width + 1 : (i + 1) * width - 1] = 1
+        picture += plane[..., None] * 0.6 * torch.rand(3, generator=rng(10 + i))
+        planes.append(plane)
+    scene = make_scene(picture, planes if masks else None, named, pixels)
+    return make_concepts(picture, scene, named, encode, scaled_copies=scaled_copies)
 
 
 BASE = BaseModel(

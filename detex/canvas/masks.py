@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..photos.concepts import Scene
 from ..photos.crop import crop
+from ..prompt.grammar import Named
 from .sheets import sheet
 
 CELL = 256  # pixels, side of a photo on the sheet
@@ -51,3 +53,16 @@ def subject_sheet(photos: Sequence[Tensor], masks: Sequence[Tensor] | None) -> T
         cells.append((label, shade(shown.picture, shown.mask)))
     columns = 3 if len(cells) in (3, 5, 6, 9) else 4
     return sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], CELL)
+
+
+def concept_sheet(scene: Scene, named: Sequence[Named]) -> Tensor:
+    """The square that training sees, once for each concept's mask, or once -> [1, H, W, 3]."""
+    whole, masks = scene
+    cells = []
+    if masks is None:
+        picture, _ = fit(whole.picture, whole.mask)
+        cells.append(("  ".join(f"[{one.word}] {one.class_word}" for one in named), picture))
+    for one, mask in zip(named, () if masks is None else masks, strict=masks is not None):
+        label = f"[{one.word}] {one.class_word}   {mask.mean():.0%}"
+        cells.append((label, shade(*fit(whole.picture, mask))))
+    return sheet([cells[i : i + 3] for i in range(0, len(cells), 3)], CELL)

@@ -112,7 +112,7 @@ def check_schedule(model: ModelPatcher) -> None:
         raise ValueError(
             "The MODEL wired here has another noise schedule than Stable Diffusion's, as EDM and "
             "LCM models have, or a sampling patch that gives it one. Train on "
-            f"{family_of(model)} as it is, without Model Sampling nodes before DETEX Train."
+            f"{family_of(model)} as it is, without Model Sampling nodes before the training."
         )
 
 
@@ -121,9 +121,9 @@ def check_latent_scale(model: ModelPatcher, pixels: int, latents: int) -> None:
     scale = model.model.latent_format.spacial_downscale_ratio
     if latents * scale != pixels:
         raise ValueError(
-            f"The subject's VAE makes one latent cell of {pixels // max(latents, 1)} pixels, the "
-            f"MODEL wired here works on cells of {scale}: they are not of the same checkpoint. "
-            "Wire this checkpoint's VAE into Subject Images."
+            f"The VAE of the photos makes one latent cell of {pixels // max(latents, 1)} pixels, "
+            f"the MODEL wired here works on cells of {scale}: they are not of the same checkpoint. "
+            "Wire this checkpoint's VAE into Subject Images, or into Concepts in One Photo."
         )
 
 

@@ -124,7 +124,7 @@ class LiveView(Watcher):
         return self.drawing.elapsed() / max(run.step - self.started_at, 1)
 
     def take_samples(self, run: Run) -> None:
-        """[V] alone, and [V] with the words of photo 1. Where the card is full, no more of them."""
+        """What the method shows of its words. Where the card is full, no more of them."""
         self.sampled_at = run.step
         method = run.method
         denoiser: Any = run.denoiser  # a ComfyDenoiser

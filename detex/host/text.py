@@ -212,8 +212,8 @@ class ComfyTextEncoder:
         chunks, places = of_any_tower(marked)
         if len(chunks) > 1:
             raise ValueError(
-                f'The training caption "{text}" is longer than {len(chunks[0])} tokens. Use a '
-                "shorter class word."
+                f'The training caption "{text}" is longer than {len(chunks[0])} tokens. Use '
+                "shorter class words, or fewer."
             )
         ids = tuple(tuple(int(token) for token, *_ in one.chunks[0]) for one in marked.values())
         return PromptTokens(ids, tuple((position, word) for _, position, word in places))

@@ -66,7 +66,7 @@ def train_concept(
             raise
         raise torch.cuda.OutOfMemoryError(
             f"Out of graphics memory, one photo at a time and {photos.resolution} pixels. Lower "
-            "the resolution in Subject Images, or set lambda_pr to 0: without prior images a pass "
+            "the resolution of the photos, or set lambda_pr to 0: without prior images a pass "
             f"is half as large.{remedy(store)}"
         ) from error
     except FloatingPointError as error:

@@ -9,11 +9,13 @@ from typing import Any
 from .base import Method
 from .custom_diffusion import CustomDiffusion
 from .detex import Detex
+from .disendiff import DisenDiff
 from .dreambooth_lora import DreamboothLora
 from .textual_inversion import TextualInversion
 
 METHODS: dict[str, Any] = {  # name -> class of a `Method`
-    kind.name: kind for kind in (Detex, CustomDiffusion, TextualInversion, DreamboothLora)
+    kind.name: kind
+    for kind in (Detex, CustomDiffusion, TextualInversion, DreamboothLora, DisenDiff)
 }
 
 

@@ -39,7 +39,7 @@ class Batch:
     valid: Tensor  # [B + R, h, w], 0 where nothing is to be learned
     size_ids: Tensor  # [B + R, 6]
     prompts: tuple[PromptTokens, ...]  # [B]
-    masks: Tensor | None = None  # [B, h, w]
+    masks: Tensor | None = None  # [B, h, w], or [B, M, h, w] of M concepts
     blanked: Tensor = field(default_factory=lambda: torch.zeros(0))  # [B] bool
 
     @property
@@ -98,6 +98,7 @@ class Method(Protocol):
     """What a training method tells the loop, and the host that saves what was learned."""
 
     name: ClassVar[str]
+    photos_from: ClassVar[str]  # the node that makes the photos which it learns from
     Config: ClassVar[Any]
     photos: Photos
     config: Any
@@ -125,7 +126,7 @@ class Chosen(NamedTuple):
 
     latents: Tensor  # [B, 4, h, w]
     valid: Tensor  # [B, h, w]
-    masks: Tensor | None  # [B, h, w]
+    masks: Tensor | None  # [B, h, w], or [B, M, h, w] of M concepts
     blanked: Tensor  # [B] bool
     prompts: tuple[PromptTokens, ...]
 
@@ -138,6 +139,7 @@ class SubjectMethod:
     """
 
     name: ClassVar[str]
+    photos_from: ClassVar[str] = "Subject Images"
     Config: ClassVar[Any]
 
     def __init__(
@@ -203,6 +205,13 @@ class SubjectMethod:
         """The diffusion loss of the photos, and of their prior images."""
         return self.diffusion_terms(batch, predict(batch, self.condition(batch), ()))
 
+    def sample_prompts(self) -> dict[str, PromptTokens]:
+        """[V] alone, and with the words of photo 1 where photos have words."""
+        shown = {"[V]": self.prompt("", {"V"})}
+        if self.words.attributes:
+            shown["[V] + [P1] + [B1]"] = self.prompt("", {"V", "P", "B"})
+        return shown
+
     def report(self, predict: Predict) -> dict[str, dict[str, float]]:
         return {}
 
@@ -217,7 +226,7 @@ class SubjectMethod:
         train = self.train_config
         return [
             (list(self.deltas.parameters()), train.kv_rate),
-            ([self.words.subject], train.token_rate),
+            ([self.words.subject, *self.words.others.values()], train.token_rate),
             (list(self.words.attributes.parameters()), train.mapper_rate),
         ]
 
@@ -262,11 +271,13 @@ class SubjectMethod:
         )
 
     def photos_at(self, part: float) -> Batch:
-        """All photos as they are, at this part of the schedule, with noise of seed 0."""
+        """All photos as they are, at this part of the schedule, with noise of seed 0, under all of
+        their words.
+        """
         given = self.photos
         latents = given.latents[:, 0].to(self.device)
         noise = torch.randn(latents.shape, generator=generator(0)).to(latents)
-        words = {"V", *self.words.attributes}
+        words = ("V", *self.words.others, *self.words.attributes)
         return Batch(
             photos=torch.arange(given.count, device=self.device),
             latents=latents,
@@ -306,19 +317,18 @@ class SubjectMethod:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Condition]:
-        """Prompts that show how far the words have come, by caption: [V] alone, and with the words
-        of photo 1 where photos have words.
-        """
+        """Prompts that show how far the words have come, by caption, and the empty one."""
         words = self.words.of_photos(torch.zeros(1, dtype=torch.long))
-        shown = {"": self.text.tokenize(""), "[V]": self.prompt("", {"V"})}
-        if self.words.attributes:
-            shown["[V] + [P1] + [B1]"] = self.prompt("", {"V", "P", "B"})
+        shown = {"": self.text.tokenize("")} | self.sample_prompts()
         return {caption: self.text.encode([tokens], words) for caption, tokens in shown.items()}
 
     def prompt(self, prefix: str, words: Collection[str], place: str = "") -> PromptTokens:
-        """The training prompt with these of the learned words; tokenised once."""
+        """The training prompt with these of the learned words."""
         of = self.subject
-        text = training_prompt(of.class_word, of.attribute, words, prefix, place)
+        return self.tokens(training_prompt(of.class_word, of.attribute, words, prefix, place))
+
+    def tokens(self, text: str) -> PromptTokens:
+        """Tokenised once."""
         if text not in self._prompts:
             vectors = {"V": self.words.vectors}
             self._prompts[text] = self.text.tokenize(spelled_out(text, vectors))
@@ -328,8 +338,9 @@ class SubjectMethod:
         return Learned(self.words.export(), self.deltas.export())
 
     def named(self) -> tuple[Named, ...]:
-        """The subject; its photos where they have words."""
-        return (self.subject if self.words.attributes else self.subject._replace(photos=()),)
+        """What the photos show; their numbers where they have words."""
+        numbered = bool(self.words.attributes)
+        return tuple(one if numbered else one._replace(photos=()) for one in self.photos.named)
 
     def key(self) -> Iterator[Tensor | str]:
         settings = as_json(self.train_config, self.config)

@@ -43,18 +43,22 @@ def matched_masks(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Ten
             f"There are {len(photos)} photos but {len(masks)} masks. Wire one mask for each "
             "photo, in the same order."
         )
-    for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), 1):
-        (height, width), (tall, wide) = photo.shape[:2], mask.shape
-        if mask.any() and abs(math.log(width * tall / (height * wide))) > OTHER_SHAPE:
-            raise ValueError(
-                f"The mask of photo {number} has {wide} x {tall} pixels, the photo {width} x "
-                f"{height}: another shape. Wire the mask that was made from this photo, in the "
-                "order of the photos."
-            )
     return [
-        F.interpolate(mask[None, None].float(), size=photo.shape[:2], mode="bilinear")[0, 0]
-        for photo, mask in zip(photos, masks, strict=True)
+        fitted_mask(f"photo {number}", mask, photo)
+        for number, (photo, mask) in enumerate(zip(photos, masks, strict=True), 1)
     ]
+
+
+def fitted_mask(whose: str, mask: Tensor, photo: Tensor) -> Tensor:
+    """The mask [h, w] at the size of its photo [H, W, 3]. Raises ValueError for another shape."""
+    (height, width), (tall, wide) = photo.shape[:2], mask.shape
+    if mask.any() and abs(math.log(width * tall / (height * wide))) > OTHER_SHAPE:
+        raise ValueError(
+            f"The mask of {whose} has {wide} x {tall} pixels, the photo {width} x {height}: "
+            "another shape. Wire the mask that was made from this photo, in the order of the "
+            "others."
+        )
+    return F.interpolate(mask[None, None].float(), size=photo.shape[:2], mode="bilinear")[0, 0]
 
 
 def check_resolution(resolution: int) -> None:
@@ -82,47 +86,49 @@ def check_picture(name: str, photo: Tensor) -> None:
         )
 
 
-def check_mask(number: int, mask: Tensor) -> None:
-    """Raise ValueError for a mask [H, W] that would quietly spoil the training."""
+def check_mask(whose: str, mask: Tensor) -> None:
+    """Raise ValueError for a mask [H, W] that would spoil the training; whose: "photo 2"."""
     if not torch.isfinite(mask).all():
-        raise ValueError(f"The mask of photo {number} holds NaN or infinite values. Make it anew.")
+        raise ValueError(f"The mask of {whose} holds NaN or infinite values. Make it anew.")
     low, high = mask.min().item(), mask.max().item()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise ValueError(
-            f"The mask of photo {number} has values from {low:.4g} to {high:.4g}; a MASK is 0 on "
+            f"The mask of {whose} has values from {low:.4g} to {high:.4g}; a MASK is 0 on "
             "the background and 1 on the subject. Divide it by its highest value."
         )
     area = mask.mean().item()
     if area < 0.01:
         raise ValueError(
-            f"The mask of photo {number} is empty (it covers {area:.1%} of the photo). Paint the "
+            f"The mask of {whose} is empty (it covers {area:.1%} of the photo). Paint the "
             "subject white in the MaskEditor, or wire a segmentation node's MASK. Load Image gives "
             "an empty mask for a picture without transparency."
         )
     if high <= 0.5:
         raise ValueError(
-            f"The mask of photo {number} is grey: its highest value is {high:.2f}, and 1 is the "
+            f"The mask of {whose} is grey: its highest value is {high:.2f}, and 1 is the "
             "subject. Raise its strength to 1, or threshold it."
         )
     if area > CROWDED:
         raise ValueError(
-            f"The mask of photo {number} covers {area:.0%} of the photo, so there is no background "
+            f"The mask of {whose} covers {area:.0%} of the photo, so there is no background "
             "to tell the subject from. Mask the subject alone."
         )
     border = torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean().item()
     if border > 0.9:
         raise ValueError(
-            f"The mask of photo {number} looks inverted: it covers the photo's border. Put an "
+            f"The mask of {whose} looks inverted: it covers the photo's border. Put an "
             "Invert Mask node between the mask and this node (Load Image's MASK is inverted alpha)."
         )
 
 
-def check_subject(number: int, mask: Tensor) -> None:
-    """Raise ValueError where the square that is trained on shows too little, mask [S, S]."""
+def check_subject(name: str, mask: Tensor) -> None:
+    """Raise ValueError where the square that is trained on shows too little, mask [S, S]; name:
+    "The subject of photo 2".
+    """
     area = mask.mean().item()
     if area < 0.01:
         raise ValueError(
-            f"The subject of photo {number} covers {area:.2%} of the square that is trained on, "
+            f"{name} covers {area:.2%} of the square that is trained on, "
             "and 1% is the least that can be learned from. Its parts lie far apart in a long "
             "photo: crop the photo to the subject, or mask one part."
         )

@@ -46,12 +46,7 @@ def crop(photo: Tensor, mask: Tensor | None, resolution: int) -> Crop:
         mask = mask.clamp(0, 1)
         square = square_of(mask)
     planes = torch.cat([photo.movedim(-1, 0), mask[None], torch.ones(1, height, width)]).float()
-    outside = torch.tensor([BORDER] * 3 + [0, 0])
-    cut = cut_square(planes, square, outside)
-    if square.side != resolution:
-        size = (resolution, resolution)
-        cut = F.interpolate(cut[None], size=size, mode="bicubic", antialias=True)[0]
-    cut = cut.clamp(0, 1)
+    cut = scaled_square(planes, square, torch.tensor([BORDER] * 3 + [0, 0]), resolution)
     kept = float(total(part_of(mask, square)) / total(mask))
     return Crop(cut[:3].movedim(0, -1), cut[3], (cut[4] > 0.999).float(), square, kept)
 
@@ -127,6 +122,14 @@ def part_of(mask: Tensor, square: Square) -> Tensor:
     """What of a mask [H, W] lies in a square."""
     top, left, side = square
     return mask[max(top, 0) : top + side, max(left, 0) : left + side]
+
+
+def scaled_square(planes: Tensor, square: Square, outside: Tensor, side: int) -> Tensor:
+    """[C, H, W] -> the square at [C, side, side], in [0, 1]; `outside` [C] as for `cut_square`."""
+    cut = cut_square(planes, square, outside)
+    if square.side != side:
+        cut = F.interpolate(cut[None], size=(side, side), mode="bicubic", antialias=True)[0]
+    return cut.clamp(0, 1)
 
 
 def cut_square(planes: Tensor, square: Square, outside: Tensor) -> Tensor:

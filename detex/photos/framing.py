@@ -15,6 +15,7 @@ class Framing:
     left: int  # of the photo in the frame; negative where it is cropped
     top: int
     prefix: str
+    mirrored: bool = False  # left and right, before all else
 
 
 def sample_framing(resolution: int, generator: torch.Generator) -> Framing:
@@ -43,24 +44,24 @@ def sample_framing(resolution: int, generator: torch.Generator) -> Framing:
     return Framing(resolution, 0, 0, "")
 
 
-def sample_framing_of(mask: Tensor, generator: torch.Generator) -> Framing:
-    """A framing that keeps at least half of the subject, mask [S, S], in the picture: without it
-    there would be nothing for the words to be about.
+def sample_framing_of(masks: Tensor, generator: torch.Generator) -> Framing:
+    """A framing that keeps at least half of each subject, masks [M, S, S], in the picture: without
+    it there would be nothing for the words to be about.
     """
-    side = mask.shape[0]
-    while True:  # the plain photo, which keeps all of it, comes up sooner or later
+    count, side = masks.shape[:2]
+    while True:  # the plain photo, which keeps all of them, comes up sooner or later
         framing = sample_framing(side, generator)
-        kept = place(mask[None], framing, side, torch.zeros(1)).sum()
-        if kept >= 0.5 * mask.sum() * (framing.size / side) ** 2:
+        kept = place(masks, framing, side, torch.zeros(count)).sum(dim=(1, 2))
+        if (kept >= 0.5 * masks.sum(dim=(1, 2)) * (framing.size / side) ** 2).all():
             return framing
 
 
 def place(picture: Tensor, framing: Framing, resolution: int, blank: Tensor) -> Tensor:
     """picture [C, S, S] scaled and placed on a frame of colour blank [C] -> [C, S, S]."""
     size = framing.size
-    scaled = picture
+    scaled = picture.flip(-1) if framing.mirrored else picture
     if size != resolution:
-        scaled = F.interpolate(picture[None], size=(size, size), mode="bilinear", antialias=True)[0]
+        scaled = F.interpolate(scaled[None], size=(size, size), mode="bilinear", antialias=True)[0]
     frame = blank[:, None, None].expand(-1, resolution, resolution).clone()
     x0, y0 = max(framing.left, 0), max(framing.top, 0)
     x1, y1 = min(framing.left + size, resolution), min(framing.top + size, resolution)

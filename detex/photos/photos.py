@@ -58,7 +58,8 @@ class Photos:
     named: tuple[Named, ...]  # what they show
     latents: Tensor  # [N, K, 4, h, w]
     blanked: Tensor | None  # [N, K, 4, h, w], background replaced by a colour before the VAE
-    masks: Tensor | None  # [N, K, h, w] in [0, 1], 1 = subject
+    # [N, K, h, w] in [0, 1], 1 = subject; of M concepts in each photo [N, K, M, h, w]
+    masks: Tensor | None
     valid: Tensor  # [N, K, h, w], 0 where a shrunken copy has no photo
     size_ids: Tensor  # [N, K, 6], what Stable Diffusion XL is told of each copy: see `copy_sizes`
     features: Tensor | None  # [N, F] image embeddings of the original photos
@@ -112,7 +113,8 @@ def copy_sizes(
     for framing in framings:
         scale = framing.size / square.side
         cut_top = round(max(square.top, 0) * scale) + max(-framing.top, 0)
-        cut_left = round(max(square.left, 0) * scale) + max(-framing.left, 0)
+        left = width - square.left - square.side if framing.mirrored else square.left
+        cut_left = round(max(left, 0) * scale) + max(-framing.left, 0)
         rows.append((height, width, cut_top, cut_left, resolution, resolution))
     return torch.tensor(rows)
 
@@ -170,10 +172,10 @@ def make_photos(
     for photo, cut in zip(photos, crops, strict=True):
         framings = [Framing(resolution, 0, 0, "")] * copies
         if scaled_copies:
-            framings = [sample_framing_of(cut.mask, generator) for _ in range(copies)]
+            framings = [sample_framing_of(cut.mask[None], generator) for _ in range(copies)]
         blanks = blank if masks is not None else None
         colours = blank_colours(blanks, copies, generator) if blanks else None
-        views.append(_views(cut, framings, colours, encode))
+        views.append(framed_views(cut, framings, colours, encode))
         report(len(views))
         height, width = photo.shape[:2]
         sizes.append(copy_sizes(height, width, cut.square, framings, resolution))
@@ -206,13 +208,13 @@ def checked_crops(
             crops.append(crop(photo.float(), None, resolution))
             continue
         mask = masks[number - 1].float()
-        check_mask(number, mask)
+        check_mask(f"photo {number}", mask)
         crops.append(crop(photo.float(), mask, resolution))
-        check_subject(number, crops[-1].mask)
+        check_subject(f"The subject of photo {number}", crops[-1].mask)
     return crops
 
 
-class _Views(NamedTuple):
+class Views(NamedTuple):
     """The K copies of one photo."""
 
     latents: Tensor  # [K, 4, h, w]
@@ -222,12 +224,12 @@ class _Views(NamedTuple):
     prefixes: tuple[str, ...]
 
 
-def _views(
+def framed_views(
     cut: Crop,
     framings: Sequence[Framing],
     colours: Tensor | None,  # [K, 3]; None: no copies on a blank
     encode: Callable[[Tensor], Tensor],
-) -> _Views:
+) -> Views:
     """Frame, blank and encode a square photo."""
     size = cut.picture.shape[0]
     grey, nothing = torch.full((3,), BORDER), torch.zeros(1)
@@ -240,7 +242,7 @@ def _views(
         of_blanked = list(zip(framings, map(tuple, colours.tolist()), strict=True))
         blanked = encode_distinct(alone, of_blanked, encode)
     grid = (latents.shape[-2], latents.shape[-1])
-    return _Views(
+    return Views(
         latents=latents,
         blanked=blanked,
         masks=latent_grid(masks, grid),

@@ -84,6 +84,23 @@ def training_prompt(
     return f"{prefix}photo of {subject}{pose}{background}"
 
 
+def joint_prompt(named: Sequence[Named], prefix: str = "") -> str:
+    """ "photo of a [V] cat and [V2] dog", in this order (DisenDiff section 3)."""
+    said = listed([f"[{one.word}] {one.class_word}" for one in named])
+    return f"{prefix}photo of a {said}"
+
+
+def joint_class(named: Sequence[Named]) -> str:
+    """ "a cat and a dog", without the learned words."""
+    return listed([with_article(one.class_word) for one in named])
+
+
+def listed(parts: Sequence[str]) -> str:
+    """ "a cat", "a cat and a dog", "a cat, a dog and a hat"."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def with_article(class_word: str) -> str:
     """ "a dog", "an apple", "an hourglass", "a unicorn": by the sound that it begins with."""
     vowel = re.match(rf"(?!{SOUNDS_LIKE_YOU})[aeiou]|{SILENT_H}", class_word, re.IGNORECASE)

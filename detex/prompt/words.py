@@ -1,5 +1,6 @@
-"""The learned words: [V], and [P_i], [B_i] from attribute mappers or as free vectors."""
+"""The learned words: [V], [V2], and [P_i], [B_i] from attribute mappers or as free vectors."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,8 +103,8 @@ class FreeVectors(nn.Module):
 
 
 class Words(nn.Module):
-    """All learned words of one subject: [V], and of each of `count` photos [P_i] and [B_i] where
-    `attributes` says where they come from.
+    """All learned words: [V], those of `others` such as [V2], and of each of `count` photos [P_i]
+    and [B_i] where `attributes` says where they come from.
 
     vectors: how many [V] is made of. `center_poses` moves the [P] words of two photos and more so
     that their mean is the anchor.
@@ -118,6 +119,7 @@ class Words(nn.Module):
         generator: torch.Generator,
         *,
         vectors: int = 1,
+        others: Sequence[str] = (),
         attributes: Attributes | None = None,
         features: Tensor | None = None,  # [N, F], for the mappers
         plain: bool = False,
@@ -130,6 +132,11 @@ class Words(nn.Module):
         self.register_buffer("anchor", anchors.rows["P"].clone(), persistent=False)
         first = anchors.rows["V"]
         self.subject = nn.Parameter(first.clone() if vectors == 1 else first.repeat(vectors, 1))
+        # in turn from the three rare tokens, as Custom Diffusion's code has them
+        starts = zip(others, itertools.islice(itertools.cycle("VPB"), 1, None), strict=False)
+        self.others = nn.ParameterDict(
+            {word: nn.Parameter(anchors.rows[row].clone()) for word, row in starts}
+        )
         self.attributes = nn.ModuleDict()
         for role in ("P", "B") if attributes else ():
             anchor = anchors.rows[role]
@@ -146,7 +153,7 @@ class Words(nn.Module):
         """
         vectors = {role: self._rows(role, photos) for role in self.attributes}
         return [
-            {"V": self.subject} | {role: rows[i] for role, rows in vectors.items()}
+            {"V": self.subject, **self.others} | {role: rows[i] for role, rows in vectors.items()}
             for i in range(len(photos))
         ]
 
@@ -192,6 +199,7 @@ class Words(nn.Module):
         """{"V": [n, C], "P1": [1, C], ..., "BN": [1, C]}, on the CPU."""
         photos = torch.arange(self.count, device=self.subject.device)
         words = {"V": self.subject.reshape(-1, self.subject.shape[-1])}
+        words |= {name: vector[None] for name, vector in self.others.items()}
         for role in self.attributes:
             rows = self._rows(role, photos)
             words |= {f"{role}{i + 1}": row[None] for i, row in enumerate(rows)}

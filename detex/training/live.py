@@ -8,11 +8,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..canvas.pictures import as_picture
-from ..canvas.sheets import GAP, INK
+from ..canvas.sheets import GAP, INK, cut_to
 from ..canvas.units import duration
 
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28
+BETWEEN = 18  # pixels, of the legend's entries
 SCALE = 2  # drawn at twice the size, so that lines and letters come out smooth
 PAPER, PANEL, GRID = (24, 25, 28), (34, 36, 40), (58, 61, 67)
 # Blue, orange, green, pink of Okabe and Ito, lightened: told apart by the colour-blind, on dark.
@@ -35,17 +36,22 @@ class Progress:
 
 def live_picture(progress: Progress) -> Image.Image:
     """Dark, 512 pixels wide: readable at the width of a node."""
-    side = (WIDTH - 3 * GAP) // 2
-    below = side + CAPTION + GAP if progress.samples else 0
+    count = len(progress.samples)
+    columns = 2 if count in (1, 2, 4) else 3
+    side = (WIDTH - (columns + 1) * GAP) // columns
+    below = -(-count // columns) * (side + CAPTION + GAP)
     height = HEADER + LEGEND + CHART + GAP + below
     page = Image.new("RGB", (WIDTH * SCALE, height * SCALE), PAPER)
     pen = ImageDraw.Draw(page)
     _header(pen, progress)
     _legend(pen, progress)
     _chart(pen, progress)
-    for place, (caption, image) in enumerate(progress.samples[:2]):
-        left, top = GAP + place * (side + GAP), HEADER + LEGEND + CHART + GAP
-        _text(pen, (left + 2, top + 5), caption, INK, 15)
+    for place, (caption, image) in enumerate(progress.samples):
+        row, column = divmod(place, columns)
+        left = GAP + column * (side + GAP)
+        top = HEADER + LEGEND + CHART + GAP + row * (side + CAPTION + GAP)
+        text = cut_to(caption, ImageFont.load_default(15), side)
+        _text(pen, (left + 2, top + 5), text, INK, 15)
         size = (side * SCALE, side * SCALE)
         picture = as_picture(image).resize(size, Image.Resampling.BICUBIC)
         page.paste(picture, (left * SCALE, (top + CAPTION) * SCALE))
@@ -81,10 +87,8 @@ def _text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, ink, siz
 
 
 def _header(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
-    text, size = status(progress), 18
-    while size > 11 and ImageFont.load_default(size).getlength(text) > WIDTH - 2 * GAP:
-        size -= 1
-    _text(pen, (GAP + 2, 8), text, INK, size)
+    text = status(progress)
+    _text(pen, (GAP + 2, 8), text, INK, _fitting([text], 18))
 
 
 def _legend(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
@@ -95,10 +99,22 @@ def _legend(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
     ]
     if progress.steady:
         entries.append((f"steady {progress.steady[max(progress.steady)]:.3f}", INK))
-    left = float(GAP + 2)
+    left, size = float(GAP + 2), _fitting([text for text, _ in entries], 15)
     for text, colour in entries:
-        _text(pen, (left, HEADER + 3), text, colour, 15)
-        left += ImageFont.load_default(15).getlength(text) + 18
+        _text(pen, (left, HEADER + 3), text, colour, size)
+        left += ImageFont.load_default(size).getlength(text) + BETWEEN
+
+
+def _fitting(texts: Sequence[str], size: int) -> int:
+    """The size of letters, of this at most and 11 at least, at which they fit in one line."""
+
+    def width() -> float:
+        font = ImageFont.load_default(size)
+        return sum(font.getlength(text) for text in texts) + BETWEEN * (len(texts) - 1)
+
+    while size > 11 and width() > WIDTH - 2 * GAP:
+        size -= 1
+    return size
 
 
 def _chart(pen: ImageDraw.ImageDraw, progress: Progress) -> None:

@@ -154,7 +154,7 @@ class Plan:
             told += f" One pass without gradient checkpointing would take {whole}."
         if not self.fits:
             told += (
-                " That may not be enough: lower the resolution in Subject Images, or leave the "
+                " That may not be enough: lower the resolution of the photos, or leave the "
                 "prior images out (lambda_pr 0)."
             )
         return told

@@ -52,8 +52,8 @@ class AttentionTap:
         if self._sum is None:
             raise RuntimeError(
                 f"No cross-attention layer works on a {self.grid[0]}x{self.grid[1]} grid, so the "
-                "attention loss has no map. Set lambda_ca to 0 or use a resolution that is a "
-                "multiple of 64."
+                "attention loss has no map. Use a resolution that is a multiple of 64, or set the "
+                "weight of this loss to 0."
             )
         index = (
             to_device(positions, self._sum.device).view(-1, 1, 1).expand(-1, self._sum.shape[1], 1)

@@ -1,11 +1,15 @@
 """Every loss as a pure function; nothing else."""
 
+import itertools
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-6
+# A Gaussian that DisenDiff's code writes as exp(-(x / (2 * 0.5))^2): of deviation 0.707, not 0.5.
+TAPS = (0.21194156, 0.57611688, 0.21194156)  # 1, e, 1 over their sum
 
 
 def diffusion_loss(
@@ -21,7 +25,7 @@ def diffusion_loss(
     return mean * output.shape[1] if reduction == "adobe" else mean
 
 
-def scaled_map(probs: Tensor, how: str) -> Tensor:
+def scaled_map(probs: Tensor, how: str, eps: float = EPS) -> Tensor:
     """Bring a token's attention map [B, h, w] to [0, 1].
 
     A raw map is a few percent everywhere, since the start token takes most of the mass: a loss on
@@ -29,12 +33,12 @@ def scaled_map(probs: Tensor, how: str) -> Tensor:
     """
     peak = probs.amax(dim=(1, 2), keepdim=True)
     if how == "max":
-        return probs / (peak + EPS)
+        return probs / (peak + eps)
     if how == "max_detach":
-        return probs / (peak.detach() + EPS)
+        return probs / (peak.detach() + eps)
     if how == "minmax":
         low = probs.amin(dim=(1, 2), keepdim=True)
-        return (probs - low) / (peak - low + EPS)
+        return (probs - low) / (peak - low + eps)
     return probs
 
 
@@ -58,6 +62,49 @@ def map_loss(
 def attention_loss(pose: Tensor, background: Tensor) -> Tensor:
     """L_CA of DETEX Eq. (4) from its terms [B], 0 where the prompt lacks the word -> scalar."""
     return (pose + background).mean()
+
+
+def smoothed(maps: Tensor) -> Tensor:
+    """Maps [B, h, w], each cell with its neighbours; the border sees what it mirrors."""
+    taps = torch.tensor(TAPS, dtype=maps.dtype, device=maps.device)
+    padded = F.pad(maps[:, None], (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(padded, torch.outer(taps, taps)[None, None])[:, 0]
+
+
+def suppressed(maps: Tensor) -> Tensor:
+    """DisenDiff's suppression of maps [B, h, w] in [0, 1]: smoothed, then squared, so that small
+    patches and faint cells fade.
+    """
+    return smoothed(maps).square()
+
+
+def soft_iou(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """(sum ab + 1) / (sum a + sum b - sum ab + 1) over the valid cells, all [B, h, w] -> [B]."""
+    both = (first * second * valid).sum(dim=(1, 2))
+    either = ((first + second) * valid).sum(dim=(1, 2)) - both
+    return (both + 1) / (either + 1)
+
+
+def binding_loss(words: Tensor, classes: Tensor, valid: Tensor) -> Tensor:
+    """L_bind of DisenDiff: each modifier's map on its class's, which holds still.
+
+    words, classes [B, M, h, w] of M concepts, in [0, 1]; valid [B, h, w], 0 or 1 -> [B], the sum of
+    1 - IoU over the concepts.
+    """
+    pairs = zip(words.unbind(1), classes.detach().unbind(1), strict=True)
+    return torch.stack([1 - soft_iou(word, kind, valid) for word, kind in pairs]).sum(dim=0)
+
+
+def separation_loss(classes: Tensor, others: Tensor, valid: Tensor) -> Tensor:
+    """L_s&s of DisenDiff: each class's map off those of the others; both sides move.
+
+    classes, others [B, M, h, w] in [0, 1], the same where there are no masks; valid [B, h, w], 0 or
+    1 -> [B], the mean IoU over the pairs of concepts, 0 for one concept.
+    """
+    pairs = list(itertools.permutations(range(classes.shape[1]), 2))
+    if not pairs:
+        return torch.zeros_like(valid[:, 0, 0])
+    return torch.stack([soft_iou(classes[:, i], others[:, j], valid) for i, j in pairs]).mean(dim=0)
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

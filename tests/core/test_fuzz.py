@@ -101,7 +101,7 @@ def test_crop_keeps_the_subject_of_every_mask_that_is_not_refused(height, width,
         down, right = data.draw(some.integers(thin, height)), data.draw(some.integers(thin, width))
         mask[top : top + down, left : left + right] = 1
     try:
-        check_mask(1, mask)
+        check_mask("photo 1", mask)
     except ValueError:
         return
     made = crop(mask[..., None].expand(-1, -1, 3), mask, 128)

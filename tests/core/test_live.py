@@ -66,3 +66,32 @@ def test_samples_stand_side_by_side():
 def test_first_step_can_be_drawn():
     losses = {"diffusion": [0.5]}
     assert live_picture(progress(step=1, losses=losses, seconds_per_step=0.0)).width == 512
+
+
+@pytest.mark.parametrize(
+    ("count", "places"),
+    [(3, [(80, 0), (250, 0), (420, 0)]), (4, [(130, 1), (380, 1), (130, 0), (380, 0)])],
+)
+def test_three_samples_stand_in_a_row_and_four_in_two(count: int, places: list):
+    """places: (column in pixels, rows of samples below) of a point within each."""
+    greys = [0.2 * (i + 1) for i in range(count)]
+    samples = [(f"[V{i}]", torch.full((8, 8, 3), grey)) for i, grey in enumerate(greys)]
+    pixels = np.asarray(live_picture(progress(samples=samples)))
+    side = (512 - (count % 2 + 3) * 6) // (count % 2 + 2)  # three columns, or two
+    for grey, (x, rows) in zip(greys, places, strict=True):
+        assert pixels[-60 - rows * (side + 34), x, 0] == pytest.approx(255 * grey, abs=1)
+
+
+def test_legend_of_four_terms_and_the_steady_loss_fits_the_width():
+    losses = {name: [0.123] * 4 for name in ("diffusion", "prior", "bind", "separate")}
+    picture = np.asarray(live_picture(progress(losses=losses, steady={0: 0.2, 4: 0.1})))
+    assert (picture[36:60, -4:] == picture[36, -1]).all()  # nothing runs off the right edge
+
+
+def test_caption_wider_than_its_sample_is_cut():
+    long = "[V] + [V2] + [V3] + [V4] + [V5]   step 20000"
+    samples = [(long, torch.zeros(8, 8, 3))] * 3
+    pixels = np.asarray(live_picture(progress(samples=samples)))
+    captions = pixels[-160 - 34 : -160 - 6]  # above the pictures of a side of (512 - 4 x 6) / 3
+    between = captions[:, 6 + 162 + 1 : 2 * 6 + 162 - 1]
+    assert (between == pixels[2, 2]).all() and (captions[:, 6:168] != pixels[2, 2]).any()

@@ -9,10 +9,16 @@ from torch import Tensor
 from detex_pack.detex.unet.attention import AttentionTap, attention_probs
 from detex_pack.detex.unet.losses import (
     EPS,
+    TAPS,
     attention_loss,
+    binding_loss,
     diffusion_loss,
     map_loss,
     scaled_map,
+    separation_loss,
+    smoothed,
+    soft_iou,
+    suppressed,
     weighted_total,
 )
 
@@ -196,3 +202,155 @@ def test_total_weighs_each_term_by_name():
     terms = {"prior": torch.tensor(2.0), "diffusion": torch.tensor(1.0)}
     total = weighted_total(terms, {"diffusion": 1.0, "prior": 0.5, "attention": 7.0})
     torch.testing.assert_close(total, torch.tensor(2.0))  # 0.5 * 2 + 1
+
+
+def test_taps_are_those_of_disendiffs_code():
+    # exp(-(x / (2 * 0.5))^2) at -1, 0, 1 is 1/e, 1, 1/e; over their sum
+    e = torch.e
+    assert TAPS == pytest.approx((1 / (e + 2), e / (e + 2), 1 / (e + 2)), abs=1e-8)
+    assert [round(tap, 4) for tap in TAPS] == [0.2119, 0.5761, 0.2119]
+
+
+def test_one_cell_is_smoothed_into_the_taps_product():
+    spot = torch.zeros(1, 5, 5)
+    spot[0, 2, 2] = 1
+    near = smoothed(spot)[0]
+    assert near[2, 2].item() == pytest.approx(0.5761**2, abs=1e-4)  # .3319
+    assert near[2, 1].item() == near[1, 2].item() == pytest.approx(0.5761 * 0.2119, abs=1e-4)
+    assert near[1, 1].item() == pytest.approx(0.2119**2, abs=1e-4)  # .0449
+    assert near.sum().item() == pytest.approx(1) and near[0].eq(0).all()
+
+
+def test_border_sees_what_it_mirrors():
+    ramp = torch.tensor([[[0.0, 1.0, 0.0]] * 3])
+    # at the left edge the column to the left is that to the right: 0 + 2 x .2119
+    assert smoothed(ramp)[0, :, 0].tolist() == pytest.approx([2 * 0.2119] * 3, abs=1e-4)
+    assert smoothed(torch.ones(2, 4, 4)).allclose(torch.ones(2, 4, 4))
+
+
+def test_suppression_smooths_then_squares():
+    spot = torch.zeros(1, 5, 5)
+    spot[0, 2, 2] = 1
+    fades = suppressed(spot)[0]
+    assert fades[2, 2].item() == pytest.approx(0.5761**4, abs=1e-4)  # .1101
+    assert fades[1, 1].item() == pytest.approx(0.2119**4, abs=1e-4)
+    assert suppressed(torch.ones(1, 4, 4)).allclose(torch.ones(1, 4, 4))  # a whole region stays
+
+
+def plane(*cells: float) -> Tensor:
+    """[1, 2, 2]"""
+    return torch.tensor(cells, dtype=torch.float32).view(1, 2, 2)
+
+
+ALL = torch.ones(1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (plane(1, 1, 0, 0), plane(1, 1, 0, 0), 1.0),  # (2 + 1) / (2 + 1)
+        (plane(1, 1, 0, 0), plane(0, 1, 0, 1), 2 / 4),  # (1 + 1) / (3 + 1)
+        (plane(1, 1, 0, 0), plane(0, 0, 1, 1), 1 / 5),  # (0 + 1) / (4 + 1)
+        (plane(0, 0, 0, 0), plane(0, 0, 0, 0), 1.0),
+        # sum ab = .25, sums 1.5 and .5: (.25 + 1) / (2 - .25 + 1)
+        (plane(0.5, 1, 0, 0), plane(0.5, 0, 0, 0), 1.25 / 2.75),
+    ],
+)
+def test_soft_iou_is_worked_out_by_hand(first: Tensor, second: Tensor, expected: float):
+    assert soft_iou(first, second, ALL).item() == pytest.approx(expected)
+    assert soft_iou(second, first, ALL).item() == pytest.approx(expected)
+
+
+def test_a_faint_map_is_not_even_like_itself():
+    """(sum aa + 1) / (2 sum a - sum aa + 1) is 1 for binary maps alone."""
+    faint = plane(0.5, 0.5, 0, 0)  # (.5 + 1) / (2 - .5 + 1)
+    assert soft_iou(faint, faint, ALL).item() == pytest.approx(1.5 / 2.5)
+
+
+def test_soft_iou_looks_at_valid_cells_only():
+    valid = plane(1, 1, 1, 0)
+    first, second = plane(1, 0, 0, 1), plane(1, 1, 0, 1)  # (1 + 1) / (1 + 2 - 1 + 1)
+    assert soft_iou(first, second, valid).item() == pytest.approx(2 / 3)
+
+
+def concepts(*planes: Tensor) -> Tensor:
+    """Planes [1, 2, 2] -> [1, M, 2, 2]"""
+    return torch.stack(planes, dim=1)
+
+
+LEFT, RIGHT, TOP = plane(1, 0, 1, 0), plane(0, 1, 0, 1), plane(1, 1, 0, 0)
+
+
+def test_binding_is_the_sum_over_concepts_of_one_minus_the_iou():
+    words, classes = concepts(LEFT, TOP), concepts(TOP, TOP)
+    # left against top (1 + 1) / (3 + 1): 1/2 is missing; top against top: nothing
+    assert binding_loss(words, classes, ALL).tolist() == pytest.approx([0.5])
+    assert binding_loss(concepts(LEFT), concepts(RIGHT), ALL).tolist() == pytest.approx([4 / 5])
+
+
+def test_binding_moves_the_modifier_and_leaves_the_class_alone():
+    words = concepts(LEFT, TOP).requires_grad_()
+    classes = concepts(TOP, RIGHT).requires_grad_()
+    binding_loss(words, classes, ALL).sum().backward()
+    assert words.grad is not None and words.grad.any()
+    assert classes.grad is None
+
+
+def test_separation_of_two_is_their_iou_and_moves_both():
+    classes = concepts(LEFT, TOP).requires_grad_()
+    loss = separation_loss(classes, classes, ALL)
+    assert loss.tolist() == pytest.approx([0.5])
+    loss.sum().backward()
+    assert classes.grad is not None and all(classes.grad[0, i].any() for i in range(2))
+    swapped = concepts(TOP, LEFT)
+    assert torch.equal(separation_loss(swapped, swapped, ALL), loss)
+
+
+def test_separation_of_three_is_the_mean_of_the_pairs_and_of_one_nothing():
+    classes = concepts(LEFT, RIGHT, TOP)  # 1/5, 1/2, 1/2
+    assert separation_loss(classes, classes, ALL).tolist() == pytest.approx([1.2 / 3])
+    assert separation_loss(concepts(LEFT), concepts(LEFT), ALL).tolist() == [0]
+
+
+def test_separation_from_masks_keeps_each_class_off_the_others_mask():
+    classes, masks = concepts(TOP, RIGHT).requires_grad_(), concepts(LEFT, RIGHT)
+    # top off the right mask (1 + 1) / (3 + 1); right off the left mask 1 / 5
+    loss = separation_loss(classes, masks, ALL)
+    assert loss.tolist() == pytest.approx([(0.5 + 0.2) / 2])
+    loss.sum().backward()
+    assert classes.grad is not None and all(classes.grad[0, i].any() for i in range(2))
+
+
+def calibrated(q: Tensor, k: Tensor, term: str) -> Tensor:
+    """DisenDiff's terms of two samples as in training: maps -> scaled, smoothed -> scalar."""
+    tap = AttentionTap(grid=GRID, rows=2)
+    tap.add(attention_probs(q, k, HEADS))
+    valid = torch.ones(2, *GRID, dtype=q.dtype)
+    valid[1, 0] = 0
+
+    def maps(*tokens: int) -> Tensor:
+        found = [scaled_map(tap.token_map(torch.tensor([t, t])), "minmax", 1e-8) for t in tokens]
+        return torch.stack(found, dim=1)
+
+    words = smoothed(maps(1, 3).flatten(0, 1)).unflatten(0, (2, 2))
+    classes = suppressed(maps(2, 4).flatten(0, 1)).unflatten(0, (2, 2))
+    if term == "bind":
+        return binding_loss(words, torch.ones_like(classes) / 2, valid).mean()
+    return separation_loss(classes, classes, valid).mean()
+
+
+@pytest.mark.parametrize("side", ["q", "k"])
+@pytest.mark.parametrize("term", ["bind", "separate"])
+def test_calibrations_gradient_agrees_with_finite_differences(term: str, side: str):
+    tensors = dict(zip("qk", random_qk(), strict=True))
+    moved = tensors[side].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(calibrated(**(tensors | {side: moved}), term=term), moved)
+    direction = torch.randn(moved.shape, generator=torch.Generator().manual_seed(4)).double()
+
+    def at(distance: float) -> float:
+        there = tensors[side] + distance * direction
+        return calibrated(**(tensors | {side: there}), term=term).item()
+
+    step = 1e-5
+    measured = (at(step) - at(-step)) / (2 * step)
+    assert (slope * direction).sum().item() == pytest.approx(measured, rel=1e-6)

@@ -93,7 +93,7 @@ def test_where_nothing_fits_the_smallest_is_tried_and_the_cure_is_named():
     assert str(plan) == (
         "Memory: about 0.8 GB for each step in 4 passes with gradient checkpointing; 0.5 GB are "
         "free. One pass without gradient checkpointing would take 5.0 GB. That may not be enough: "
-        "lower the resolution in Subject Images, or leave the prior images out (lambda_pr 0)."
+        "lower the resolution of the photos, or leave the prior images out (lambda_pr 0)."
     )
 
 

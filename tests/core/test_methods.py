@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import STEPS, FakeDenoiser, FakeText, fake_photos, rng
+from fakes import STEPS, FakeDenoiser, FakeText, fake_concepts, fake_photos, rng
 from torch import Tensor
 
 from detex_pack.detex.concept.file import BaseModel, Concept, concept_bytes, load_concept
@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest) -> type[Method]:
 def made(kind: type, steps: int = 6, photos=None, **settings) -> tuple[Any, FakeDenoiser]:
     """The method on fresh fakes, with prior images, at a rate that the fake world needs."""
     denoiser = FakeDenoiser()
-    photos = photos or fake_photos()
+    photos = photos or (fake_photos() if kind.photos_from == "Subject Images" else fake_concepts())
     config = {"steps": steps, "batch_size": 3, "learning_rate": 1e-3} | settings
     if kind.name == "Textual Inversion":
         config.setdefault("token_rate", 0.02)  # its own rate is 125 x that of others

@@ -11,6 +11,7 @@ import pytest
 import server
 import tiny
 
+from detex_pack.detex.methods import METHODS
 from detex_pack.nodes import comfy_entrypoint
 
 
@@ -103,10 +104,47 @@ def messages(executor: execution.PromptExecutor) -> list[str]:
     return [event for event, _ in executor.status_messages]
 
 
+def default_widgets(class_type: str) -> dict:
+    """What the page sends of a node that was left as it came."""
+    inputs = nodes.NODE_CLASS_MAPPINGS[class_type].GET_SCHEMA().inputs
+    return {i.id: i.default for i in inputs if getattr(i, "default", None) is not None}
+
+
+SMALL = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+
+
+def graph_of_method(loader: str, method: str, **settings) -> dict:
+    """A training of the method, by the nodes that it has."""
+    if METHODS[method].photos_from == "Concepts in One Photo":
+        return one_photo_graph(loader, **settings)
+    return training_graph(loader, method=method, **settings)
+
+
+def one_photo_graph(loader: str, class_words: str = "red ball, cup", **settings) -> dict:
+    graph = training_graph(loader)
+    photo = default_widgets("DETEXConceptsInOnePhoto") | {"class_words": class_words}
+    widgets = default_widgets("DETEXDisenDiffTrain") | SMALL | settings
+    graph["photos"]["inputs"]["count"] = 1
+    graph["photo"] = node(
+        "DETEXConceptsInOnePhoto",
+        image=["photos", 0],
+        vae=["models", 2],
+        **photo | {"resolution": 64, "scaled_copies": 4},
+    )
+    graph["train"] = node(
+        "DETEXDisenDiffTrain",
+        model=["models", 0],
+        clip=["models", 1],
+        photo=["photo", 0],
+        prior_images=["photos", 0],
+        **widgets,
+    )
+    del graph["subject"]
+    return graph
+
+
 def training_graph(loader: str, **settings) -> dict:
-    schema = nodes.NODE_CLASS_MAPPINGS["DETEXTrain"].GET_SCHEMA()
-    defaults = {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None}
-    widgets = defaults | {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | settings
+    widgets = default_widgets("DETEXTrain") | SMALL | settings
     return {
         "models": node(loader),
         "photos": node("DETEXDemoSubject", number=1, count=3, seed=0),

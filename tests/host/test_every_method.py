@@ -14,7 +14,7 @@ import pytest
 import tiny
 import torch
 from comfy.model_patcher import ModelPatcher
-from graphs import messages, run, training_graph
+from graphs import graph_of_method, messages, run
 from safetensors.torch import load_file
 
 from detex_pack.detex.concept.file import Concept, load_concept
@@ -75,7 +75,7 @@ def saved(folder: Path) -> Concept:
 
 
 def test_node_trains_and_saves_it_under_its_name(executor, model_folders: Path, method: str):
-    run(executor, training_graph("TinyModels", method=method))
+    run(executor, graph_of_method("TinyModels", method))
     assert executor.success, executor.status_messages
     concept = saved(model_folders)
     assert concept.method == method
@@ -86,7 +86,7 @@ def test_node_trains_and_saves_it_under_its_name(executor, model_folders: Path, 
 def test_cancelled_run_goes_on_to_the_bytes_of_a_whole_one(
     executor, model_folders: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ):
-    graph = training_graph("TinyModels", method=method, steps=4, snapshot_every=0)
+    graph = graph_of_method("TinyModels", method, steps=4, snapshot_every=0)
     take_step = Run.take_step
 
     def stopping(self: Run) -> None:

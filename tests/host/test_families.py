@@ -141,7 +141,7 @@ def test_model_of_another_noise_schedule_is_not_trained_on(kind: str):
 
 def test_lcm_patch_is_not_trained_on():
     (patched,) = ModelSamplingDiscrete().patch(of_kind(comfy.supported_models.SD20), "lcm", False)
-    with pytest.raises(ValueError, match="without Model Sampling nodes before DETEX Train"):
+    with pytest.raises(ValueError, match="without Model Sampling nodes before the training"):
         check_schedule(patched)
 
 

@@ -132,7 +132,7 @@ def test_prompt_with_every_marker_is_refused(clip: comfy.sd.CLIP):
 
 
 def test_caption_beyond_77_tokens_is_refused(clip: comfy.sd.CLIP):
-    with pytest.raises(ValueError, match="longer than 77 tokens. Use a shorter class word"):
+    with pytest.raises(ValueError, match="longer than 77 tokens. Use shorter class words"):
         ComfyTextEncoder(clip).tokenize("photo of a [V] " + "dog " * 80)
 
 
