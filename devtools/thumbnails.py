@@ -48,6 +48,8 @@ def suited(prompt: Graph) -> Graph:
         return prompt
     for entry in with_demo_model(prompt).values():
         entry["inputs"] |= demo_settings(entry["class_type"])
+        if entry["class_type"] == "DETEXPlacePictures":
+            entry["inputs"]["folder"] = "places"  # of write_photos
         if entry["class_type"] == "EmptyLatentImage":
             entry["inputs"]["batch_size"] = COUNT
         texts = {k: v for k, v in entry["inputs"].items() if isinstance(v, str)}
@@ -113,7 +115,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
     "train_folder": (folded, ("Bright is the subject",)),
     "train_many": (folded, ("Bright is the subject",)),
     "use_concept": (grid, ("Save Image",)),
-    "pose_and_background": (pairs, ("P1 in B1", "P1 in B3")),
+    "pose_and_background": (pairs, ("P1 in B1", "P3 in B1")),
     "several_concepts": (pairs, ("The ball", "The star")),
     "prompt_grid": (first_of_each, ("Labelled Grid",)),
     "attention_preview": (first_of_each, ("Where the learned words look",)),

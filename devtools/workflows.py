@@ -24,7 +24,7 @@ register_pack()
 
 from detex_pack.detex.batch.api_prompt import SEED_CONTROLS, is_widget, schema_inputs
 from detex_pack.detex.canvas.pictures import as_picture
-from detex_pack.detex.toys.subjects import demo_subject
+from detex_pack.detex.toys.subjects import demo_places, demo_subject
 
 FOLDER = ROOT / "workflows"
 SUBGRAPHS = ROOT / "subgraphs"
@@ -62,7 +62,8 @@ def demo_settings(class_type: str) -> dict[str, Any]:
 
 def write_photos(input_folder: Path) -> None:
     """What the workflows name: photo_1.png... of a ball, each with its mask in its transparency as
-    the MaskEditor saves it, and the folder my_subject with photos and masks of a star.
+    the MaskEditor saves it, and the folder my_subject with photos and masks of a star. And the
+    folder places, with pictures that the demo model, which always draws a toy, cannot draw.
     """
     folder = input_folder / "my_subject"
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,11 @@ def write_photos(input_folder: Path) -> None:
     for number, (photo, mask) in enumerate(zip(star.images, star.masks, strict=True), 1):
         as_picture(photo).save(folder / f"photo_{number}.png")
         as_picture(mask).save(folder / f"photo_{number}.mask.png")
+    places = input_folder / "places"
+    places.mkdir(exist_ok=True)
+    for number, (picture, name) in enumerate(zip(*demo_places(), strict=True)):
+        as_picture(picture).save(places / f"{number}.png")
+        (places / f"{number}.txt").write_text(name, encoding="utf-8")
 
 
 def has_seed_control(name: str, options: dict[str, Any]) -> bool:
