@@ -66,7 +66,7 @@ def test_the_graph_inside_is_tidy(page: Page):
             title: node.title, pos: [...node.pos], size: [...node.size],
             needs: [...node.computeSize()] }))"""
     )
-    assert len(nodes) == 7
+    assert len(nodes) == 8
     assert overlaps({node["title"]: box(node) for node in nodes}) == []
     assert [n["title"] for n in nodes if n["size"][1] < n["needs"][1] - 2] == []
 
