@@ -20,22 +20,23 @@ Table = Mapping[Cell, Mapping[str, float]]  # what is there; missing cells are a
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """arm's measure is greater than other's (smaller, where sign is -1), less the margin; `other`
-    may be a number in place of an arm.
+    """arm's measure is greater than other's (smaller, where sign is -1), less the margin; than
+    `level` where there is no other.
     """
 
     name: str
     claim: str
     measure: str
     arm: str
-    other: str | float
+    other: str
     sign: int = 1
     margin: float = 0.0
+    level: float = 0.0
     eye: str = "judge"  # or "reader"
 
     @property
     def arms(self) -> tuple[str, ...]:
-        return (self.arm, self.other) if isinstance(self.other, str) else (self.arm,)
+        return (self.arm, self.other) if self.other else (self.arm,)
 
 
 def _ask(
@@ -62,7 +63,7 @@ PLACES_PREDECLARED = (
     Hypothesis("P3", "the look is not worse by 0.02", "S", "places", _CD, margin=0.02),
     Hypothesis("P3r", "nor for the reader", "S", "places", _CD, margin=0.02, eye="reader"),
     Hypothesis("P4", "the background leaks less", "L_b", "places", _CD, LESS),
-    Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", "places", 0.9),
+    Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", "places", "", level=0.9),
     Hypothesis("P6", "[B_j] brings as much, less 0.02", "R_B", "places", "improved", margin=0.02),
     Hypothesis("P7", "purity is greater", "D", "places", "improved"),
 )
@@ -200,7 +201,7 @@ def judge_hypothesis(
     one, *others = (
         subject_means(table, grid, name, hypothesis.measure) for name in hypothesis.arms
     )
-    other = others[0] if others else dict.fromkeys(grid.identities, hypothesis.other)
+    other = others[0] if others else dict.fromkeys(grid.identities, hypothesis.level)
     plain = np.array([one[identity] - other[identity] for identity in grid.identities])
     found = compare(hypothesis.sign * plain, hypothesis.margin)
     if hypothesis.sign < 0:

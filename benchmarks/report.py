@@ -147,8 +147,8 @@ def further(grid: Grid, seen: Measured, read: Measured) -> str:
 
 
 def measured_as(hypothesis: Hypothesis) -> str:
-    one, other = ARMS[hypothesis.arm].title, hypothesis.other
-    return f"{hypothesis.measure}, {one} minus {ARMS[other].title if other in ARMS else other}"
+    other = ARMS[hypothesis.other].title if hypothesis.other else f"{hypothesis.level:g}"
+    return f"{hypothesis.measure}, {ARMS[hypothesis.arm].title} minus {other}"
 
 
 def outcome(found: Comparison | None, missing: Sequence[Cell], p: float) -> list[str]:

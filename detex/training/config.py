@@ -26,7 +26,8 @@ class TrainConfig:
     @classmethod
     def recommended(cls, **settings: Any) -> "TrainConfig":
         """What the nodes do on real checkpoints: at the paper's single rate [V] hardly moves."""
-        return cls(**({"token_rate": 8.0} | settings))
+        ours: dict[str, Any] = {"token_rate": 8.0}
+        return cls(**(ours | settings))
 
     def __post_init__(self):
         if self.steps < 1:
