@@ -95,7 +95,7 @@ _FREE = {"attributes": Attributes.VECTORS, "mapper_rate": TUNED.token_rate}  # a
 _FREE_100 = _FREE | {"mapper_rate": 100 * TUNED.token_rate}
 _CUSTOM = Arm("custom_diffusion", "Custom Diffusion", CustomDiffusionConfig())
 _DETEX = Arm("detex", "DETEX", DetexConfig())
-_IMPROVED = _changed(  # what the nodes do by default
+_IMPROVED = _changed(  # what the nodes do without places, but for relative_speed
     _DETEX,
     "improved",
     "DETEX, improved mode",
@@ -177,11 +177,11 @@ _ON_PLACES = _changed(  # what the nodes do where they have places
 )
 _ABSOLUTE = {"center_poses": True, "relative_speed": False}
 _PLACES = {  # from that, one each: what its settings were chosen among
-    "centered": (
+    "on_places_centered": (
         "[P] words centered, the rates of improved mode",
         _ABSOLUTE | {"mapper_rate": TUNED.mapper_rate},
     ),
-    "centered_faster": (
+    "on_places_centered_faster": (
         "the same, [V] and the mappers 2.5 times as fast",
         _ABSOLUTE | {"token_rate": 10.0, "mapper_rate": 1.0},
     ),

@@ -39,8 +39,8 @@ from detex_pack.pretraining.judge import load_judge
 SEED = 1000  # of the first picture of every prompt
 NEUTRAL, EDITS = 32, 8  # pictures of the neutral prompt, and of each new background
 METHODS = ("DETEX", "Custom Diffusion", "Textual Inversion")
-# Of the word, where it is not the quickstart's: the method's own is 125 times that of the others.
-TOKEN_RATES = {"Textual Inversion": 0.032}
+# Of the word, where it is not the quickstart's: the method has a rate of its own beside it.
+TOKEN_RATES = {"Textual Inversion": 0.256}
 
 Pictures = dict[str, Tensor]  # by branch, [n, H, W, 3] in [0, 1]
 

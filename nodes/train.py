@@ -124,15 +124,17 @@ class Train(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, subject, method, prior_images=None, **inputs) -> io.NodeOutput:
-        inputs |= suited(subject.photos)
+        inputs |= suited(subject.photos, inputs["gamma"])
         return train_method(METHODS[method], model, clip, subject, prior_images, inputs)
 
 
-def suited(photos: Photos) -> dict[str, bool]:
+def suited(photos: Photos, gamma: float) -> dict[str, bool]:
     """What the photos decide: composites without [P] teach [V] the look, and centering would give
     it the photos' place in the picture, too.
     """
-    return {"center_poses": False} if photos.composites is not None else {}
+    made = photos.composites.said if gamma and photos.composites else ()
+    without = any("P" not in said.words for row in made for said in row)
+    return {"center_poses": False} if without else {}
 
 
 def train_method(

@@ -136,7 +136,7 @@ def advanced_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="How fast [P] and [B] move: 1 is as fast as [V], whatever the size of the "
             "model. With relative_speed off it multiplies the learning rate of the attribute "
-            "mappers, or of the free vectors, and 1 is several times as fast as [V].",
+            "mappers, or of the free vectors.",
         ),
         io.Boolean.Input(
             "stratified_timesteps",

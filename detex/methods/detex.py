@@ -110,9 +110,9 @@ class Detex(SubjectMethod):
             return super().rates()
         deltas, subject, _ = super().rates()
         rng = generator(self.train_config.seed + 5)
-        wanted = self.train_config.mapper_rate * subject[1]
-        mappers = [
-            (list(source.parameters()), wanted / self.words.speed(role, rng))
+        wanted = self.train_config.mapper_rate * (subject[1] or 1.0)  # [V] may be at rest
+        mappers = [  # photos that look alike have words that hardly move apart: not to be forced
+            (list(source.parameters()), wanted / max(1.0, self.words.speed(role, rng)))
             for role, source in self.words.attributes.items()
         ]
         return [deltas, subject, *mappers]

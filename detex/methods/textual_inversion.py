@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..prompt.words import WordAnchors, Words
+from ..training.config import TrainConfig
 from ..unet.deltas import Deltas
 from ..unet.interfaces import Denoiser
 from .base import SubjectMethod
@@ -18,7 +19,7 @@ from .base import SubjectMethod
 @dataclass(frozen=True, kw_only=True)
 class TextualInversionConfig:
     vectors: int = 1  # that [V] is made of
-    rate: float = 125.0  # multiplies the rate of [V]: 5e-3 with four photos a step of 1e-5 each
+    rate: float = 125.0  # times token_rate: 5e-3 with four photos a step of 1e-5 each
 
     def __post_init__(self):
         if not 1 <= self.vectors <= 32:
@@ -28,8 +29,8 @@ class TextualInversionConfig:
 
     @classmethod
     def recommended(cls, **settings) -> "TextualInversionConfig":
-        """What the nodes do: the recipe's rate, one vector."""
-        return cls(**settings)
+        """What the nodes do: the recipe's 5e-3 at their own token_rate, one vector."""
+        return cls(**({"rate": cls.rate / TrainConfig.recommended().token_rate} | settings))
 
 
 class TextualInversion(SubjectMethod):

@@ -91,8 +91,8 @@ def joint_prompt(named: Sequence[Named], prefix: str = "") -> str:
 
 
 def joint_class(named: Sequence[Named]) -> str:
-    """ "a cat and a dog", without the learned words."""
-    return listed([with_article(one.class_word) for one in named])
+    """ "a cat and a dog and a hat", without the learned words: a class word may hold no comma."""
+    return " and ".join(with_article(one.class_word) for one in named)
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import torch
 
-from detex_pack.benchmarks.arms import ARMS, PLACES
+from detex_pack.benchmarks.arms import _DEVIATING, _MAIN, _TRIED, _VARYING, ARMS, PLACES
 from detex_pack.benchmarks.reader import read
 from detex_pack.detex.photos.places import Places
 from detex_pack.detex.toys.scene import BACKGROUNDS
@@ -24,3 +24,8 @@ def test_each_place_shows_the_background_that_its_name_says():
 def test_the_arms_on_places_say_so_and_no_other_arm_does():
     for name, arm in ARMS.items():
         assert ("places" in arm.settings(600, 0)) == (name in PLACES)
+
+
+def test_no_two_arms_share_a_name():
+    listed = (*_MAIN, *_DEVIATING, *_VARYING, *_TRIED)
+    assert len(ARMS) == len(listed)

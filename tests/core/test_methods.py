@@ -4,6 +4,7 @@ A new method gets these tests by its line in the register.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def made(kind: type, steps: int = 6, photos=None, **settings) -> tuple[Any, Fake
     photos = photos or (fake_photos() if kind.photos_from == "Subject Images" else fake_concepts())
     config = {"steps": steps, "batch_size": 3, "learning_rate": 1e-3} | settings
     if kind.name == "Textual Inversion":
-        config.setdefault("token_rate", 0.02)  # its own rate is 125 x that of others
+        config.setdefault("token_rate", 0.16)  # its own rate is 16 x that of others
     prior = torch.randn(4, *photos.latents.shape[-3:], generator=rng(7))
     given = (kind.Config.recommended(), TrainConfig(**config), denoiser, FakeText())
     return kind(photos, prior, *given), denoiser
@@ -263,3 +264,27 @@ def test_fake_schedule_is_drawn_from_end_to_end():
     method, _ = made(METHODS["Custom Diffusion"])
     drawn = torch.cat([method.draw().timesteps for _ in range(200)])
     assert (drawn.min(), drawn.max()) == (0, STEPS - 1)
+
+
+def rates_of(photos=None, **settings) -> list[float]:
+    """Of the deltas, [V], and the mappers of [P] and [B], as DETEX is recommended."""
+    method, _ = made(METHODS["DETEX"], photos=photos, **settings)
+    return [rate for _, rate in method.rates()]
+
+
+def test_words_of_photos_that_look_alike_are_not_forced_apart():
+    photos = fake_photos()
+    alike = replace(photos, features=photos.features[:1].expand_as(photos.features))
+    assert rates_of(alike)[2] <= 1.0
+
+
+def test_poses_and_backgrounds_learn_where_the_subject_is_at_rest():
+    _, subject, pose, background = rates_of(token_rate=0.0)
+    assert subject == 0 < min(pose, background)
+
+
+def test_textual_inversion_learns_at_its_recipes_rate_where_the_nodes_leave_it():
+    config = METHODS["Textual Inversion"].Config.recommended()
+    train_config = TrainConfig.recommended()
+    rate = config.rate * train_config.token_rate * train_config.effective_rate
+    assert rate == pytest.approx(5e-3)

@@ -135,8 +135,15 @@ def test_places_take_the_place_of_blanks(placed: Photos):
 
 
 def test_where_there_are_composites_no_word_is_centered(placed: Photos):
-    assert suited(placed) == {"center_poses": False}
-    assert suited(replace(placed, composites=None)) == {}
+    assert suited(placed, 0.5) == {"center_poses": False}
+    assert suited(replace(placed, composites=None), 0.5) == {}
+
+
+def test_where_no_composite_without_pose_is_trained_on_words_stay_centered(placed: Photos):
+    assert suited(placed, 0.0) == {}
+    made = placed.composites
+    posed = tuple(tuple(said._replace(words="VP") for said in row) for row in made.said)
+    assert suited(replace(placed, composites=replace(made, said=posed)), 0.5) == {}
 
 
 def test_a_training_on_places_runs_and_ends_alike_each_time(train, placed: Photos):
