@@ -148,6 +148,8 @@ def test_the_report_is_written_and_says_what_is_missing(folder: Path):
     for name in ("arms", "register"):
         for c in study(name, 2).cells():
             store(c, fake(c))
+    for c in study("on_places", 2, 1).cells():
+        store(c, fake(c))
     page = report.write_report(2, 1)
     text = page.read_text()
     assert f"All {len(listed)} cells of the main grid are there" in text

@@ -53,11 +53,13 @@ def snapshot(folder: Path, work: int, done) -> None:
     killed_run.train_once(str(folder), str(folder / "concept.bytes"), work, done)
 
 
+@torch.no_grad()
 def prior(folder: Path, work: int, done) -> None:
     config = ready(folder)
     prior_pictures(*PAINTERS, config, work, 1, lambda *_: count(done))
 
 
+@torch.no_grad()
 def places(folder: Path, work: int, done) -> None:
     config = ready(folder, "photo of {place}")
     names = [f"place {number}" for number in range(work)]
@@ -66,7 +68,6 @@ def places(folder: Path, work: int, done) -> None:
 
 def ready(folder: Path, prompt: str = "photo of a ball") -> PriorConfig:
     folder_paths.set_output_directory(str(folder))
-    torch.set_grad_enabled(mode=False)
     return PriorConfig(prompt=prompt, resolution=SIDE, steps=2)
 
 
