@@ -5,6 +5,7 @@ class word, "photo of a [V] dog", as those of all methods here.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,8 @@ class TextualInversionConfig:
     @classmethod
     def recommended(cls, **settings) -> "TextualInversionConfig":
         """What the nodes do: the recipe's 5e-3 at their own token_rate, one vector."""
-        return cls(**({"rate": cls.rate / TrainConfig.recommended().token_rate} | settings))
+        ours: dict[str, Any] = {"rate": cls.rate / TrainConfig.recommended().token_rate}
+        return cls(**(ours | settings))
 
 
 class TextualInversion(SubjectMethod):
