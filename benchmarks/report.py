@@ -58,7 +58,7 @@ def write_report(subjects: int | None = None, seeds: int | None = None) -> Path:
     parts = {
         **head(main, seen),
         **hypotheses(PREDECLARED, main, seen, read),
-        **places(main, seen, read),
+        **places(main),
         "arms": tables.arm_table(arms, seen, arms.arms, SUBJECT),
         "words": tables.arm_table(arms, seen, [n for n in arms.arms if ARMS[n].words], WORDS),
         "further": further(arms, seen, read),
@@ -105,12 +105,10 @@ def hypotheses(
     return {"hypotheses": text, "not_shown": "\n".join(failed)}
 
 
-def places(main: Grid, seen: Measured, read: Measured) -> dict[str, str]:
+def places(main: Grid) -> dict[str, str]:
     """Composites on places: their own tests, on the main grid's subjects and seeds."""
     grid = study("on_places", len(main.identities), main.seeds)
-    seen, read = (
-        found | measured(grid.cells(), eye) for found, eye in ((seen, "judge"), (read, "reader"))
-    )
+    seen, read = (measured(grid.cells(), eye) for eye in ("judge", "reader"))
     told = hypotheses(PLACES_PREDECLARED, grid, seen, read)
     return {
         "places_hypotheses": told["hypotheses"],

@@ -6,11 +6,14 @@ from ..detex.methods.disendiff import RELEASED, DisenDiff, DisenDiffConfig
 from .sockets import CATEGORY, PhotoSocket
 from .train import concept_outputs, train_method, waited_for
 from .train_inputs import (
+    detach_input,
     model_inputs,
     optimisation_inputs,
     presentation_inputs,
+    prior_weight_input,
     rank_input,
     seed_input,
+    stratified_input,
 )
 
 RECOMMENDED = DisenDiffConfig.recommended()
@@ -67,14 +70,7 @@ class DisenDiffTrain(io.ComfyNode):
                     tooltip="Weight of the loss that keeps the attention of the class words apart, "
                     "or off each other's masks. One concept has none.",
                 ),
-                io.Float.Input(
-                    "lambda_pr",
-                    default=RECOMMENDED.prior_weight,
-                    min=0.0,
-                    max=10.0,
-                    step=0.1,
-                    tooltip="Weight of the prior images' loss.",
-                ),
+                prior_weight_input(RECOMMENDED.prior_weight),
                 seed_input(),
                 *advanced_inputs(),
                 rank_input(),
@@ -112,12 +108,7 @@ def advanced_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Multiplies the learning rate of the words. The paper uses 1, DETEX Train 8.",
         ),
-        io.Boolean.Input(
-            "stratified_timesteps",
-            default=RELEASED.stratified_timesteps,
-            advanced=True,
-            tooltip="Spread each batch's timesteps over the schedule: less noise in the gradient.",
-        ),
+        stratified_input(),
         io.Boolean.Input(
             "use_masks",
             default=RECOMMENDED.use_masks,
@@ -138,10 +129,5 @@ def advanced_inputs() -> list[io.Input]:
             advanced=True,
             tooltip='The captions name the subjects in any order: "a [V2] dog and [V] cat" too.',
         ),
-        io.Boolean.Input(
-            "detach_start_token",
-            default=RECOMMENDED.detach_start_token,
-            advanced=True,
-            tooltip="No gradient through the start token, which all prompts share.",
-        ),
+        detach_input(RECOMMENDED.detach_start_token),
     ]

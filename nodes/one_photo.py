@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..detex.canvas.masks import concept_sheet
-from ..detex.host.images import latent_decoder, latent_encoder, rgb
+from ..detex.host.images import latent_decoder, latent_encoder, photos_of, planes_of
 from ..detex.photos.checks import check_resolution
 from ..detex.photos.concepts import (
     COPIES,
@@ -95,11 +95,8 @@ class ConceptsInOnePhoto(io.ComfyNode):
         resolution, words = settings.pop("resolution"), settings.pop("class_words")
         check_resolution(resolution)
         named = named_concepts(words)
-        photo = only_photo([rgb(picture).cpu() for batch in image for picture in batch])
-        planes = None
-        if masks:
-            flat = [plane for batch in masks for plane in batch.reshape(-1, *batch.shape[-2:])]
-            planes = concept_masks(photo, [plane.cpu() for plane in flat], named)
+        photo = only_photo(photos_of(image))
+        planes = concept_masks(photo, planes_of(masks), named) if masks else None
         scene = make_scene(photo, planes, named, resolution)
         encode = latent_encoder(vae[0])
         encoded = make_concepts(photo, scene, named, encode, **settings)

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..detex.host import sam
-from ..detex.host.images import rgb
+from ..detex.host.images import photos_of
 from ..detex.photos.segment import (
     KEPT,
     Candidate,
@@ -83,7 +83,7 @@ class SubjectMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, checkpoint, choice, points, box, sam_model=None) -> io.NodeOutput:
-        photos = [rgb(photo).cpu().float() for batch in images for photo in batch]
+        photos = [photo.float() for photo in photos_of(images)]
         prompts = checked_prompts(photos, points[0], box[0])
         parse_choice(choice[0], [KEPT] * len(photos))  # a slip is told before the long run
         model = sam_model[0] if sam_model else sam.load_sam(checkpoint[0])

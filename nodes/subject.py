@@ -4,7 +4,13 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
 from ..detex.canvas.masks import subject_sheet
-from ..detex.host.images import feature_encoder, latent_decoder, latent_encoder, rgb
+from ..detex.host.images import (
+    feature_encoder,
+    latent_decoder,
+    latent_encoder,
+    photos_of,
+    planes_of,
+)
 from ..detex.photos.checks import check_resolution, check_sizes, matched_masks
 from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos
 from ..detex.photos.recipe import with_composites
@@ -114,13 +120,10 @@ class SubjectImages(io.ComfyNode):
         cls, images, vae, masks=None, clip_vision=None, places=None, **widgets
     ) -> io.NodeOutput:
         settings = {name: values[0] for name, values in widgets.items()}
-        photos = [rgb(photo).cpu() for batch in images for photo in batch]
+        photos = photos_of(images)
         check_sizes(photos)
         check_resolution(settings["resolution"])
-        planes = None
-        if masks:
-            flat = [batch.reshape(-1, *batch.shape[-2:]) for batch in masks]
-            planes = matched_masks(photos, [plane.cpu() for batch in flat for plane in batch])
+        planes = matched_masks(photos, planes_of(masks)) if masks else None
         encode_image = feature_encoder(clip_vision[0]) if clip_vision else None
         encode, report = latent_encoder(vae[0]), ProgressBar(len(photos)).update_absolute
         if places:

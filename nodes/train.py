@@ -30,6 +30,7 @@ from .train_inputs import (
     only_of,
     optimisation_inputs,
     presentation_inputs,
+    prior_weight_input,
     seed_input,
 )
 
@@ -101,15 +102,7 @@ class Train(io.ComfyNode):
                     tooltip="Weight of the cross-attention loss that keeps [P] on the subject and "
                     "[B] off it.",
                 ),
-                io.Float.Input(
-                    "lambda_pr",
-                    default=RECOMMENDED.prior_weight,
-                    extra_dict=only_of("prior_weight"),
-                    min=0.0,
-                    max=10.0,
-                    step=0.1,
-                    tooltip="Weight of the prior images' loss.",
-                ),
+                prior_weight_input(RECOMMENDED.prior_weight, extra_dict=only_of("prior_weight")),
                 seed_input(),
                 *advanced_inputs(),
                 *presentation_inputs(),

@@ -89,6 +89,37 @@ def seed_input() -> io.Input:
     )
 
 
+def prior_weight_input(default: float, **page: Any) -> io.Input:
+    return io.Float.Input(
+        "lambda_pr",
+        default=default,
+        min=0.0,
+        max=10.0,
+        step=0.1,
+        tooltip="Weight of the prior images' loss.",
+        **page,
+    )
+
+
+def stratified_input() -> io.Input:
+    return io.Boolean.Input(
+        "stratified_timesteps",
+        default=TrainConfig.stratified_timesteps,
+        advanced=True,
+        tooltip="Spread each batch's timesteps over the schedule: less noise in the gradient.",
+    )
+
+
+def detach_input(default: bool, **page: Any) -> io.Input:  # noqa: FBT001
+    return io.Boolean.Input(
+        "detach_start_token",
+        default=default,
+        advanced=True,
+        tooltip="No gradient through the start token, which all prompts share.",
+        **page,
+    )
+
+
 def rank_input() -> io.Input:
     return io.Int.Input(
         "rank",
@@ -138,12 +169,7 @@ def advanced_inputs() -> list[io.Input]:
             "model. With relative_speed off it multiplies the learning rate of the attribute "
             "mappers, or of the free vectors.",
         ),
-        io.Boolean.Input(
-            "stratified_timesteps",
-            default=TrainConfig.stratified_timesteps,
-            advanced=True,
-            tooltip="Spread each batch's timesteps over the schedule: less noise in the gradient.",
-        ),
+        stratified_input(),
         io.Combo.Input(
             "attributes",
             options=[Attributes.MAPPERS.value, Attributes.VECTORS.value],
@@ -175,13 +201,7 @@ def advanced_inputs() -> list[io.Input]:
             extra_dict=SETTLED,
             tooltip="Where the subject trains alone, count only its pixels (worse in the paper).",
         ),
-        io.Boolean.Input(
-            "detach_start_token",
-            default=RECOMMENDED.detach_start_token,
-            advanced=True,
-            extra_dict=only_of("detach_start_token"),
-            tooltip="No gradient through the start token, which all prompts share.",
-        ),
+        detach_input(RECOMMENDED.detach_start_token, extra_dict=only_of("detach_start_token")),
         io.Boolean.Input(
             "center_features",
             default=RECOMMENDED.center_features,

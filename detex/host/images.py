@@ -1,6 +1,6 @@
 """ComfyUI's VAE and CLIP vision as plain functions of pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management as model_management
@@ -67,6 +67,17 @@ def rgb(pictures: Tensor) -> Tensor:
     if pictures.shape[-1] == 1:
         return pictures.expand(*pictures.shape[:-1], 3)
     return pictures[..., :3]
+
+
+def photos_of(images: Sequence[Tensor]) -> list[Tensor]:
+    """Each photo [H, W, 3] of a list of IMAGEs, on the CPU."""
+    return [rgb(photo).cpu() for batch in images for photo in batch]
+
+
+def planes_of(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Each mask [H, W] of a list of MASKs, on the CPU."""
+    batches = (batch.reshape(-1, *batch.shape[-2:]) for batch in masks)
+    return [plane.cpu() for batch in batches for plane in batch]
 
 
 def feature_encoder(clip_vision: ClipVisionModel) -> Callable[[Tensor], Tensor]:

@@ -149,15 +149,14 @@ class DisenDiff(SubjectMethod):
             return {}
         scores: dict[str, list[Tensor]] = {f"[{word}]": [] for word in self.concepts}
         for part in (0.25, 0.5):
-            whole = self.photos_at(part)
-            for _, batch in whole.split(whole.count):  # one at a time, whatever memory a step has
-                tap = self.tap(batch)
-                predict(batch, self.condition(batch), (tap,))
-                masks: Any = batch.masks
-                inside = concept_cells(masks, tap.grid)
-                maps = self.modifier_maps(batch, tap)
-                for i, found in enumerate(scores.values()):
-                    found.append(half_maximum_iou(maps[:, i], inside[:, i]))
+            batch = self.photos_at(part)  # one photo
+            tap = self.tap(batch)
+            predict(batch, self.condition(batch), (tap,))
+            masks: Any = batch.masks
+            inside = concept_cells(masks, tap.grid)
+            maps = self.modifier_maps(batch, tap)
+            for i, found in enumerate(scores.values()):
+                found.append(half_maximum_iou(maps[:, i], inside[:, i]))
         return {"overlap": {name: torch.cat(found).mean().item() for name, found in scores.items()}}
 
 
