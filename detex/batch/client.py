@@ -6,12 +6,21 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # servers are near
 CONCEPT = "detex"  # the folder of concept files, see host/routes.py
 _GATEWAY_ERRORS = (502, 503, 504)  # a proxy before the server speaks, not the server
+_BEGINNINGS = {  # of files, by suffix
+    ".png": b"\x89PNG\r\n\x1a\n",
+    ".jpg": b"\xff\xd8",
+    ".jpeg": b"\xff\xd8",
+    ".webp": b"RIFF",
+    ".gif": b"GIF8",
+}
 
 
 class ServerLost(ConnectionError):
@@ -49,18 +58,23 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The JSON answer of this route."""
-        return self._json(path, self._ask(path))
+        with self._reading(path):
+            return json.loads(self._ask(path))
 
-    def _json(self, path: str, answer: bytes) -> Any:
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """An answer that does not read as ComfyUI's is none."""
         try:
-            return json.loads(answer)
-        except ValueError:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             raise ServerLost(self.url, f"{path} is not what a ComfyUI answers") from None
 
-    def _file(self, path: str) -> bytes:
+    def _file(self, path: str, name: str) -> bytes:
         content = self._send(path)
         if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
             raise ServerLost(self.url, "a web page came in place of a file")
+        if not content.startswith(_BEGINNINGS.get(PurePosixPath(name).suffix.lower(), b"")):
+            raise ServerLost(self.url, f"what came for {name} is not a file of that kind")
         return content
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
@@ -97,24 +111,20 @@ class Client:
 
     def arguments(self) -> list[str]:
         """The command line that the server was started with."""
-        stats = self.get("/system_stats")
-        try:
-            return list(stats["system"]["argv"])
-        except (KeyError, TypeError):
-            raise ServerLost(self.url, "/system_stats is not what a ComfyUI answers") from None
+        with self._reading("/system_stats"):
+            return list(self.get("/system_stats")["system"]["argv"])
 
     def object_info(self) -> dict[str, Any]:
         """The schema of every registered node."""
-        info = self.get("/object_info")
-        if not isinstance(info, dict) or not all("input" in node for node in info.values()):
-            raise ServerLost(self.url, "/object_info is not what a ComfyUI answers")
-        return info
+        with self._reading("/object_info"):
+            info = self.get("/object_info")
+            return {name: node for name, node in info.items() if "input" in node}
 
     def concept_words(self, name: str) -> list[str] | None:
         """The words of a concept on this server, "V", "P1", "B1"...; None where it cannot tell."""
         try:
-            return json.loads(self._send(f"{concept_route(name)}/words"))
-        except (PromptError, ValueError):
+            return [str(word) for word in json.loads(self._send(f"{concept_route(name)}/words"))]
+        except (PromptError, TypeError, ValueError):
             return None
 
     def queue(
@@ -133,27 +143,24 @@ class Client:
             body["prompt_id"] = prompt_id
         if workflow is not None:
             body["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
-        answer = self._json("/prompt", self._send("/prompt", body))
-        if answer.get("node_errors"):  # it would render the other outputs without these
-            self.cancel(answer["prompt_id"])
+        with self._reading("/prompt"):
+            answer = json.loads(self._send("/prompt", body))
+            queued_as, errors = answer["prompt_id"], answer.get("node_errors")
+        if errors:  # it would render the other outputs without these
+            self.cancel(queued_as)
             raise PromptError(_refusal(answer), answer)
-        return answer["prompt_id"]
+        return queued_as
 
     def queued(self) -> set[str]:
         """The ids of the prompts that run or wait."""
-        state = self.get("/queue")
-        try:
+        with self._reading("/queue"):
+            state = self.get("/queue")
             return {item[1] for item in state["queue_running"] + state["queue_pending"]}
-        except (KeyError, TypeError, IndexError):
-            raise ServerLost(self.url, "/queue is not what a ComfyUI answers") from None
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """What the server keeps of a finished prompt: outputs, status; empty before its end."""
-        known = self.get(f"/history/{prompt_id}")
-        entry = known.get(prompt_id, {}) if isinstance(known, dict) else None
-        if not isinstance(entry, dict):
-            raise ServerLost(self.url, "/history is not what a ComfyUI answers")
-        return entry
+        with self._reading("/history"):
+            return dict(self.get(f"/history/{prompt_id}").get(prompt_id, {}))
 
     def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
         """The bytes of a file that a node has saved; call as `image(**entry)`.
@@ -161,9 +168,9 @@ class Client:
         type: "output", "temp" or "input", or "detex" for a concept.
         """
         if type == CONCEPT:
-            return self._file(concept_route(filename))
+            return self._file(concept_route(filename), filename)
         query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
-        return self._file(f"/view?{query}")
+        return self._file(f"/view?{query}", filename)
 
     def has(self, folder: str, name: str) -> bool:
         """Whether the file is in the server's input folder or, for "detex", among its concepts."""

@@ -14,6 +14,24 @@ from detex_pack.detex.batch.client import Client, PromptError, ServerLost, serve
 from detex_pack.detex.batch.server import saved_files
 
 
+class Rubbish(BaseHTTPRequestHandler):
+    """Answers one and the same, whatever is asked."""
+
+    said = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.said)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 class OtherPage(BaseHTTPRequestHandler):
     """Some web server: /502 is a proxy without a server behind it, /view is not found."""
 
@@ -67,6 +85,34 @@ def test_another_web_server_is_no_comfyui(path, elsewhere):
 def test_a_prompt_that_another_web_server_took_is_not_queued(elsewhere):
     with pytest.raises(ServerLost, match=f"{elsewhere} does not answer .*/prompt is not what"):
         Client(elsewhere).queue({})
+
+
+@pytest.fixture(params=["null", "{}", "[1]", "7", '{"a": null}', "\x00\xff", ""])
+def rubbish(request: pytest.FixtureRequest) -> Iterator[Client]:
+    handler = type("Says", (Rubbish,), {"said": request.param.encode("latin-1")})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Client(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [Client.arguments, Client.queued, lambda c: c.queue({}), lambda c: c.image("a.png")],
+    ids=["arguments", "queued", "queue", "image"],
+)
+def test_rubbish_is_no_answer_whatever_is_asked(ask, rubbish):
+    with pytest.raises(ServerLost):
+        ask(rubbish)
+
+
+@pytest.mark.parametrize("ask", [Client.object_info, lambda c: c.history("id")])
+def test_rubbish_tells_of_no_node_and_of_no_finished_prompt(ask, rubbish):
+    """An empty answer is one: a ComfyUI's history is empty before the end."""
+    try:
+        assert ask(rubbish) == {}
+    except ServerLost as lost:
+        assert "is not what a ComfyUI answers" in str(lost)
 
 
 def test_a_picture_that_is_gone_is_told_with_its_address(elsewhere):
