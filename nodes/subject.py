@@ -1,7 +1,7 @@
 """Subject Images: photos and masks become a DETEX_SUBJECT."""
 
 from comfy.utils import ProgressBar
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..detex.canvas.masks import subject_sheet
 from ..detex.host.images import (
@@ -14,6 +14,7 @@ from ..detex.host.images import (
 from ..detex.photos.checks import check_resolution, check_sizes, matched_masks
 from ..detex.photos.photos import BLANK_COLOURS, Subject, make_photos
 from ..detex.photos.recipe import with_composites
+from ..detex.prompt.grammar import training_prompt, with_clauses
 from .sockets import CATEGORY, PlacesSocket, SubjectSocket
 
 
@@ -135,4 +136,7 @@ class SubjectImages(io.ComfyNode):
                 encoded, photos, planes, where, encode, seed=seed, report=report
             )
         subject = Subject(encoded, encode, latent_decoder(vae[0]))
-        return io.NodeOutput(subject, subject_sheet(photos, planes))
+        (named,) = encoded.named
+        prompt = training_prompt(named.class_word, named.attribute, ("V",))
+        said = f"Photo 1: {with_clauses(prompt, named.attribute, 1, 1)}"
+        return io.NodeOutput(subject, subject_sheet(photos, planes), ui=ui.PreviewText(said))

@@ -346,6 +346,20 @@ def test_photos_go_without_masks_and_image_encoder(vae: comfy.sd.VAE, photos: li
     assert made.masks is None and made.blanked is None and made.features is None
 
 
+@pytest.mark.parametrize(
+    ("word", "prompt"),
+    [
+        ("brown dog", "photo of a [V] brown dog with [P1] pose in [B1] background"),
+        ("犬", "photo of a [V] 犬 with [P1] view in [B1] background"),
+    ],
+)
+def test_subject_images_shows_the_word_that_auto_chose(vae, photos: list[Tensor], word, prompt):
+    names = ("class_word", "attribute", "resolution", "blank", "scaled_copies", "seed")
+    widgets = dict(zip(names, [[word], ["auto"], [32], ["white"], [0], [0]], strict=True))
+    shown = SubjectImages.execute([p[None] for p in photos], [vae], **widgets).ui
+    assert shown.as_dict()["text"] == (f"Photo 1: {prompt}",)
+
+
 def test_load_gives_what_save_wrote(model, model_folders: Path, concept: Concept):
     (name,) = SaveEmbeddings.execute(concept, "toy", False).args
     patched, loaded_concept, sheet = LoadEmbeddings.execute(model, name, 1.0).args
