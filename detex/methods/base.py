@@ -24,6 +24,8 @@ from ..unet.interfaces import Denoiser, TextEncoder
 from ..unet.losses import diffusion_loss
 from ..unet.transfer import to_device
 
+NEW_PLACE = "water"  # of a sample: few photos are taken there
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -206,8 +208,11 @@ class SubjectMethod:
         return self.diffusion_terms(batch, predict(batch, self.condition(batch), ()))
 
     def sample_prompts(self) -> dict[str, PromptTokens]:
-        """[V] alone, and with the words of photo 1 where photos have words."""
+        """[V] alone, in a place that few photos show, and with the words of photo 1 where photos
+        have words.
+        """
         shown = {"[V]": self.prompt("", {"V"})}
+        shown[f"[V] in {NEW_PLACE}"] = self.prompt("", {"V"}, NEW_PLACE)
         if self.words.attributes:
             shown["[V] + [P1] + [B1]"] = self.prompt("", {"V", "P", "B"})
         return shown

@@ -50,8 +50,9 @@ def live_picture(progress: Progress) -> Image.Image:
         row, column = divmod(place, columns)
         left = GAP + column * (side + GAP)
         top = HEADER + LEGEND + CHART + GAP + row * (side + CAPTION + GAP)
-        text = cut_to(caption, ImageFont.load_default(15), side)
-        _text(pen, (left + 2, top + 5), text, INK, 15)
+        letters = _fitting([caption], 15, side)
+        text = cut_to(caption, ImageFont.load_default(letters), side)
+        _text(pen, (left + 2, top + 5), text, INK, letters)
         size = (side * SCALE, side * SCALE)
         picture = as_picture(image).resize(size, Image.Resampling.BICUBIC)
         page.paste(picture, (left * SCALE, (top + CAPTION) * SCALE))
@@ -105,14 +106,14 @@ def _legend(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
         left += ImageFont.load_default(size).getlength(text) + BETWEEN
 
 
-def _fitting(texts: Sequence[str], size: int) -> int:
+def _fitting(texts: Sequence[str], size: int, room: int = WIDTH - 2 * GAP) -> int:
     """The size of letters, of this at most and 11 at least, at which they fit in one line."""
 
     def width() -> float:
         font = ImageFont.load_default(size)
         return sum(font.getlength(text) for text in texts) + BETWEEN * (len(texts) - 1)
 
-    while size > 11 and width() > WIDTH - 2 * GAP:
+    while size > 11 and width() > room:
         size -= 1
     return size
 

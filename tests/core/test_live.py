@@ -63,6 +63,15 @@ def test_samples_stand_side_by_side():
     assert pixels[-60, 380].tolist() == [255, 0, 0]
 
 
+def test_the_last_digit_of_a_long_caption_is_seen_over_three_samples():
+    def drawn(step: int) -> bytes:
+        captions = ["[V]", "[V] in water", f"[V] + [P1] + [B1]   step {step}"]
+        samples = [(caption, torch.zeros(8, 8, 3)) for caption in captions]
+        return live_picture(progress(samples=samples)).tobytes()
+
+    assert drawn(1000) != drawn(1001)
+
+
 def test_first_step_can_be_drawn():
     losses = {"diffusion": [0.5]}
     assert live_picture(progress(step=1, losses=losses, seconds_per_step=0.0)).width == 512

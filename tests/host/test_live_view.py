@@ -1,6 +1,7 @@
 """The live picture on the real models: what it shows, what it costs, and what it never changes."""
 
 from collections.abc import Callable
+from itertools import combinations
 
 import comfy.utils
 import pytest
@@ -69,22 +70,28 @@ def test_pictures_leave_the_shared_random_generator_alone(train: Train):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_samples_are_of_the_subject_alone_and_with_the_words_of_photo_one(train: Train):
+def test_samples_are_of_the_subject_alone_in_a_new_place_and_with_the_words_of_photo_one(
+    train: Train,
+):
     view = Eager(3, 1, no_room)
     train(None, view, steps=3)
     assert [caption for caption, _ in view.samples] == [
         "[V]   step 3",
+        "[V] in water   step 3",
         "[V] + [P1] + [B1]   step 3",
     ]
     pictures = [picture for _, picture in view.samples]
     assert {tuple(p.shape) for p in pictures} == {(8, 8, 3)}  # one pixel a latent cell
-    assert not torch.equal(*pictures)
+    assert not any(torch.equal(a, b) for a, b in combinations(pictures, 2))
 
 
-def test_custom_diffusion_shows_the_subject_word_alone(train: Train):
+def test_custom_diffusion_shows_the_subject_word_without_words_of_photos(train: Train):
     view = Eager(2, 1, no_room)
     train(CustomDiffusionConfig(), view, steps=2)
-    assert [caption for caption, _ in view.samples] == ["[V]   step 2"]
+    assert [caption for caption, _ in view.samples] == [
+        "[V]   step 2",
+        "[V] in water   step 2",
+    ]
 
 
 def test_samples_have_the_size_of_a_photo_where_the_vae_has_room(train: Train, vae):
