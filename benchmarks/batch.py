@@ -57,7 +57,7 @@ def bare_rate(server: ComfyServer) -> float:
     begin = time.monotonic()
     for colour in range(BARE):
         server.queue(light(0x100000 + colour))
-    wait_for(lambda: not server.queued(), 600)
+    wait_for(lambda: not server.queued())
     return BARE / (time.monotonic() - begin)
 
 
@@ -114,12 +114,12 @@ def kill_cards(folder: Path, seed: int, count: int, finished: Callable[[], bool]
     runs, rng = folder / "user" / "__detex" / "runs", random.Random(seed)
     for number in range(count):
         known = set(runs.rglob("step_*"))
-        wait_for(lambda seen=known: set(runs.rglob("step_*")) - seen or finished(), 300)
+        wait_for(lambda seen=known: set(runs.rglob("step_*")) - seen or finished())
         time.sleep(5 * rng.random())
         if finished():
             return number
         rng.choice(comfys(psutil.Process())).kill()
-        wait_for(lambda: len(comfys(psutil.Process())) == 2 or finished(), 120)
+        wait_for(lambda: len(comfys(psutil.Process())) == 2 or finished())
     return count
 
 
@@ -140,13 +140,13 @@ def trainings(folder: Path, *, seed: int, rows: int, kills: int) -> Iterator[dic
     with ComfyServer(folder / "calm") as server:
         graph = training(STEPS, server.object_info(), snapshot_every=SNAPSHOT)
         calm = BatchJob(folder / "one", graph, table, server.url)
-        ended_well(calm.start(), 1200)
+        ended_well(calm.start())
     job = BatchJob(folder / "two", graph, table)
     begin, before = time.monotonic(), continued(job)
     with cluster(folder / "cards") as (_, _, where):
         process = job.start(*where)
         killed = kill_cards(folder / "cards", seed, kills, lambda: len(job.records()) == rows)
-        print(ended_well(process, 1200), flush=True)
+        print(ended_well(process), flush=True)
     assert concepts(job, rows) == concepts(calm, rows)
     yield {
         "trainings": rows,

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from devtools.batch_jobs import BatchJob, cluster, comfys, ended_well, processes, wait_for
+from devtools.batch_jobs import HANGS, BatchJob, cluster, comfys, ended_well, processes, wait_for
 from devtools.graphs import toys
 from devtools.server import ComfyServer
 
@@ -147,7 +147,7 @@ def kill_driver(_: Rack, job: BatchJob, process: Process) -> Process:
     family = [p for p in driver.children(recursive=True) if p not in agents]
     process.kill()
     process.communicate()
-    wait_for(lambda: not any(map(is_alive, family)), 60)
+    wait_for(lambda: not any(map(is_alive, family)))
     return job.start()
 
 
@@ -173,7 +173,7 @@ def kill_node(rack: Rack, *_: object) -> None:
 
 def enlarge_disk(_: Rack, job: BatchJob, process: Process) -> Process:
     """The command has ended, or will, as the disk is full."""
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 2, output
     assert "No space left" in errors, errors
     subprocess.run(["mount", "-o", "remount,size=50m", job.out], check=True)
@@ -203,7 +203,7 @@ def harmed(rack: Rack, name: str) -> BatchJob:
     job, rows = rack.job(), rack.rng.randint(3, 20)
     with place(rack, job) as options:
         process = job.start(*options)
-        wait_for(lambda: len(job.records()) >= rows or process.poll() is not None, 300)
+        wait_for(lambda: len(job.records()) >= rows or process.poll() is not None)
         time.sleep(rack.rng.random())
         print(ended_well(harm(rack, job, process) or process), flush=True)
     return job

@@ -31,6 +31,7 @@ RAY_NODE = {
     "num_cpus": 1,
     "object_store_memory": 200 * 2**20,
 }
+HANGS = 3600.0  # seconds, after which nothing comes any more, however slow and busy the machine
 
 
 def training(steps: int, info: dict[str, Any], snapshot_every: int = 50) -> Graph:
@@ -70,7 +71,7 @@ class BatchJob:
 
     def run(self, *more: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*more)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=HANGS)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def results(self) -> list[dict[str, str]]:
@@ -94,15 +95,15 @@ class BatchJob:
         return {path.name: path.read_bytes() for path in found if ".jobs" not in path.parts}
 
 
-def ended_well(process: "subprocess.Popen[str]", timeout: float = 400.0) -> str:
+def ended_well(process: "subprocess.Popen[str]") -> str:
     """Wait for the command's end -> what it said."""
-    output, errors = process.communicate(timeout=timeout)
+    output, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, errors
     return output + errors
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 120.0) -> None:
-    end = time.monotonic() + timeout
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + HANGS
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.1)

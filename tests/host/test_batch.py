@@ -316,7 +316,7 @@ def test_the_cards_of_a_cluster_share_a_table_and_one_that_dies_is_started_again
         job = BatchJob(tmp_path, toys(4 * QUICK), "seed\n" + "".join(f"{n}\n" for n in range(48)))
         process = job.start(*where)
         both = {"card 0", "card 1"}
-        wait_for(lambda: {record["server"] for record in job.records()} == both, timeout=400)
+        wait_for(lambda: {record["server"] for record in job.records()} == both)
         comfys(psutil.Process())[0].kill()
         output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
