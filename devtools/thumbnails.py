@@ -53,8 +53,13 @@ def suited(prompt: Graph) -> Graph:
         if entry["class_type"] == "EmptyLatentImage":
             entry["inputs"]["batch_size"] = COUNT
         texts = {k: v for k, v in entry["inputs"].items() if isinstance(v, str)}
-        entry["inputs"] |= {name: text.replace("dog", "ball") for name, text in texts.items()}
+        entry["inputs"] |= {name: in_demo_words(text) for name, text in texts.items()}
     return prompt
+
+
+def in_demo_words(text: str) -> str:
+    """What the demo model has words for."""
+    return text.replace("dog", "ball").replace("on the beach", "in sand background")
 
 
 def grid(pictures: Sequence[Image.Image]) -> Image.Image:

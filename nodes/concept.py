@@ -74,7 +74,7 @@ class SaveEmbeddings(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "stock_files",
-                    default=True,
+                    default=False,
                     tooltip="Also write a LoRA to models/loras and one embedding a word to "
                     "models/embeddings, for graphs and tools without this pack.",
                 ),
