@@ -42,7 +42,13 @@ concept/        what comes out
   compress        deltas at a smaller rank
   lora_metadata, diffusers_readme   what other tools are told
   files           files that are whole or not there
-evaluate/       how good it is: scores
+evaluate/       how good it is
+  scores          scores of maps and of features, pure
+  masked          the subject alone, its background alone
+  scoring         pictures, prompts and photos through any encoders
+  evaluation      the value `Evaluation`: scores, one a picture, each with its encoder
+  averages        pictures, prompts, subjects
+  paired          bootstrap intervals and paired tests over subjects
 canvas/         what is shown: sheets, grids, masks over photos
 batch/          many jobs: the rows of a table through a workflow, on one ComfyUI server or many
 toys/           the demo world and its model
