@@ -45,6 +45,8 @@ concept/        what comes out
 evaluate/       how good it is
   scores          scores of maps and of features, pure
   masked          the subject alone, its background alone
+  encoder         what makes features, and the hash of its weights
+  folder_encoder  encoders from a folder of weights, for the papers' own numbers
   scoring         pictures, prompts and photos through any encoders
   evaluation      the value `Evaluation`: scores, one a picture, each with its encoder
   averages        pictures, prompts, subjects

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
 from ..prompt.grammar import plain_caption, split_placeholders
+from .encoder import Encoder
 from .evaluation import Evaluation, Score
 from .masked import check_mask_count, ground_alone, subject_alone
 from .scores import caption_similarity, diversity, drift, leak, photo_similarity
-
-See = Callable[[Sequence[Tensor]], Tensor]  # pictures [H, W, 3] of any sizes -> [N, F]
-Read = Callable[[Sequence[str]], Tensor]  # captions -> [N, F]
-
-
-class Encoder(NamedTuple):
-    """What makes features."""
-
-    kind: str  # "CLIP", "DINO": the first part of its scores' names
-    label: str  # its name and the hash of its weights, shown with every score
-    see: See
-    read: Read | None = None  # of the text encoder that was trained with it, where there is one
 
 
 @dataclass(frozen=True)
@@ -110,9 +98,9 @@ def evaluate(
     if not encoders:
         raise ValueError("There is no encoder. Wire a CLIP_VISION, or name a folder of weights.")
     scores = {
-        Score(title, encoder.label): tuple(values)
+        score: tuple(values)
         for encoder in encoders
-        for title, values in scores_by(encoder, sampled, photos, base).items()
+        for score, values in scores_by(encoder, sampled, photos, base).items()
     }
     count = len(sampled.prompts)
     return Evaluation(name, (subject,) * count, tuple(sampled.prompts), scores)
@@ -120,20 +108,22 @@ def evaluate(
 
 def scores_by(
     encoder: Encoder, sampled: Sampled, photos: Masked, base: Masked | None
-) -> dict[str, list[float]]:
-    """Title of each score -> one number a picture, NaN where it does not apply."""
+) -> dict[Score, list[float]]:
+    """Each score, one number a picture, NaN where it does not apply."""
     pictures, shown = sampled.shown, sampled.of_subject
     seen, real = encoder.see(pictures.pictures), encoder.see(photos.pictures)
-    found: dict[str, list[float]] = {}
+    found: dict[Score, list[float]] = {}
 
-    def add(title: str, which: Sequence[int], values: Tensor) -> None:
-        row = found.setdefault(f"{encoder.kind}{title}", [math.nan] * len(seen))
+    def add(title: str, which: Sequence[int], values: Tensor, label: str = encoder.label) -> None:
+        score = Score(f"{encoder.kind}{title}", label)
+        row = found.setdefault(score, [math.nan] * len(seen))
         for place, value in zip(which, values.tolist(), strict=True):
             row[place] = value
 
-    if encoder.read is not None:
-        captions = encoder.read([plain_caption(prompt) for prompt in sampled.prompts])
-        add("-T", range(len(seen)), caption_similarity(seen, captions))
+    if encoder.reader is not None:
+        captions = encoder.reader.read([plain_caption(prompt) for prompt in sampled.prompts])
+        label = f"{encoder.label}, {encoder.reader.label}"
+        add("-T", range(len(seen)), caption_similarity(seen, captions), label)
     add("-I", shown, photo_similarity(seen[shown], real))
     if photos.masks is not None:
         alone = encoder.see(photos.subjects())

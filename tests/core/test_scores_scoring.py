@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from detex_pack.detex.evaluate.encoder import Encoder, Reader, weights_hash
 from detex_pack.detex.evaluate.evaluation import Evaluation, Score
-from detex_pack.detex.evaluate.scoring import Encoder, Masked, Sampled, evaluate
+from detex_pack.detex.evaluate.scoring import Masked, Sampled, evaluate
 
 RED, GREEN, BLUE, WHITE = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 1.0, 1.0]
 COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
@@ -34,7 +35,7 @@ def read(captions: Sequence[str]) -> Tensor:
 
 
 PLAIN = Encoder("DINO", "mean colour 1", see)
-WITH_TEXT = Encoder("CLIP", "mean colour 2", see, read)
+WITH_TEXT = Encoder("CLIP", "mean colour 2", see, Reader("text 3", read))
 PHOTOS = Masked([flat(RED), flat(GREEN)])
 
 
@@ -69,7 +70,7 @@ def test_two_encoders_give_two_scores_each_with_its_name():
     assert isinstance(found, Evaluation)
     assert list(found.scores) == [
         Score("DINO-I", "mean colour 1"),
-        Score("CLIP-T", "mean colour 2"),
+        Score("CLIP-T", "mean colour 2, text 3"),
         Score("CLIP-I", "mean colour 2"),
     ]
 
@@ -141,7 +142,8 @@ def test_another_number_of_base_pictures_is_refused():
 
 
 def test_an_encoder_whose_text_side_has_another_width_is_refused():
-    wide = WITH_TEXT._replace(read=lambda captions: torch.ones(len(captions), 5))
+    reader = Reader("text 3", lambda captions: torch.ones(len(captions), 5))
+    wide = WITH_TEXT._replace(reader=reader)
     with pytest.raises(ValueError, match="features of 3 numbers, the captions of 5"):
         scored([flat(RED)], ["a [V] red toy"], encoder=wide)
 
@@ -151,3 +153,16 @@ def test_no_encoder_and_no_pictures_are_refused():
         evaluate("A", "toy", Sampled(Masked([flat(RED)]), ["a [V] toy"]), PHOTOS, [])
     with pytest.raises(ValueError, match="There are no pictures. Wire images"):
         Masked([], None, "picture")
+
+
+def test_hash_of_weights_is_that_of_their_half_precision_wherever_they_lie():
+    module = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        module.weight.copy_(module.weight.half())
+        module.bias.copy_(module.bias.half())
+    before = weights_hash(module)
+    assert len(before) == 8
+    assert weights_hash(module.half()) == before
+    with torch.no_grad():
+        module.weight[0, 0] += 0.5
+    assert weights_hash(module) != before
