@@ -49,9 +49,13 @@ evaluate/       how good it is
   folder_encoder  encoders from a folder of weights, for the papers' own numbers
   scoring         pictures, prompts and photos through any encoders
   evaluation      the value `Evaluation`: scores, one a picture, each with its encoder
+  measures        what each score says, and which stand for a concept
+  report          an evaluation in words; its pictures from best to worst
+  verdict         of several evaluations: what is sure, what may be noise
+  plots           charts of evaluations
   averages        pictures, prompts, subjects
   paired          bootstrap intervals and paired tests over subjects
-canvas/         what is shown: sheets, grids, masks over photos
+canvas/         what is shown: sheets, grids, charts, masks over photos
 batch/          many jobs: the rows of a table through a workflow, on one ComfyUI server or many
 toys/           the demo world and its model
 toyland/        the next demo world: toys with faces, hats and feet, one or two in a picture

@@ -147,3 +147,15 @@ def _alike(prompts: Sequence[str], which: Sequence[int]) -> list[list[int]]:
     for i in which:
         groups.setdefault(prompts[i], []).append(i)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def prompt_of_each(batches: Sequence[int], prompts: Sequence[str]) -> list[str]:
+    """One prompt a picture. batches: how many pictures came in each batch of a list.
+
+    A list of as many batches as prompts has one prompt a batch; a single prompt is that of all.
+    Other numbers go on as they are: `Sampled` refuses what does not fit.
+    """
+    if len(prompts) == len(batches):
+        pairs = zip(prompts, batches, strict=True)
+        return [prompt for prompt, count in pairs for _ in range(count)]
+    return list(prompts) * sum(batches) if len(prompts) == 1 else list(prompts)

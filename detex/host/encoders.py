@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..evaluate.encoder import Encoder, Reader, weights_hash
+from ..evaluate.folder_encoder import folder_encoder
 from .images import CLIP_KIND
 from .towers import towers_of
 
@@ -158,6 +159,34 @@ def keys_of_files(clip: comfy.sd.CLIP) -> list[str] | None:
     return keys
 
 
-def device() -> torch.device:
-    """Where encoders that are not the host's own run."""
-    return model_management.get_torch_device()
+def wired_encoders(
+    visions: Sequence[ClipVisionModel], clip: comfy.sd.CLIP | None, folders: str
+) -> tuple[list[Encoder], str]:
+    """Every encoder that a node is given, and a sentence where the captions' score will be missing.
+
+    clip: the text side of the first CLIP among `visions`; folders: one a line, each with its own.
+    Raises ValueError as the encoders do.
+    """
+    encoders = [vision_encoder(vision) for vision in visions]
+    pairs = enumerate(zip(encoders, visions, strict=True))
+    first = next(((i, vision) for i, (one, vision) in pairs if one.kind == "CLIP"), None)
+    note = ""
+    if clip is None:
+        note = "CLIP-T is missing: no clip is wired."
+    elif first is None:
+        note = "CLIP-T is missing: clip is the text side of a CLIP, and no CLIP_VISION is one."
+    else:
+        place, vision = first
+        reader = text_reader(clip, feature_width(vision))
+        if isinstance(reader, str):
+            note = reader
+        else:
+            encoders[place] = encoders[place]._replace(reader=reader)
+    there = model_management.get_torch_device()
+    encoders += [folder_encoder(line, there) for line in folders.splitlines() if line.strip()]
+    return encoders, "" if any(one.reader for one in encoders) else note
+
+
+def feature_width(clip_vision: ClipVisionModel) -> int:
+    config: Mapping[str, Any] = clip_vision.config
+    return config.get("projection_dim", config["hidden_size"])
