@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw, ImageFont
 
+from detex_pack.detex.evaluate.paired import bootstrap_interval, mean
+
 from .arms import ARMS
 from .cells import STRIPS, Cell
 from .hypotheses import (
@@ -28,7 +30,6 @@ from .hypotheses import (
     subject_means,
 )
 from .measures import TITLES
-from .paired import bootstrap_interval, mean
 
 mpl.use("Agg")
 mpl.rcParams.update(

@@ -8,11 +8,11 @@ from itertools import product
 
 import numpy as np
 
+from detex_pack.detex.evaluate.paired import Comparison, compare
 from detex_pack.detex.toys.scene import Identity
 
 from . import arms
 from .cells import Cell
-from .paired import Comparison, compare
 from .references import reported_identities, tuning_identities
 
 Table = Mapping[Cell, Mapping[str, float]]  # what is there; missing cells are absent

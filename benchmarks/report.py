@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from detex_pack.detex.evaluate.paired import Comparison, holm
 from detex_pack.pretraining.judge import WEIGHTS
 
 from . import figures, tables
@@ -33,7 +34,6 @@ from .hypotheses import (
 from .machine import ROOT, commit
 from .markdown import fill, table
 from .measures import Measured, measured
-from .paired import Comparison, holm
 
 PAGE = ROOT / "docs" / "science.md"
 FOLDER = ROOT / "docs" / "science"

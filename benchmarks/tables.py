@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detex_pack.detex.evaluate.paired import compare
 from detex_pack.detex.toys.scene import Identity
 
 from . import figures
@@ -16,7 +17,6 @@ from .cells import load_sound
 from .hypotheses import Grid, fullest, missing_cells, study, subject_means
 from .markdown import table
 from .measures import Measured, measured
-from .paired import compare
 
 SWEPT = ("S", "E_b", "E_p", "L_b", "D")
 CHANGED = ("S", "E_b", "E_p", "L_b", "pale", "R_P", "R_B", "D")

@@ -42,8 +42,20 @@ concept/        what comes out
   compress        deltas at a smaller rank
   lora_metadata, diffusers_readme   what other tools are told
   files           files that are whole or not there
-evaluate/       how good it is: scores
-canvas/         what is shown: sheets, grids, masks over photos
+evaluate/       how good it is
+  scores          scores of maps and of features, pure
+  masked          the subject alone, its background alone
+  encoder         what makes features, and the hash of its weights
+  folder_encoder  encoders from a folder of weights, for the papers' own numbers
+  scoring         pictures, prompts and photos through any encoders
+  evaluation      the value `Evaluation`: scores, one a picture, each with its encoder
+  measures        what each score says, and which stand for a concept
+  report          an evaluation in words; its pictures from best to worst
+  verdict         of several evaluations: what is sure, what may be noise
+  plots           charts of evaluations
+  averages        pictures, prompts, subjects
+  paired          bootstrap intervals and paired tests over subjects
+canvas/         what is shown: sheets, grids, charts, masks over photos
 batch/          many jobs: the rows of a table through a workflow, on one ComfyUI server or many
 toys/           the demo world and its model
 toyland/        the next demo world: toys with faces, hats and feet, one or two in a picture

@@ -10,6 +10,7 @@ from .compose import ComposePrompt
 from .concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from .demo import DemoModel, DemoSubject
 from .disendiff import DisenDiffTrain
+from .evaluate import CompareConcepts, EvaluateConcept
 from .folder import LoadSubjectFolder
 from .grid import LabelledGrid, PromptGrid
 from .merge import MergeConcepts
@@ -48,6 +49,8 @@ class DetexExtension(ComfyExtension):
             MergeConcepts,
             CaptureAttention,
             AttentionPreview,
+            EvaluateConcept,
+            CompareConcepts,
         ]
 
 

@@ -19,12 +19,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from detex_pack.detex.evaluate.paired import bootstrap_interval, hodges_lehmann
 from detex_pack.detex.host.attention import capture_attention
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.families import cross_attentions
 from detex_pack.detex.unet.attention import AttentionMaps, attend, attention_probs
 
-from ..paired import bootstrap_interval, hodges_lehmann
 from .measure import Keep, gigabytes, operations, peak, reset_peak, timed
 from .runs import encoded, loaded, random_concept, sampled
 

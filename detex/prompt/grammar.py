@@ -35,6 +35,13 @@ LIFELESS = frozenset(("toy", "plush", "plushie", "stuffed", "teddy", "rubber", "
 
 SOUNDS_LIKE_YOU = r"uni(?![nm])|us[eu]|ut[ei]|uk|eu|ewe|one\b"
 SILENT_H = r"hour|heir|honest|honou?r"
+# of a prompt, what no caption has: learned clauses, emphasis, embeddings
+CLAUSE = re.compile(
+    rf"\s+(?:with {OPENED}[PＰ]\d*{CLOSED} \w+|in {OPENED}[BＢ]\d*{CLOSED} background)"
+)
+AFTER_ARTICLE = re.compile(rf"\ban? (?:{OPENED}[VＶ]\d*{CLOSED}\s*)+(\S+)", re.IGNORECASE)
+WEIGHT = re.compile(r":\s*\d*\.?\d+\s*(?=\))|(?<!\\)[()]")
+EMBEDDING = re.compile(r"\bembedding:[^\s,]+")
 HEAD = re.compile(r"\s(?:with|wearing|in|on|at|of|from|and)\s.*")  # what follows the noun
 
 
@@ -155,3 +162,21 @@ def check_words(text: str, known: Sequence[str]) -> None:
 def bracketed(words: Iterable[str]) -> str:
     """ "[V], [P1]" """
     return ", ".join(f"[{word}]" for word in words)
+
+
+def plain_caption(text: str) -> str:
+    """What a picture of this prompt should show, in plain words: without learned words and their
+    clauses, weights and embeddings. "photo of a [V] apple with [P1] view in [B2] background" ->
+    "photo of an apple". Raises ValueError where nothing is left.
+    """
+    plain = re.sub(r"\\([()])", r"\1", WEIGHT.sub("", text))
+    plain = EMBEDDING.sub("", CLAUSE.sub("", plain))
+    plain = AFTER_ARTICLE.sub(lambda match: with_article(match[1]), plain)
+    plain = re.sub(r"(?:\s*,)+", ",", PLACEHOLDER.sub("", plain))
+    caption = " ".join(plain.split()).strip(" ,")
+    if not re.search(r"\w", caption):
+        raise ValueError(
+            f'The prompt "{text}" has no plain word left that a picture could show. Write what '
+            'it should show, such as "photo of a [V] dog on the beach".'
+        )
+    return caption

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..canvas.charts import GRID, LINES, PANEL, PAPER, SCALE
 from ..canvas.pictures import as_picture
 from ..canvas.sheets import GAP, INK, cut_to
 from ..canvas.units import duration
@@ -14,10 +15,6 @@ from ..canvas.units import duration
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28
 BETWEEN = 18  # pixels, of the legend's entries
-SCALE = 2  # drawn at twice the size, so that lines and letters come out smooth
-PAPER, PANEL, GRID = (24, 25, 28), (34, 36, 40), (58, 61, 67)
-# Blue, orange, green, pink of Okabe and Ito, lightened: told apart by the colour-blind, on dark.
-LINES = ((104, 182, 255), (255, 176, 64), (64, 208, 160), (240, 150, 200))
 
 
 @dataclass(frozen=True)

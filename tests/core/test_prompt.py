@@ -6,6 +6,7 @@ from detex_pack.detex.prompt.grammar import (
     PromptTokens,
     attribute_word,
     check_words,
+    plain_caption,
     split_placeholders,
     training_prompt,
     with_article,
@@ -129,3 +130,26 @@ def test_position_of_a_word_is_that_of_its_slot():
 
 def test_missing_word_has_no_position():
     assert PromptTokens((1, 2, 3), ((1, "V"),)).position("B") is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "caption"),
+    [
+        ("photo of a [V] dog on the beach", "photo of a dog on the beach"),
+        ("photo of a [V] apple", "photo of an apple"),
+        ("a [V2] [V2] hourglass", "an hourglass"),
+        ("a [V] dog with [P12] pose in [B3] background", "a dog"),
+        ("a [V] dog with [P1] pose in a garden", "a dog in a garden"),
+        ("a ([V]:1.2) dog, (red:0.8) ((hat))", "a dog, red hat"),
+        (r"a dog \(a pug\), embedding:style-1, at night", "a dog (a pug), at night"),
+        ("一只［Ｖ］dog", "一只dog"),
+        ("a dog", "a dog"),
+    ],
+)
+def test_caption_of_a_prompt_is_what_the_picture_should_show(prompt: str, caption: str):
+    assert plain_caption(prompt) == caption
+
+
+def test_prompt_of_learned_words_alone_has_no_caption():
+    with pytest.raises(ValueError, match="no plain word left that a picture could show"):
+        plain_caption("[V], [P1]")
