@@ -39,8 +39,11 @@ IDS = {
     "DETEXComposePrompt",
     "DETEXConceptsInOnePhoto",
     "DETEXDemoModel",
+    "DETEXDemoSet",
     "DETEXDemoSubject",
+    "DETEXDis2BoothTrain",
     "DETEXDisenDiffTrain",
+    "DETEXDrawIndividuals",
     "DETEXLabelledGrid",
     "DETEXLoadEmbeddings",
     "DETEXLoadSubjectFolder",
@@ -51,6 +54,7 @@ IDS = {
     "DETEXSubjectImages",
     "DETEXSubjectMask",
     "DETEXTrain",
+    "DETEXVariedImages",
 }
 
 
