@@ -5,7 +5,7 @@ A distribution is a concept with codes. Its `deltas` are the anchor, which all p
 individual is a concept with one code folded in, and no codes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,8 +86,7 @@ def codes_of(distribution: Concept) -> Tensor:
             "This concept is one individual and no distribution. Wire the distribution of "
             "Dis²Booth Train."
         )
-    ups = [delta.factors()[0] for delta in distribution.varied.values() if has_factors(delta)]
-    if not any(up.any() for up in ups):
+    if not any(up.any() for up, _ in factors_of(distribution.varied).values()):
         raise ValueError(
             "This distribution has not learned how its individuals vary: its Delta LoRA is as it "
             "began. Train for more steps; with the schedules alternate and sequential, for more "
@@ -96,13 +95,17 @@ def codes_of(distribution: Concept) -> Tensor:
     return distribution.codes
 
 
-def has_factors(delta: Delta) -> bool:
-    return isinstance(delta, LowRank)
+def factors_of(deltas: Mapping[str, Delta]) -> dict[str, tuple[Tensor, Tensor]]:
+    """up and down of all that are of low rank, as those of a distribution are."""
+    return {name: d.factors() for name, d in deltas.items() if isinstance(d, LowRank)}
 
 
 def individual(distribution: Concept, code: Tensor) -> Concept:
     """The concept of one code [r]; of the code 0 it is the anchor alone."""
-    varied = {name: scaled_by(code, delta) for name, delta in distribution.varied.items()}
+    varied = {
+        name: LowRank((up * code.to(up)).contiguous(), down)  # up diag(c), down
+        for name, (up, down) in factors_of(distribution.varied).items()
+    }
     return replace(
         distribution,
         varied=varied if code.any() else {},
@@ -111,33 +114,27 @@ def individual(distribution: Concept, code: Tensor) -> Concept:
     )
 
 
-def scaled_by(code: Tensor, delta: Delta) -> LowRank:
-    """up diag(c), down"""
-    assert isinstance(delta, LowRank)
-    up, down = delta.factors()
-    return LowRank((up * code.to(up)).contiguous(), down)
-
-
 def summed(concept: Concept) -> Mapping[str, Delta]:
     """The deltas of an individual as one LoRA a layer: the ranks of both add up."""
     if not concept.varied:
         return concept.deltas
-    return {name: side_by_side([d, concept.varied[name]]) for name, d in concept.deltas.items()}
+    anchor, varied = factors_of(concept.deltas), factors_of(concept.varied)
+    both = {name: tuple(zip(pair, varied[name], strict=True)) for name, pair in anchor.items()}
+    return {
+        name: LowRank(torch.cat(ups, dim=1).contiguous(), torch.cat(downs).contiguous())
+        for name, (ups, downs) in both.items()
+    }
 
 
 def at_strength(concept: Concept, strength: float) -> Concept:
     """What varies times `strength`; the rest is for who applies it."""
     if strength == 1 or not concept.varied:
         return concept
-    factors = {name: d.factors() for name, d in concept.varied.items() if isinstance(d, LowRank)}
-    scaled = {name: LowRank(strength * up, down) for name, (up, down) in factors.items()}
+    scaled = {
+        name: LowRank(strength * up, down)
+        for name, (up, down) in factors_of(concept.varied).items()
+    }
     return replace(concept, varied=scaled if strength else {})
-
-
-def side_by_side(deltas: Sequence[Delta]) -> LowRank:
-    """The sum of low-rank deltas, exactly."""
-    ups, downs = zip(*(d.factors() for d in deltas if isinstance(d, LowRank)), strict=True)
-    return LowRank(torch.cat(ups, dim=1).contiguous(), torch.cat(downs).contiguous())
 
 
 def check_individual(concept: Concept) -> None:
