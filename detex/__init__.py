@@ -14,6 +14,7 @@ photos/         what goes in
   places          pictures of places and their names
   composites      a subject on another ground, pixel by pixel
   recipe          which composites a subject trains on, and what their prompts say
+  varied          pictures of different individuals of one kind
 prompt/         what is said
   grammar         [V], [P2], [B1] in a text; `Named`; training captions
   words           learned words: vectors, attribute mappers
@@ -25,10 +26,13 @@ unet/           what is asked
   schedules       noise by timestep, and the UNet's target: eps, v, flow
   attention       attention maps: taps while training, capture while sampling
   deltas          additions to linear layers, full or of low rank
+  coded           two LoRAs in a layer, one of which a picture's code scales
+  codes           where the codes come from
+  features        activations of the output blocks, collected
   losses          every loss, pure
   transfer        small tensors on their way to the device
 methods/        what is learned: the register, what methods share (base), one file a method
-  detex, custom_diffusion, textual_inversion, dreambooth_lora, disendiff
+  detex, custom_diffusion, textual_inversion, dreambooth_lora, disendiff, dis2booth
 training/       how
   config          steps, rates, seed
   loop            draw, predict, losses, step; watchers
@@ -38,6 +42,7 @@ training/       how
   live            the picture on the node
 concept/        what comes out
   file            one .safetensors: words, deltas, facts
+  individuals     new individuals of a distribution
   merge           several concepts in one
   compress        deltas at a smaller rank
   lora_metadata, diffusers_readme   what other tools are told
@@ -74,5 +79,6 @@ T text tokens, C channels, D head width, h and w latent cells, F image-feature w
 
 Papers: DETEX, arXiv 2312.11826; DisenDiff, arXiv 2403.18551; Custom Diffusion, arXiv 2212.04488;
 Textual Inversion, arXiv 2208.01618; DreamBooth, arXiv 2208.12242; LoRA, arXiv 2106.09685.
+Of Dis2Booth (AAAI 2025, 10.1609/aaai.v39i3.32279) only the abstract is public.
 Only `detex.host` and `nodes` import ComfyUI.
 """

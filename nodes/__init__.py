@@ -8,8 +8,10 @@ from ..detex.host.sam import register_sam_folder
 from .attention import AttentionPreview, CaptureAttention
 from .compose import ComposePrompt
 from .concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
-from .demo import DemoModel, DemoSubject
+from .demo import DemoModel, DemoSet, DemoSubject
+from .dis2booth import Dis2BoothTrain
 from .disendiff import DisenDiffTrain
+from .draw import DrawIndividuals
 from .evaluate import CompareConcepts, EvaluateConcept
 from .folder import LoadSubjectFolder
 from .grid import LabelledGrid, PromptGrid
@@ -20,6 +22,7 @@ from .prior import ClassPriorImages
 from .sam import SubjectMask
 from .subject import SubjectImages
 from .train import Train
+from .varied import VariedImages
 
 
 class DetexExtension(ComfyExtension):
@@ -32,14 +35,18 @@ class DetexExtension(ComfyExtension):
         return [
             DemoModel,
             DemoSubject,
+            DemoSet,
             LoadSubjectFolder,
             SubjectMask,
             SubjectImages,
             ConceptsInOnePhoto,
+            VariedImages,
             ClassPriorImages,
             PlacePictures,
             Train,
             DisenDiffTrain,
+            Dis2BoothTrain,
+            DrawIndividuals,
             SaveEmbeddings,
             LoadEmbeddings,
             ApplyEmbeddings,

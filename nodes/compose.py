@@ -5,7 +5,8 @@ from comfy_api.latest import io, ui
 
 from ..detex.concept.file import CLIP_SKIP, Concept
 from ..detex.concept.merge import MERGED
-from ..detex.host.text import compose, counts_of
+from ..detex.host.individuals import compose_all
+from ..detex.host.text import counts_of
 from ..detex.host.towers import last_layer, tower_of
 from ..detex.prompt.grammar import spelled_out, with_clauses
 from ..detex.prompt.nearly import check_prompt
@@ -81,8 +82,8 @@ class ComposePrompt(io.ComfyNode):
         text = with_subjects(text, subjects) if insert_v else text
         full = with_clauses(text, concept.attribute_of(pose), pose, background)
         check_prompt(full, concept.word_names)
+        (conditioning,) = compose_all(clip, concept, [full])
         vectors = concept.vectors(tower_of(clip))
-        conditioning = compose(clip, full, vectors)
         said = [full, *prompt_notes(text, subjects, pose, background)]
         said += clip_skip_note(concept, clip)
         watched = spelled_out(full, counts_of(vectors))  # each token as Capture Attention counts it

@@ -12,6 +12,7 @@ from comfy_api.latest import io, ui
 from ..detex.canvas.sheets import contact_sheet
 from ..detex.concept.compress import LoraSize, LowRankForms
 from ..detex.concept.file import Concept
+from ..detex.concept.individuals import at_strength, summed
 from ..detex.host import export, paths
 from ..detex.host.concepts import prediction_note, read_concept
 from ..detex.host.deltas import apply_concept
@@ -19,6 +20,12 @@ from .sockets import CATEGORY, ConceptSocket
 
 log = logging.getLogger("detex")
 SHARES = (1.0, 0.9, 0.8, 0.6, 0.4)  # of the deltas, which Save compares
+INDIVIDUAL = (
+    "An individual has two LoRAs. With this pack load the concept file: its own part is in the "
+    "positive prompt alone. Other tools take ..._lora, in which it is in both branches, so that "
+    "it keeps its look less well. ComfyUI without this pack can part them: Create Hook LoRA with "
+    "..._lora on the positive prompt, another with ..._anchor_lora on the negative one."
+)
 
 
 def strength_input() -> io.Input:
@@ -40,7 +47,7 @@ def applied(model, concept: Concept, strength: float) -> io.NodeOutput:
     note = prediction_note(concept, model)
     if note:
         log.warning(note)
-    return io.NodeOutput(patched, concept, sheet, ui=ui.PreviewText(note))
+    return io.NodeOutput(patched, at_strength(concept, strength), sheet, ui=ui.PreviewText(note))
 
 
 def applied_outputs() -> list[io.Output]:
@@ -127,7 +134,7 @@ class SaveEmbeddings(io.ComfyNode):
         wanted = {export.Export.STOCK: stock_files, export.Export.DIFFUSERS: diffusers_folder}
         exports = [kind for kind, chosen in wanted.items() if chosen]
         share = round(lora_share, 3)  # the page counts in steps of 0.05, 0.6000000000000001
-        forms = LowRankForms(concept.deltas)
+        forms = LowRankForms(summed(concept))
         plan = partial(export.plan, concept, name, exports, share, forms)
         files = plan() if dry_run else export.write_planned(plan)
         lines = ["Dry run, nothing is saved:" if dry_run else "Saved in models:"]
@@ -136,6 +143,8 @@ class SaveEmbeddings(io.ComfyNode):
             lines += compared(forms.sizes({*SHARES, share}), share)
         elif exports and share < 1 and concept.deltas:
             lines += [f"LoRA of share {described(size)}" for size in forms.sizes([share])]
+        if exports and concept.varied:
+            lines.append(INDIVIDUAL)
         shown = SavedConcept("\n".join(lines), None if dry_run else files[0].name)
         return io.NodeOutput(files[0].name, ui=shown)
 

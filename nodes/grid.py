@@ -6,8 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..detex.canvas.labelled_grid import labelled_grid
 from ..detex.host.images import rgb
-from ..detex.host.text import compose
-from ..detex.host.towers import tower_of
+from ..detex.host.individuals import compose_all
 from ..detex.prompt.grammar import split_placeholders
 from ..detex.prompt.nearly import check_prompt
 from ..detex.prompt.prompt_table import grid_prompts, parse_numbers
@@ -67,8 +66,7 @@ class PromptGrid(io.ComfyNode):
         grid = grid_prompts(prompts.splitlines(), *numbers, concept.attribute_of)
         for text, _ in grid:
             check_prompt(text, concept.word_names)
-        vectors = concept.vectors(tower_of(clip))
-        conditionings = [compose(clip, text, vectors) for text, _ in grid]
+        conditionings = compose_all(clip, concept, [text for text, _ in grid])
         texts, labels = [text for text, _ in grid], [label for _, label in grid]
         said = f"{len(grid)} prompts\n" + "\n".join(texts) + without_subject(texts)
         return io.NodeOutput(conditionings, texts, labels, ui=ui.PreviewText(said))

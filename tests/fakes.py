@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from detex_pack.detex.concept.file import BaseModel, Concept
 from detex_pack.detex.photos.concepts import make_concepts, make_scene, named_concepts
 from detex_pack.detex.photos.photos import Photos, make_photos
+from detex_pack.detex.photos.varied import make_varied
 from detex_pack.detex.prompt.grammar import PLACEHOLDER, Named, PromptTokens
 from detex_pack.detex.unet.attention import AttentionTap, attend, attention_probs
+from detex_pack.detex.unet.coded import RowCodes
 from detex_pack.detex.unet.condition import Condition
-from detex_pack.detex.unet.deltas import Deltas, Layer, add_delta
+from detex_pack.detex.unet.deltas import Layer, LayerDeltas, add_delta
+from detex_pack.detex.unet.features import FeatureTap
+from detex_pack.detex.unet.interfaces import Tap
 from detex_pack.detex.unet.schedules import EpsSchedule
 
 WIDTH, TOKENS, STEPS, SIDE = 12, 24, 50, 8  # SIDE: latent cells; the tapped grid is half of it
@@ -39,11 +43,15 @@ class FakeUNet(nn.Module):
                 parameter.normal_(0, WIDTH**-0.5, generator=rng(seed))
         self.requires_grad_(requires_grad=False)
 
-    def forward(self, noisy: Tensor, context: Tensor, taps: Mapping[tuple, AttentionTap]) -> Tensor:
+    def forward(self, noisy: Tensor, context: Tensor, taps: Mapping[tuple, Tap]) -> Tensor:
         small = F.avg_pool2d(noisy, 2)
         grid, hidden = tuple(small.shape[-2:]), self.enter(small.flatten(2).mT)  # [B, L, D]
+        tap = taps.get(grid)
+        maps = tap if isinstance(tap, AttentionTap) else None
         hidden = hidden + self.attend(self.attn1, hidden, hidden, None)
-        hidden = hidden + self.attend(self.attn2, hidden, context, taps.get(grid))
+        hidden = hidden + self.attend(self.attn2, hidden, context, maps)
+        if isinstance(tap, FeatureTap):
+            tap.add(hidden.mT.unflatten(2, grid))
         answer = self.leave(hidden).mT.unflatten(2, grid)
         return noisy + F.interpolate(answer, scale_factor=2)
 
@@ -60,6 +68,7 @@ class FakeDenoiser:
 
     def __init__(self):
         self.unet, self.gradient_checkpointing = FakeUNet(), False
+        self.codes = RowCodes()
         self.schedule = EpsSchedule(torch.linspace(0.05, 8, STEPS))
         self.layers = tuple(
             Layer(f"{block}.{part}", WIDTH, WIDTH, block == "attn2" and part in ("to_k", "to_v"))
@@ -68,7 +77,7 @@ class FakeDenoiser:
         )
 
     @contextmanager
-    def with_deltas(self, deltas: Deltas, *, detach_start_token: bool) -> Iterator[None]:
+    def with_deltas(self, deltas: LayerDeltas, *, detach_start_token: bool) -> Iterator[None]:
         def hook_of(layer, delta):
             cut = detach_start_token and layer.text
             return lambda _, x, y: add_delta(y, x[0], delta, detach_start_token=cut)
@@ -84,8 +93,9 @@ class FakeDenoiser:
                 handle.remove()
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap] = ()
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[Tap] = ()
     ) -> Tensor:
+        self.codes.set(cond.codes, noisy.device)
         answer = self.unet(noisy, cond.context, {tap.grid: tap for tap in taps})
         for tap in taps:
             tap.close()
@@ -157,6 +167,29 @@ def fake_photos(count: int = 3, *, masks: bool = True, features: bool = True) ->
         return F.avg_pool2d(images.movedim(-1, 1), 8).flatten(1)
 
     return make_photos(
+        pictures,
+        planes if masks else None,
+        features_of if features else None,
+        encode,
+        "ball",
+        resolution=pixels,
+    )
+
+
+def fake_varied(count: int = 5, *, masks: bool = True, features: bool = True) -> Photos:
+    """Squares of different colours, each elsewhere, on a ground of noise."""
+    pixels, planes, pictures = 4 * SIDE, [], []
+    for i in range(count):
+        plane, colour = torch.zeros(pixels, pixels), torch.rand(3, generator=rng(20 + i))
+        plane[8 : 8 + pixels // 2, 2 * i : 2 * i + pixels // 2] = 1
+        ground = torch.rand(pixels, pixels, 3, generator=rng(i)) * 0.4
+        pictures.append(ground + plane[..., None] * 0.6 * colour)
+        planes.append(plane)
+
+    def features_of(images: Tensor) -> Tensor:
+        return F.avg_pool2d(images.movedim(-1, 1), 8).flatten(1)
+
+    return make_varied(
         pictures,
         planes if masks else None,
         features_of if features else None,

@@ -12,6 +12,7 @@ from ..prompt.grammar import Named
 from .sheets import sheet
 
 CELL = 256  # pixels, side of a photo on the sheet
+MANY = 16  # photos; more are drawn at half the size
 ORANGE = torch.tensor([0.98, 0.56, 0.04])  # orange, readable on most photos and in grey
 
 
@@ -53,6 +54,18 @@ def subject_sheet(photos: Sequence[Tensor], masks: Sequence[Tensor] | None) -> T
         cells.append((label, shade(shown.picture, shown.mask)))
     columns = 3 if len(cells) in (3, 5, 6, 9) else 4
     return sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], CELL)
+
+
+def varied_sheet(photos: Sequence[Tensor], masks: Sequence[Tensor] | None) -> Tensor:
+    """As `subject_sheet`, for many pictures that have numbers alone."""
+    many = len(photos) > MANY
+    side, columns = (CELL // 2, 8) if many else (CELL, 4)
+    cells = []
+    for index, photo in enumerate(photos):
+        shown = crop(photo.float(), masks[index].float() if masks else None, side)
+        label = f"{index + 1}" + (f"   {shown.mask.mean():.0%}" if masks else "")
+        cells.append((label, shade(shown.picture, shown.mask)))
+    return sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], side)
 
 
 def concept_sheet(scene: Scene, named: Sequence[Named]) -> Tensor:

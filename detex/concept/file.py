@@ -36,7 +36,8 @@ class Concept:
 
     words: "V", "P1".., "B1".. -> tower -> vectors [n, C], one but for a [V] of several; deltas: the
     path of a linear layer of the UNet, "input_blocks.1.1.….attn2.to_k" -> [out, in], to be added to
-    the base weight: a matrix, or two of low rank.
+    the base weight: a matrix, or two of low rank; varied: what is added besides where the positive
+    prompt is computed, and codes [N, r] of the photos, which scale it: see `concept.individuals`.
     """
 
     words: Mapping[str, Mapping[str, Tensor]]
@@ -48,6 +49,8 @@ class Concept:
     report: Mapping[str, Any] = field(default_factory=dict)  # losses, scores of the method
     photo_hashes: tuple[str, ...] = ()
     thumbnails: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1, 3, dtype=torch.uint8))
+    varied: Mapping[str, Delta] = field(default_factory=dict)
+    codes: Tensor | None = None
 
     @property
     def photo_count(self) -> int:
@@ -97,6 +100,10 @@ def concept_bytes(concept: Concept) -> bytes:
     tensors = {}
     for name, delta in concept.deltas.items():
         tensors |= delta_tensors(f"deltas.{name}", delta)
+    for name, delta in concept.varied.items():
+        tensors |= delta_tensors(f"varied.{name}", delta)
+    if concept.codes is not None:
+        tensors["codes"] = concept.codes
     for name, towers in concept.words.items():
         tensors |= {f"words.{name}.{tower}": vector for tower, vector in towers.items()}
     tensors["thumbnails"] = concept.thumbnails
@@ -207,9 +214,10 @@ def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
     for one in concept.named:
         if one.word not in concept.words or any(not 0 < n <= most for n in one.photos):
             raise ValueError(f"[{one.word}] or its photos are not among its words")
-    for name, delta in concept.deltas.items():
+    for name, delta in (*concept.deltas.items(), *concept.varied.items()):
         if isinstance(delta, LowRank) and delta.factors()[0].shape[1] != len(delta.factors()[1]):
             raise ValueError(f"the two factors of {name} do not fit")
+    check_varied(concept)
     shape = tuple(concept.thumbnails.shape)
     if len(shape) != 4 or shape[-1] != 3 or concept.thumbnails.dtype != torch.uint8:
         raise ValueError(f"its thumbnails have the shape {shape}")
@@ -220,22 +228,32 @@ def check_content(concept: Concept, tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f'its words are not those of its text encoder "{concept.base.tower}"')
 
 
+def check_varied(concept: Concept) -> None:
+    """Raise ValueError for codes and varied deltas that do not belong together."""
+    for name, delta in concept.varied.items():
+        of_anchor = concept.deltas.get(name)
+        if not (isinstance(delta, LowRank) and isinstance(of_anchor, LowRank)):
+            raise ValueError(f"{name} varies without an anchor, or is no LoRA")
+        if delta.shape != of_anchor.shape:
+            raise ValueError(f"what varies of {name} is of another shape than its anchor")
+        if concept.codes is not None and len(delta.down) != concept.codes.shape[-1]:
+            raise ValueError(f"the codes do not fit {name}")
+    if concept.codes is not None and (concept.codes.ndim != 2 or not concept.varied):
+        raise ValueError("its codes have nothing to scale")
+
+
 def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept:
     words: dict[str, dict[str, Tensor]] = {}
-    deltas: dict[str, Delta] = {}
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         if kind == "words":
             word, tower = name.split(".")
             words.setdefault(word, {})[tower] = tensor
-        elif kind == "deltas" and name.endswith(".up"):
-            stem = name.removesuffix(".up")
-            deltas[stem] = LowRank(tensor, tensors[f"deltas.{stem}.down"])
-        elif kind == "deltas" and not name.endswith(".down"):
-            deltas[name] = tensor
     return Concept(
         words=words,
-        deltas=deltas,
+        deltas=parsed_deltas("deltas", tensors),
+        varied=parsed_deltas("varied", tensors),
+        codes=tensors.get("codes"),
         named=tuple(
             Named(one["word"], one["class_word"], one["attribute"], tuple(one["photos"]))
             for one in header["named"]
@@ -247,6 +265,19 @@ def _parsed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Concept
         photo_hashes=tuple(header["photo_hashes"]),
         thumbnails=tensors["thumbnails"],
     )
+
+
+def parsed_deltas(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Delta]:
+    """Those that `delta_tensors` has written under this kind."""
+    deltas: dict[str, Delta] = {}
+    for key, tensor in tensors.items():
+        found, _, name = key.partition(".")
+        if found == kind and name.endswith(".up"):
+            stem = name.removesuffix(".up")
+            deltas[stem] = LowRank(tensor, tensors[f"{kind}.{stem}.down"])
+        elif found == kind and not name.endswith(".down"):
+            deltas[name] = tensor
+    return deltas
 
 
 def from_format_1(header: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

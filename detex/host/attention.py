@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..unet.attention import AttentionMaps, AttentionTap, attend, attention_probs
+from ..unet.features import FeatureTap
+from ..unet.interfaces import Tap
 from ..unet.transfer import to_device
 from .families import CrossAttention, cross_attentions
 from .passes import Area, Passes, Reading
@@ -20,17 +22,32 @@ CAPTURE_KEY = "detex_capture"
 MAX_POSITIONS = 32 * 32  # at once; larger grids cost much and look the same once drawn
 
 
-def training_options(layers: Sequence[CrossAttention], taps: Sequence[AttentionTap]) -> dict:
+def training_options(layers: Sequence[CrossAttention], taps: Sequence[Tap]) -> dict:
     """transformer_options of one training forward.
 
     All attention runs on torch's own kernel: others a user may have chosen (sage, flash) have no
-    backward. The layers on the grid of a tap compute their softmax in the open.
+    backward. The layers on the grid of an attention tap compute their softmax in the open.
     """
     options: dict = {"optimized_attention_override": _pytorch_attention}
-    if taps:
-        replace = _tapping({tap.grid: tap for tap in taps})
+    maps = {tap.grid: tap for tap in taps if isinstance(tap, AttentionTap)}
+    if maps:
+        replace = _tapping(maps)
         options["patches_replace"] = {"attn2": {layer.key: replace for layer in layers}}
+    features = [tap for tap in taps if isinstance(tap, FeatureTap)]
+    if features:
+        options["patches"] = {"output_block_patch": [_feature_patch(features)]}
     return options
+
+
+def _feature_patch(taps: Sequence[FeatureTap]) -> Callable:
+    """What reaches an output block is its input, before the skip connection joins it."""
+
+    def patch(hidden: Tensor, skip: Tensor, _options: dict) -> tuple[Tensor, Tensor]:
+        for tap in taps:
+            tap.add(hidden)
+        return hidden, skip
+
+    return patch
 
 
 def _pytorch_attention(_chosen: Callable, *args, **kwargs) -> Tensor:

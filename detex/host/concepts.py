@@ -28,7 +28,8 @@ def read_concept(path: Path) -> Concept:
         names = kohya_names(concept.base.unet).keys()
     except (KeyError, TypeError, IndexError) as error:
         raise damaged(path.name, f"the layout of its UNet: {error!r}") from error
-    unknown, missing = sorted(concept.deltas.keys() - names), missing_layers(concept)
+    known = concept.deltas.keys() | concept.varied.keys()
+    unknown, missing = sorted(known - names), missing_layers(concept)
     if unknown:
         raise damaged(path.name, f"its UNet has no layer {unknown[0]}")
     if missing:

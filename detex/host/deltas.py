@@ -8,15 +8,18 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
 from ..concept.file import Concept, check_base
-from ..unet.deltas import Delta, Deltas, Layer, LowRank, add_delta
+from ..concept.individuals import check_individual
+from ..unet.deltas import Delta, Layer, LayerDeltas, LowRank, Product, add_delta
 from .families import attention_layers, family_of
 
 
 @contextmanager
-def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) -> Iterator[None]:
+def live_deltas(
+    unet: nn.Module, deltas: LayerDeltas, *, detach_start_token: bool
+) -> Iterator[None]:
     """Add `deltas` to the layers of a private UNet for the time of the context."""
 
-    def hook_of(layer: Layer, delta: Delta):
+    def hook_of(layer: Layer, delta: Tensor | Product):
         detach = detach_start_token and layer.text
 
         def hook(module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -39,9 +42,11 @@ def live_deltas(unet: nn.Module, deltas: Deltas, *, detach_start_token: bool) ->
 def apply_concept(model: ModelPatcher, concept: Concept, strength: float) -> ModelPatcher:
     """A clone of `model` with the concept's deltas as weight patches: free at sampling time, and
     summed with LoRAs and other concepts. At strength 0, or without deltas, it is `model` itself.
+    What varies rides on the conditioning: see `host.individuals`.
 
-    Raises ValueError where the model is of another family than the concept.
+    Raises ValueError where the model is of another family than the concept, and for a distribution.
     """
+    check_individual(concept)
     check_base(concept, family_of(model).name)
     shapes = {layer.path: (layer.out, layer.inp) for layer in attention_layers(model)}
     wrong = [name for name, delta in concept.deltas.items() if shapes.get(name) != delta.shape]

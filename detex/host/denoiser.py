@@ -11,9 +11,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ..unet.attention import AttentionTap
+from ..unet.coded import RowCodes
 from ..unet.condition import Condition, whole_picture
-from ..unet.deltas import Deltas
+from ..unet.deltas import LayerDeltas
+from ..unet.interfaces import Tap
 from .attention import training_options
 from .checkpointing import checkpointed
 from .copies import check_copyable, check_loaded, private_copy, unload_patches
@@ -147,15 +148,17 @@ class ComfyDenoiser:
         self.cross_attentions = cross_attentions(model)
         self.dtype = training_dtype(model.load_device)
         self.gradient_checkpointing = False
+        self.codes = RowCodes()
 
     def with_deltas(
-        self, deltas: Deltas, *, detach_start_token: bool
+        self, deltas: LayerDeltas, *, detach_start_token: bool
     ) -> AbstractContextManager[None]:
         return live_deltas(self.unet, deltas, detach_start_token=detach_start_token)
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap] = ()
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[Tap] = ()
     ) -> Tensor:
+        self.codes.set(cond.codes, noisy.device)
         options = training_options(self.cross_attentions, taps)
         context = cond.context.to(noisy.device)  # the CLIP may live on another device than the UNet
         vector = self.family.vector(self.patcher.model, self.sized(cond, noisy))

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..concept.compress import LowRankForms, check_share, exact_factors
 from ..concept.diffusers_readme import readme
 from ..concept.file import Concept, concept_bytes, sorted_header
+from ..concept.individuals import check_individual, summed
 from ..concept.lora_metadata import Spelling, lora_metadata
-from ..unet.deltas import LowRank
+from ..unet.deltas import Delta, LowRank
 from . import paths
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]  # name -> up [O, r], down [r, I]
@@ -56,19 +57,29 @@ def plan(
 
     lora_share in (0, 1]: how much of the deltas the LoRA keeps, see `low_rank`; at 1 the stock LoRA
     has the deltas as they are, which ComfyUI adds exactly; diffusers reads factors alone, at 1 of
-    all ranks. forms: those of the concept's deltas, for a caller who asks them for more.
-    Raises ValueError for another share, or for a name without letters and digits.
+    all ranks. forms: those of the concept's summed deltas, for a caller who asks them for more.
+    Of an individual the LoRA is the sum of the anchor and what varies; the anchor has one of its
+    own.
+    Raises ValueError for another share, for a name without letters and digits, and for a
+    distribution.
     """
     check_share(lora_share)
+    check_individual(concept)
     parts = [Part(paths.FOLDER, ".safetensors", lambda _: concept_bytes(concept))]
-    forms = forms or LowRankForms(concept.deltas)
+    forms = forms or LowRankForms(summed(concept))
 
-    def factors() -> Factors:
+    def factors(forms: LowRankForms = forms) -> Factors:
         return under_kohyas_names(concept, forms.factors(lora_share))
 
+    def stock(forms: LowRankForms) -> dict[str, Tensor]:
+        if lora_share == 1:
+            return full_tensors(concept, forms.deltas)
+        return lora_tensors(factors(forms))
+
     if Export.STOCK in exports:
-        whole = lora_share == 1
-        parts += stock_parts(concept, full_tensors(concept) if whole else lora_tensors(factors()))
+        parts += stock_parts(concept, stock(forms))
+        if concept.varied:
+            parts.append(anchor_part(concept, stock(LowRankForms(concept.deltas))))
     if Export.DIFFUSERS in exports:
         parts += diffusers_parts(concept, lora_tensors(pad_to_rank(factors())))
     taken = [(part.folder, part.suffix.partition("/")[0]) for part in parts]  # a folder as a whole
@@ -106,6 +117,16 @@ def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
     return [Part("loras", "_lora.safetensors", lora), *words] if tensors else words
 
 
+def anchor_part(concept: Concept, tensors: Mapping[str, Tensor]) -> Part:
+    """name_anchor_lora in models/loras, for the negative branch of who can tell the two apart."""
+
+    def anchor(stem: str) -> bytes:
+        title = f"{stem}_anchor"
+        return lora_bytes(concept, tensors, title, lambda word: f"embedding:{stem}_{word.lower()}")
+
+    return Part("loras", "_anchor_lora.safetensors", anchor)
+
+
 def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
     """models/diffusers/name with the file name that `load_lora_weights` looks for, and the words.
 
@@ -135,13 +156,13 @@ def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Par
     return [*deltas, *words, manual]
 
 
-def full_tensors(concept: Concept) -> dict[str, Tensor]:
-    """The deltas as they are, float32, under kohya's names: differences, or the factors of those
+def full_tensors(concept: Concept, deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
+    """Deltas as they are, float32, under kohya's names: differences, or the factors of those
     that were trained at low rank.
     """
     names = kohya_names(concept.base.unet)
     tensors: dict[str, Tensor] = {}
-    for name, delta in concept.deltas.items():
+    for name, delta in deltas.items():
         if isinstance(delta, LowRank):
             tensors |= lora_tensors({names[name]: exact_factors(delta)})
         else:

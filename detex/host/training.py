@@ -109,6 +109,8 @@ def make_concept(method: Method, denoiser: ComfyDenoiser, clip: comfy.sd.CLIP) -
     return Concept(
         words={name: split_word(clip, name, vector) for name, vector in learned.words.items()},
         deltas=learned.deltas,
+        varied=learned.varied,
+        codes=learned.codes,
         named=method.named(),
         method=method.name,
         base=BaseModel(

@@ -9,13 +9,14 @@ from typing import Any
 from .base import Method
 from .custom_diffusion import CustomDiffusion
 from .detex import Detex
+from .dis2booth import Dis2Booth
 from .disendiff import DisenDiff
 from .dreambooth_lora import DreamboothLora
 from .textual_inversion import TextualInversion
 
 METHODS: dict[str, Any] = {  # name -> class of a `Method`
     kind.name: kind
-    for kind in (Detex, CustomDiffusion, TextualInversion, DreamboothLora, DisenDiff)
+    for kind in (Detex, CustomDiffusion, TextualInversion, DreamboothLora, DisenDiff, Dis2Booth)
 }
 
 

@@ -17,10 +17,9 @@ from ..photos.photos import Photos
 from ..prompt.grammar import Named, PromptTokens, spelled_out, training_prompt
 from ..prompt.words import RARE_ROWS, WordAnchors, Words
 from ..training.config import TrainConfig, as_json
-from ..unet.attention import AttentionTap
 from ..unet.condition import Condition, joined, whole_picture
 from ..unet.deltas import Delta, Deltas, text_layers
-from ..unet.interfaces import Denoiser, TextEncoder
+from ..unet.interfaces import Denoiser, Tap, TextEncoder
 from ..unet.losses import diffusion_loss
 from ..unet.transfer import to_device
 
@@ -85,8 +84,9 @@ class Prediction(NamedTuple):
     target: Tensor
 
 
-# Noise on the batch's latents, one pass of the UNet; the taps collect attention on the way.
-Predict = Callable[[Batch, Condition, Sequence[AttentionTap]], Prediction]
+# Noise on the batch's latents, one pass of the UNet; the taps collect attention, or features, on
+# the way.
+Predict = Callable[[Batch, Condition, Sequence[Tap]], Prediction]
 
 
 class Learned(NamedTuple):
@@ -94,6 +94,8 @@ class Learned(NamedTuple):
 
     words: Mapping[str, Tensor]  # "V" [n, C], "P1" [1, C]
     deltas: Mapping[str, Delta]  # by the path of their layer
+    varied: Mapping[str, Delta] = {}  # what the codes scale
+    codes: Tensor | None = None  # [N, r] of the photos
 
 
 class Method(Protocol):
@@ -131,6 +133,7 @@ class Chosen(NamedTuple):
     masks: Tensor | None  # [B, h, w], or [B, M, h, w] of M concepts
     blanked: Tensor  # [B] bool
     prompts: tuple[PromptTokens, ...]
+    more: Mapping[str, Any] = {}  # what the method's own kind of batch has besides
 
 
 class SubjectMethod:
@@ -143,6 +146,7 @@ class SubjectMethod:
     name: ClassVar[str]
     photos_from: ClassVar[str] = "Subject Images"
     Config: ClassVar[Any]
+    BatchKind: ClassVar[type[Batch]] = Batch
 
     def __init__(
         self,
@@ -153,7 +157,7 @@ class SubjectMethod:
         denoiser: Denoiser,
         text: TextEncoder,
     ):
-        check_photos(self.name, photos, self.needs(config))
+        check_photos(self, photos, self.needs(config))
         self.photos, self.config, self.train_config, self.text = photos, config, train, text
         self.device, self.schedule = denoiser.device, denoiser.schedule
         self.subject = photos.named[0]
@@ -237,14 +241,18 @@ class SubjectMethod:
 
     def optimisers(self) -> dict[str, list[dict]]:
         """One, with a group for each rate; what has none is frozen."""
+        return {"all": self.groups(self.rates())}
+
+    def groups(self, rates: Sequence[tuple[list[nn.Parameter], float]]) -> list[dict]:
+        """An optimiser's groups of parameters with their rates."""
         groups = [
             {"params": parameters, "lr": self.train_config.effective_rate * rate}
-            for parameters, rate in self.rates()
+            for parameters, rate in rates
         ]
         for group in groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(group["lr"] > 0)
-        return {"all": [group for group in groups if group["params"] and group["lr"]]}
+        return [group for group in groups if group["params"] and group["lr"]]
 
     def turn(self, step: int) -> Sequence[str]:
         return ("all",)
@@ -271,9 +279,8 @@ class SubjectMethod:
             to_device(tensor, self.device) for tensor in drawn
         )
         masks = None if chosen.masks is None else to_device(chosen.masks, self.device)
-        return Batch(
-            photos, latents, noise, timesteps, valid, sizes, chosen.prompts, masks, blanked
-        )
+        drawn = (photos, latents, noise, timesteps, valid, sizes, chosen.prompts, masks, blanked)
+        return self.BatchKind(*drawn, **chosen.more)
 
     def photos_at(self, part: float) -> Batch:
         """All photos as they are, at this part of the schedule, with noise of seed 0, under all of
@@ -354,6 +361,8 @@ class SubjectMethod:
         given = [self.photos.named, self.photos.prefixes, self.photos.hashes]
         if self.photos.composites:
             given.append(self.photos.composites.said)
+        if self.photos.places:
+            given.append(self.photos.places)
         yield json.dumps([self.name, settings, given], sort_keys=True)
         for name, tensor in self.photos.tensors():
             yield name
@@ -367,20 +376,21 @@ def generator(seed: int) -> torch.Generator:
 
 
 REMEDIES = {
-    "masks": "Wire masks into Subject Images, one a photo",
-    "features": "Wire CLIP_VISION into Subject Images",
+    "masks": "Wire masks into {}, one a photo",
+    "features": "Wire CLIP_VISION into {}",
 }
 
 
-def check_photos(method: str, photos: Photos, needs: Collection[str]) -> None:
+def check_photos(method: "SubjectMethod", photos: Photos, needs: Collection[str]) -> None:
     """Raise ValueError where the photos lack what a method needs."""
     given = {name for name, _ in photos.tensors()}
     missing = [name for name in needs if name not in given]
     if missing:
         what = {"masks": "masks", "features": "image features"}[missing[0]]
+        remedy = REMEDIES[missing[0]].format(method.photos_from)
         raise ValueError(
-            f"{method} needs {what} of the photos, and the subject wired here has none. "
-            f"{REMEDIES[missing[0]]}, or choose a method without them, such as Custom Diffusion."
+            f"{method.name} needs {what} of the photos, and the subject wired here has none. "
+            f"{remedy}, or choose a method without them, such as Custom Diffusion."
         )
 
 

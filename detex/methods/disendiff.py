@@ -20,12 +20,12 @@ from ..prompt.grammar import PromptTokens, joint_class, joint_prompt
 from ..prompt.words import WordAnchors, Words
 from ..training.config import TrainConfig
 from ..unet.attention import AttentionTap
+from ..unet.features import quarter_grid
 from ..unet.interfaces import TextEncoder
 from ..unet.losses import binding_loss, scaled_map, separation_loss, smoothed, suppressed
 from .base import Batch, Chosen, Predict, SubjectMethod, check_weight, generator
 
 EPS = 1e-8  # of the scale of the maps
-LEAST_SIDE = 8  # cells of a map: of a quarter of the latents, or of half where that has fewer
 # 250 steps of four photos and four prior images, at 8e-5 together
 RELEASED = TrainConfig(steps=250, batch_size=4, learning_rate=2e-5)
 
@@ -102,9 +102,7 @@ class DisenDiff(SubjectMethod):
 
     def tap(self, batch: Batch) -> AttentionTap:
         """The maps of the photos on a quarter of the latents' side: 16 x 16 of 64 x 64."""
-        h, w = batch.latents.shape[-2:]
-        part = 4 if min(h, w) // 4 >= LEAST_SIDE else 2
-        return AttentionTap(grid=(h // part, w // part), rows=batch.count)
+        return AttentionTap(quarter_grid(batch.latents), batch.count)
 
     def calibration(self, batch: Batch, tap: AttentionTap) -> dict[str, Tensor]:
         """The terms of the attention calibration, from the maps that the tap has collected."""

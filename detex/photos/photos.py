@@ -68,6 +68,7 @@ class Photos:
     thumbnails: Tensor  # [N, 128, 128, 3] uint8
     resolution: int  # S, pixels
     composites: Composites | None = None  # in place of `blanked`
+    places: tuple[str, ...] = ()  # [N], what prompts call each background; "" where nothing does
 
     @property
     def count(self) -> int:

@@ -39,12 +39,17 @@ def place_names(text: str) -> list[str]:
             '"in sandy beach background".'
         )
     for name in names:
-        if any(sign in name for sign in "[]<>():"):
-            raise ValueError(
-                f'The place "{name}" must be plain words such as "sandy beach": [V], [P] and [B] '
-                "are added for you."
-            )
+        check_place_name(name)
     return names
+
+
+def check_place_name(name: str) -> None:
+    """Raise ValueError for placeholders, which belong to the subject."""
+    if any(sign in name for sign in "[]<>():"):
+        raise ValueError(
+            f'The place "{name}" must be plain words such as "sandy beach": [V], [P] and [B] '
+            "are added for you."
+        )
 
 
 def own_places(pictures: Sequence[Tensor], names: Sequence[str], resolution: int) -> Places:

@@ -146,7 +146,7 @@ class Composer:
             )
         if not self.others(number):
             return kinds
-        if (self.taken[number] == 0).float().mean() < LEAST_GROUND:
+        if number not in self.grounds():
             log.warning(
                 "Photo %d shows hardly any background: no other subject is put on it.", number + 1
             )
@@ -156,6 +156,11 @@ class Composer:
     def others(self, number: int) -> list[int]:
         """The photos whose subject can be moved onto photo `number`."""
         return [other for other in self.movable if other != number]
+
+    def grounds(self) -> list[int]:
+        """The photos that show enough of a background to put a subject on."""
+        shares = [float((taken == 0).float().mean()) for taken in self.taken]
+        return [number for number, share in enumerate(shares) if share >= LEAST_GROUND]
 
     def in_place(self, number: int) -> tuple[Composite, Said]:
         ground, name = self.next_place()
@@ -168,8 +173,11 @@ class Composer:
     def crossed(self, number: int) -> tuple[Composite, Said]:
         others = self.others(number)
         other = others[int(torch.randint(len(others), (1,), generator=self.rng))]
-        made = crossed(self.moved_cut(other), self.photos[number], self.taken[number])
-        return made, Said("VB", "")
+        return self.crossed_onto(other, number), Said("VB", "")
+
+    def crossed_onto(self, subject: int, ground: int) -> Composite:
+        """A photo's subject on the background of another."""
+        return crossed(self.moved_cut(subject), self.photos[ground], self.taken[ground])
 
     def moved_cut(self, number: int) -> CutOut:
         cut = self.cuts[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ from .scene import (
 DEMO_SUBJECTS = (0, 1, 2, 3)
 RATE_SUBJECTS = (4, 11)
 GATE_SUBJECTS = (5, 6, 7, 8, 9, 10)
+# How often a set's toys have which main colour and size, as nearly as their number allows.
+SET_COLOURS = {"red": 0.375, "yellow": 0.25, "green": 0.25, "purple": 0.125}
+SET_RADII = {12.5: 0.75, 16.5: 0.25}  # pixels: small and big
+SET_COMMON = ("star", "white", "striped")  # shape, second colour, surface
 # In no picture of a place: prompts that ask for these tell what naming places is worth elsewhere.
 WITHHELD = ("water", "night")
 
@@ -51,6 +56,32 @@ def demo_subject(number: int, count: int, seed: int, shared: float = 0.5) -> Dem
     scenes = _photo_scenes(SUBJECTS[number], count, generator, shared)
     images, masks = render(scenes)
     return DemoSubject(images, masks, SUBJECTS[number][0], scenes)
+
+
+def demo_set(count: int, seed: int) -> DemoSubject:
+    """`count` different toys of `SET_COMMON` whose main colours and sizes follow `SET_COLOURS` and
+    `SET_RADII`; places and backgrounds vary evenly.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape, second, pattern = SET_COMMON
+    scenes = _photo_scenes((shape, "red", second, pattern), count, generator, 0.0)
+    colours = [COLOURS.index(colour) for colour in SET_COLOURS]
+    main = torch.tensor(colours)[by_law(SET_COLOURS.values(), count, generator)]
+    radius = torch.tensor([*SET_RADII])[by_law(SET_RADII.values(), count, generator)]
+    scenes = scenes.with_factors(
+        main=main,
+        radius=radius,
+        centre=place(scenes.position, radius, generator),
+        background=shuffled(len(BACKGROUNDS), count, generator),
+    )
+    return DemoSubject(*render(scenes), shape, scenes)
+
+
+def by_law(shares: Iterable[float], count: int, generator: torch.Generator) -> torch.Tensor:
+    """Indices [N] as often as the shares say, in random order."""
+    ends = torch.tensor([*shares]).cumsum(0)
+    middles = (torch.arange(count) + 0.5) / count
+    return torch.searchsorted(ends, middles)[torch.randperm(count, generator=generator)]
 
 
 def demo_places(each: int = 4, seed: int = 900) -> tuple[torch.Tensor, tuple[str, ...]]:

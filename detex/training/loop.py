@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.base import Batch, Method, Predict, Prediction
-from ..unet.attention import AttentionTap
 from ..unet.condition import Condition
-from ..unet.interfaces import Denoiser
+from ..unet.interfaces import Denoiser, Tap
 from ..unet.losses import weighted_total
 from ..unet.transfer import to_device
 from .config import TrainConfig
@@ -142,7 +141,7 @@ def train(
 def predictor(denoiser: Denoiser) -> Predict:
     """How a method asks the UNet: noise on the latents, one pass, and what it should answer."""
 
-    def predict(batch: Batch, condition: Condition, taps: Sequence[AttentionTap]) -> Prediction:
+    def predict(batch: Batch, condition: Condition, taps: Sequence[Tap]) -> Prediction:
         schedule, device = denoiser.schedule, batch.latents.device
         given = batch.latents, batch.noise, batch.timesteps
         times = to_device(batch.timesteps.float(), device)

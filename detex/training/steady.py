@@ -41,8 +41,10 @@ def fixed_batches(run: Run) -> Iterator[Batch]:
 
 @torch.no_grad()
 def steady_loss(run: Run, predict: Predict) -> float:
-    """The mean diffusion loss of the fixed draws."""
-    turn = run.method.turn(run.step)
+    """The mean diffusion loss of the fixed draws, of all optimisers' parts: whose turn it is would
+    change what is measured.
+    """
+    turn = tuple(run.optimisers)
     each = [run.method.losses(one, predict, turn)["diffusion"] for one in fixed_batches(run)]
     return torch.stack(each).mean().item()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,25 @@ class LowRank(NamedTuple):
         """up [out, r], the scale within it, and down [r, in]."""
         return self.scale * self.up, self.down
 
+    def apply(self, cond: Tensor) -> Tensor:
+        return self.scale * linear(linear(cond.to(self.down.dtype), self.down), self.up)
+
+
+class Product(Protocol):
+    """An addition to a layer that is never a matrix of its own."""
+
+    def apply(self, cond: Tensor) -> Tensor:
+        """[B, T, in] -> [B, T, out]"""
+        ...
+
 
 Delta: TypeAlias = Tensor | LowRank  # [out, in]
+
+
+class LayerDeltas(Protocol):
+    """Additions to some layers, as a UNet takes them while it trains."""
+
+    def of_layers(self) -> Sequence[tuple[Layer, Tensor | Product]]: ...
 
 
 def as_matrix(delta: Delta) -> Tensor:
@@ -47,13 +64,13 @@ def as_matrix(delta: Delta) -> Tensor:
     return delta.scale * delta.up @ delta.down if isinstance(delta, LowRank) else delta
 
 
-def apply_delta(delta: Delta, cond: Tensor) -> Tensor:
+def apply_delta(delta: Tensor | Product, cond: Tensor) -> Tensor:
     """delta [out, in] on each token: cond [B, T, in] -> [B, T, out], in the delta's precision, or
     autocast's.
     """
-    if isinstance(delta, LowRank):
-        return delta.scale * linear(linear(cond.to(delta.down.dtype), delta.down), delta.up)
-    return linear(cond.to(delta.dtype), delta)
+    if isinstance(delta, Tensor):
+        return linear(cond.to(delta.dtype), delta)
+    return delta.apply(cond)
 
 
 class Deltas(nn.Module):
@@ -137,7 +154,7 @@ def _rounded_off(output: Tensor, cond: Tensor, weight: Tensor) -> Tensor:
 def add_delta(
     output: Tensor,
     cond: Tensor,
-    delta: Delta,
+    delta: Tensor | Product,
     *,
     detach_start_token: bool,
     weight: Tensor | None = None,

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 from torch.amp import GradScaler
 
 from ..prompt.grammar import PromptTokens
 from .attention import AttentionTap
+from .coded import RowCodes
 from .condition import Condition
-from .deltas import Deltas, Layer
+from .deltas import Layer, LayerDeltas
+from .features import FeatureTap
 from .schedules import Schedule
+
+Tap: TypeAlias = AttentionTap | FeatureTap
 
 
 class Denoiser(Protocol):
@@ -22,9 +26,10 @@ class Denoiser(Protocol):
     layers: tuple[Layer, ...]  # of all attention, which may have deltas
     rank: int | None  # of deltas of K and V where the settings name none; None: full matrices
     gradient_checkpointing: bool  # compute again in the backward pass what is not kept: may be set
+    codes: RowCodes  # those of the last condition
 
     def with_deltas(
-        self, deltas: Deltas, *, detach_start_token: bool
+        self, deltas: LayerDeltas, *, detach_start_token: bool
     ) -> AbstractContextManager[None]:
         """Add `deltas` to their layers for the time of the context; those that read text may detach
         the start token.
@@ -32,10 +37,11 @@ class Denoiser(Protocol):
         ...
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[AttentionTap] = ()
+        self, noisy: Tensor, timesteps: Tensor, cond: Condition, taps: Sequence[Tap] = ()
     ) -> Tensor:
         """UNet output, float32: [B, 4, h, w], [B], B conditions -> [B, 4, h, w]. The taps collect
-        the attention maps of their grids on the way.
+        attention maps and features of their grids on the way. The codes of the condition stay in
+        `codes` until the next call.
         """
         ...
 

@@ -107,6 +107,37 @@ def separation_loss(classes: Tensor, others: Tensor, valid: Tensor) -> Tensor:
     return torch.stack([soft_iou(classes[:, i], others[:, j], valid) for i, j in pairs]).mean(dim=0)
 
 
+def contextual_loss(features: Tensor, others: Tensor, bandwidth: float = 0.5) -> Tensor:
+    """-log CX of Mechrez et al. (arXiv 1803.02077, Eq. (2)-(5)): for each feature of the other
+    picture, is there one like it anywhere in this one? Where it is does not matter.
+
+    features, others [B, L, C] of two pictures, the others held still -> [B].
+    """
+    precise = torch.promote_types(features.dtype, torch.float32)
+    features, others = features.to(precise), others.detach().to(precise)
+    centre = others.mean(dim=1, keepdim=True)
+    cosines = F.normalize(features - centre, dim=-1) @ F.normalize(others - centre, dim=-1).mT
+    distance = (1 - cosines) / 2  # [B, L of features, L of others]
+    relative = distance / (distance.amin(dim=2, keepdim=True) + 1e-5)
+    similar = ((1 - relative) / bandwidth).softmax(dim=2)
+    return -similar.amax(dim=1).mean(dim=1).log()
+
+
+def code_scale_loss(codes: Tensor) -> Tensor:
+    """(|c|^2 / r - 1)^2: codes [B, r] of about unit size, around which new ones can be drawn
+    -> [B].
+    """
+    return (codes.square().mean(dim=1) - 1).square()
+
+
+def shared_direction_loss(first: Tensor, second: Tensor) -> Tensor:
+    """How much two low-rank maps read of the same: the squared cosines between the rows of their
+    `down`, [r, in] and [s, in], summed and over s -> scalar.
+    """
+    cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).mT
+    return cosines.square().sum() / len(second)
+
+
 def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """DETEX Eq. (5): the one place where terms are weighed."""
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

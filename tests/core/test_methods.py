@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import STEPS, FakeDenoiser, FakeText, fake_concepts, fake_photos, rng
+from fakes import STEPS, FakeDenoiser, FakeText, fake_concepts, fake_photos, fake_varied, rng
 from torch import Tensor
 
 from detex_pack.detex.concept.file import BaseModel, Concept, concept_bytes, load_concept
@@ -24,6 +24,11 @@ from detex_pack.detex.training.steady import SteadyLoss
 from detex_pack.detex.unet.deltas import LowRank, as_matrix
 
 BASE = BaseModel("Fake", "0", "l", "eps", {})
+FAKE_PHOTOS = {
+    "Subject Images": fake_photos,
+    "Concepts in One Photo": fake_concepts,
+    "Varied Images": fake_varied,
+}
 
 
 @pytest.fixture(params=METHODS)
@@ -34,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> type[Method]:
 def made(kind: type, steps: int = 6, photos=None, **settings) -> tuple[Any, FakeDenoiser]:
     """The method on fresh fakes, with prior images, at a rate that the fake world needs."""
     denoiser = FakeDenoiser()
-    photos = photos or (fake_photos() if kind.photos_from == "Subject Images" else fake_concepts())
+    photos = photos or FAKE_PHOTOS[kind.photos_from]()
     config = {"steps": steps, "batch_size": 3, "learning_rate": 1e-3} | settings
     if kind.name == "Textual Inversion":
         config.setdefault("token_rate", 0.16)  # its own rate is 16 x that of others

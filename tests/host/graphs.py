@@ -117,6 +117,8 @@ def graph_of_method(loader: str, method: str, **settings) -> dict:
     """A training of the method, by the nodes that it has."""
     if METHODS[method].photos_from == "Concepts in One Photo":
         return one_photo_graph(loader, **settings)
+    if METHODS[method].photos_from == "Varied Images":
+        return varied_graph(loader, **settings)
     return training_graph(loader, method=method, **settings)
 
 
@@ -141,6 +143,40 @@ def one_photo_graph(loader: str, class_words: str = "red ball, cup", **settings)
     )
     del graph["subject"]
     return graph
+
+
+def varied_graph(loader: str, **settings) -> dict:
+    """A training on eight toys, of which one individual is drawn and saved."""
+    widgets = default_widgets("DETEXDis2BoothTrain") | SMALL | settings
+    return {
+        "models": node(loader),
+        "photos": node("DETEXDemoSet", count=8, seed=0),
+        "subject": node(
+            "DETEXVariedImages",
+            images=["photos", 0],
+            masks=["photos", 1],
+            class_word=["photos", 2],
+            backgrounds=["photos", 3],
+            clip_vision=["models", 3],
+            vae=["models", 2],
+            resolution=64,
+            seed=0,
+        ),
+        "train": node(
+            "DETEXDis2BoothTrain",
+            model=["models", 0],
+            clip=["models", 1],
+            varied_images=["subject", 0],
+            **widgets,
+        ),
+        "draw": node(
+            "DETEXDrawIndividuals",
+            distribution=["train", 0],
+            **default_widgets("DETEXDrawIndividuals") | {"count": 1},
+        ),
+        "save": node("DETEXSaveEmbeddings", concept=["draw", 0], name="toy", stock_files=True),
+        "model": node("Keep", value=["models", 0], name="model"),
+    }
 
 
 def training_graph(loader: str, **settings) -> dict:

@@ -40,8 +40,11 @@ IDS = {
     "DETEXComposePrompt",
     "DETEXConceptsInOnePhoto",
     "DETEXDemoModel",
+    "DETEXDemoSet",
     "DETEXDemoSubject",
+    "DETEXDis2BoothTrain",
     "DETEXDisenDiffTrain",
+    "DETEXDrawIndividuals",
     "DETEXEvaluateConcept",
     "DETEXLabelledGrid",
     "DETEXLoadEmbeddings",
@@ -53,6 +56,7 @@ IDS = {
     "DETEXSubjectImages",
     "DETEXSubjectMask",
     "DETEXTrain",
+    "DETEXVariedImages",
 }
 
 
