@@ -166,7 +166,7 @@ def _capturing(
 def _collect(q: Tensor, k: Tensor, options: dict, maps: AttentionMaps, passes: Passes) -> None:
     """Add the watched columns of the watched rows: ComfyUI stacks what it computes together."""
     grid = tuple(options["activations_shape"][-2:])
-    for number, reading, area, shape in passes.rows(options):
+    for number, reading, area, shape, window in passes.rows(options):
         rows = len(options["uuids"])
         q_rows, k_rows = q.chunk(rows)[number], k.chunk(rows)[number]
         columns = [to_device(torch.tensor(p), q.device) for p in reading.positions]
@@ -176,7 +176,9 @@ def _collect(q: Tensor, k: Tensor, options: dict, maps: AttentionMaps, passes: P
         ]
         seen = torch.cat(words, dim=2).unflatten(2, grid)  # [b, words, h, w]
         whole = seen if area is None else in_whole_picture(seen, area, shape)
-        maps.add(whole.flatten(2), (whole.shape[-2], whole.shape[-1]))
+        pictures, count, before = window or (None, None, 0)
+        shown = whole[before:].flatten(2)
+        maps.add(shown, (whole.shape[-2], whole.shape[-1]), pictures, count)
 
 
 def in_whole_picture(seen: Tensor, area: Area, shape: tuple[int, int]) -> Tensor:

@@ -44,6 +44,14 @@ class Watched(NamedTuple):
     reading: Reading
 
 
+class Window(NamedTuple):
+    """The pictures of the batch that a pass computes, where a sampler takes some at a time."""
+
+    pictures: tuple[int, ...]
+    count: int  # pictures in all
+    before: int = 0  # rows in front of theirs, computed only to be seen
+
+
 class Row(NamedTuple):
     """A row of the pass that is computed now, to be counted."""
 
@@ -51,6 +59,7 @@ class Row(NamedTuple):
     reading: Reading
     area: Area | None  # None: the whole picture
     shape: tuple[int, int]  # of the whole latents, h, w
+    window: Window | None  # None: the whole batch
 
 
 def prompt_readings(clip: comfy.sd.CLIP, text: str, words: Sequence[str]) -> list[Reading]:
@@ -115,8 +124,8 @@ class Passes:
 
     def __init__(self, guider: Any, readings: Sequence[Reading]):
         self._watched = watched_conds(guider.conds, readings)
-        self._seen: set = set()  # ids that this step has computed
-        self._now: dict = {}  # (branch, id) -> Reading, Area, shape: of the pass under way
+        self._seen: set = set()  # ids, with their windows, that this step has computed
+        self._now: dict = {}  # (branch, id) -> Reading, Area, shape, Window: of the pass under way
         self._same: dict[int, tuple[Any, bool]] = {}  # by id of an object that is held here
 
     def step(self, executor: Callable, *args, **kwargs) -> Tensor:
@@ -124,21 +133,31 @@ class Passes:
         self._seen.clear()
         return executor(*args, **kwargs)
 
-    def batch(self, executor: Callable, model: Any, conds: list, x: Tensor, *args, **kwargs):
+    def batch(
+        self,
+        executor: Callable,
+        model: Any,
+        conds: list,
+        x: Tensor,
+        timestep: Tensor,
+        options: dict,
+    ):
         """Wraps the passes that are computed together; x [B, 4, h, w]."""
+        window = window_of(options["transformer_options"])
         self._now = {
             (branch, cond["uuid"]): (
                 self._watched[cond["uuid"]].reading,
                 cond_area(cond, x),
                 (x.shape[-2], x.shape[-1]),
+                window,
             )
             for branch, parts in enumerate(conds)
             for cond in parts or ()
-            if cond["uuid"] not in self._seen and self._carries(cond)
+            if (cond["uuid"], window) not in self._seen and self._carries(cond)
         }
-        self._seen |= {ident for _, ident in self._now}
+        self._seen |= {(ident, window) for _, ident in self._now}
         try:
-            return executor(model, conds, x, *args, **kwargs)
+            return executor(model, conds, x, timestep, options)
         finally:
             self._now = {}
 
@@ -158,6 +177,27 @@ class Passes:
         for number, key in enumerate(keys):
             if key in self._now:
                 yield Row(number, *self._now[key])
+
+
+def window_of(options: Mapping[str, Any]) -> Window | None:
+    """Which pictures are computed now, by these transformer_options: as ComfyUI's Context Windows
+    and AnimateDiff-Evolved tell it. Raises ValueError for windows of parts of a picture.
+    """
+    told = options.get("ad_params") or {}
+    if told.get("sub_idxs") is not None:
+        return Window(tuple(told["sub_idxs"]), told["full_length"])
+    window = options.get("context_window")
+    if window is None:
+        return None
+    if window.dim != 0:
+        raise ValueError(
+            f"The sampler computes each picture in windows (dimension {window.dim}), of which "
+            "attention has no map of the whole. Set dim to 0 in Context Windows, or take the node "
+            "out while you capture."
+        )
+    before = getattr(window, "causal_anchor_index", None)
+    rows = int(before is not None and before >= 0)
+    return Window(tuple(window.index_list), window.total_frames, rows)
 
 
 def cond_area(cond: Mapping[str, Any], x: Tensor) -> Area | None:

@@ -1,5 +1,6 @@
 """Cross-attention maps: computing them, and collecting them while a UNet runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -67,7 +68,7 @@ class AttentionMaps:
 
     words: tuple[str, ...]
     _sums: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
-    _counts: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
+    _counts: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
     _sampled: bool = field(default=False, repr=False)
 
     def reset(self) -> None:
@@ -76,12 +77,23 @@ class AttentionMaps:
         self._sums.clear()
         self._counts.clear()
 
-    def add(self, maps: Tensor, grid: tuple[int, int]) -> None:
-        """maps [B, words, L] of all images, one layer of one step; of another B, they replace."""
-        if grid not in self._sums or self._sums[grid].shape != maps.shape:
-            self._sums[grid], self._counts[grid] = torch.zeros_like(maps), 0
-        self._sums[grid] = self._sums[grid] + maps
-        self._counts[grid] += 1
+    def add(
+        self,
+        maps: Tensor,
+        grid: tuple[int, int],
+        images: Sequence[int] | None = None,
+        count: int | None = None,
+    ) -> None:
+        """maps [b, words, L] of one layer of one step: of all images, or of these of `count`. Of
+        another number of images in all, they replace.
+        """
+        total = len(maps) if count is None else count
+        shape = torch.Size((total, *maps.shape[1:]))
+        if grid not in self._sums or self._sums[grid].shape != shape:
+            self._sums[grid], self._counts[grid] = maps.new_zeros(shape), [0] * total
+        self._sums[grid][slice(None) if images is None else list(images)] += maps
+        for image in range(total) if images is None else images:
+            self._counts[grid][image] += 1
 
     def heat_maps(self) -> Tensor:
         """[words, B, h, w] in [0, 1] on the finest grid: each layer's grid weighs the same.
@@ -102,7 +114,8 @@ class AttentionMaps:
         finest = max(self._sums, key=lambda grid: grid[0] * grid[1])
         total = torch.zeros(())
         for grid, summed in self._sums.items():
-            maps = (summed.float().cpu() / self._counts[grid]).unflatten(2, grid)
+            counts = torch.tensor(self._counts[grid]).clamp(min=1)[:, None, None]
+            maps = (summed.float().cpu() / counts).unflatten(2, grid)
             total = total + torch.nn.functional.interpolate(
                 maps, size=finest, mode="bilinear", align_corners=False
             )

@@ -129,3 +129,15 @@ def test_reset_forgets_everything():
     maps.reset()
     maps.add(torch.tensor([[[0.0, 1.0]]]), (1, 2))
     assert maps.heat_maps().tolist() == [[[[0, 1]]]]
+
+
+def test_images_of_overlapping_windows_have_the_mean_of_their_own_maps():
+    maps = AttentionMaps(("dog",))
+    for images, first, second in (
+        ((0, 1), [1.0, 0.0], [0.5, 0.5]),
+        ((1, 2), [1.0, 0.5], [0.0, 1.0]),
+    ):
+        maps.add(torch.tensor([[first], [second]]), (1, 2), images, 3)
+    # image 1 is in both: (0.5, 0.5) and (1, 0.5), in the mean (0.75, 0.5), over 0.75
+    expected = torch.tensor([[[[1.0, 0.0]], [[1.0, 2 / 3]], [[0.0, 1.0]]]])
+    torch.testing.assert_close(maps.heat_maps(), expected)
