@@ -319,6 +319,9 @@ class Dis2Booth(SubjectMethod):
             codes = self.codes.every().float().cpu().clone()
         return Learned(self.words.export(), self.deltas.export(), self.varied.export(), codes)
 
+    def sample_prompts(self) -> dict[str, PromptTokens]:
+        return {"[V]": self.prompt("", {"V"})}
+
     @torch.no_grad()
     def samples(self) -> dict[str, Condition]:
         """The anchor, and a few individuals of the codes as they are now, always the same draws."""
