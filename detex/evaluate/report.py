@@ -66,13 +66,12 @@ def ranking(evaluation: Evaluation, order: str) -> list[int]:
 
 
 def picture_labels(evaluation: Evaluation, order: Sequence[int]) -> list[str]:
-    """ "1  CLIP-T 0.27  CLIP-I 0.81  the prompt", for the sheet of the sorted pictures."""
+    """ "1.  CLIP-I 0.812  CLIP-T 0.274: the prompt", for the sheet of the sorted pictures."""
     chosen = dict.fromkeys([likeness(evaluation), agreement(evaluation)])
     scores = [score for score in chosen if score is not None]
     return [
-        "  ".join(
-            [str(place), *(score_text(evaluation, s, i) for s in scores), evaluation.prompts[i]]
-        )
+        f"{place}.  {'  '.join(score_text(evaluation, s, i) for s in scores)}: "
+        f"{evaluation.prompts[i]}"
         for place, i in enumerate(order, start=1)
     ]
 

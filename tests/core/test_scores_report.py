@@ -78,7 +78,10 @@ def test_pictures_are_sorted_by_likeness_by_text_or_by_the_mean_of_both_ranks():
 def test_pictures_of_the_class_are_not_sorted_and_text_without_an_encoder_is_likeness():
     one = evaluation({LIKE: [0.1, NAN, 0.8]})
     assert ranking(one, TEXT_FIRST) == ranking(one, BOTH) == [2, 0]
-    assert picture_labels(one, [2, 0]) == ["1  CLIP-I 0.800  prompt 3", "2  CLIP-I 0.100  prompt 1"]
+    assert picture_labels(one, [2, 0]) == [
+        "1.  CLIP-I 0.800: prompt 3",
+        "2.  CLIP-I 0.100: prompt 1",
+    ]
 
 
 def shifted(name: str, gain: float, count: int = 8, text: float = 0.3) -> Evaluation:

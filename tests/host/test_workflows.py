@@ -196,7 +196,9 @@ def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
         assert sum(bool(out.get("images")) for out in outputs.values()) == 2, name
 
 
-@pytest.mark.parametrize("name", ["pose_and_background", "several_concepts", "prompt_grid"])
+@pytest.mark.parametrize(
+    "name", ["pose_and_background", "several_concepts", "prompt_grid", "evaluate_concept"]
+)
 def test_the_demo_workflows_run(server, object_info, name):
     prompt = small(to_api_prompt(read_workflow(name), object_info))
     outputs = server.run(prompt, timeout=300)["outputs"]

@@ -18,6 +18,7 @@ NAMES = (
     "pose_and_background",
     "several_concepts",
     "prompt_grid",
+    "evaluate_concept",
     "attention_preview",
     "export_concept",
 )
