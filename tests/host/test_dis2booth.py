@@ -293,6 +293,8 @@ def test_individuals_are_a_list_of_concepts_with_labels(distribution: Concept):
     assert all(concept.codes is None and concept.varied for concept in concepts)
     mixed, labels = DrawIndividuals.execute(distribution, 3, 5, 1.0, 1, 4).args
     assert labels == ["1 to 4, 0%", "1 to 4, 50%", "1 to 4, 100%"] and len(mixed) == 3
+    fourth, labels = DrawIndividuals.execute(distribution, 9, 5, 1.0, 0, 0, only=2).args
+    assert labels == ["5-2"] and fourth[0].config["code"] == concepts[1].config["code"]
     (picture,), labels = DrawIndividuals.execute(distribution, 1, 5, 1.0, 2, 0).args
     assert labels == ["picture 2"] and isinstance(next(iter(picture.varied.values())), LowRank)
 
@@ -302,6 +304,8 @@ def test_bad_requests_are_told_by_the_node(distribution: Concept, varied: Photos
         DrawIndividuals.execute(distribution, 1, 0, -1.0, 0, 0)
     with pytest.raises(ValueError, match="There is no picture 8: .* learned from 5"):
         DrawIndividuals.execute(distribution, 1, 0, 1.0, 8, 0)
+    with pytest.raises(ValueError, match="Only individual 4 is wanted, but 3 are drawn"):
+        DrawIndividuals.execute(distribution, 3, 0, 1.0, 0, 0, only=4)
     untrained = train(Dis2BoothConfig(schedule="sequential"), photos=varied, steps=2)[0]
     with pytest.raises(ValueError, match="has not learned how its individuals vary"):
         DrawIndividuals.execute(untrained, 1, 0, 1.0, 0, 0)
