@@ -61,6 +61,15 @@ class DrawIndividuals(io.ComfyNode):
                     tooltip="With first: individuals from that of picture first to that of this "
                     "picture, count of them; with count 1 the one midway.",
                 ),
+                io.Int.Input(
+                    "only",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip="0 gives all of them. A number gives this one alone: of nine the "
+                    "fourth that you liked.",
+                ),
             ],
             outputs=[
                 ConceptSocket.Output(
@@ -77,16 +86,28 @@ class DrawIndividuals(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, distribution, count, seed, diversity, first, second) -> io.NodeOutput:
+    def execute(cls, distribution, count, seed, diversity, first, second, only=0) -> io.NodeOutput:
         if first or second:
             codes = mixed_codes(distribution, first or second, second, count)
             labels = mixed_labels(first or second, second, count)
         else:
             codes = drawn_codes(distribution, count, diversity, seed)
             labels = [f"{seed}-{number}" for number in range(1, count + 1)]
+        if only:
+            check_only(only, count)
+            codes, labels = codes[only - 1 : only], labels[only - 1 : only]
         concepts = [individual(distribution, code) for code in codes]
         text = "\n".join([said(distribution, concepts), *sizes(labels, codes)])
         return io.NodeOutput(concepts, labels, ui=ui.PreviewText(text))
+
+
+def check_only(only: int, count: int) -> None:
+    """Raise ValueError for an individual that is not drawn."""
+    if only > count:
+        raise ValueError(
+            f"Only individual {only} is wanted, but {count} are drawn. Raise count, or choose one "
+            "of them."
+        )
 
 
 def mixed_labels(first: int, second: int, count: int) -> list[str]:

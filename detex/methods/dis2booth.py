@@ -45,6 +45,7 @@ SCHEDULES = ("joint", "alternate", "two_timescale", "sequential")
 CODES = ("auto", "mapper", "free", "shared")
 SLOW = 0.1  # rate of the anchor in `two_timescale`
 FREE_RATE = 16.0  # a free code is of unit size, a LoRA's numbers of hundredths
+UNNAMED = 0.3  # of the composites: the prompt does not say where they are, and the code cannot
 CLEAR = 0.7  # of the schedule: beyond it features are mostly noise
 SHOWN = 3  # individuals in the live picture
 SHOWN_SEED = 4  # of their codes
@@ -206,7 +207,9 @@ class Dis2Booth(SubjectMethod):
         return replace(batch, clear=tuple(clear.tolist()))  # type: ignore[call-arg]
 
     def choose(self, photos: Tensor, copies: Tensor) -> Chosen:
-        """Each photo as it is, or, where there are composites, its subject on another ground."""
+        """Each photo as it is, or, where there are composites, its subject on another ground; in
+        three of ten of their prompts the ground is not named, and no code tells it.
+        """
         plain, rng, size = super().choose(photos, copies), self.rngs["codes"], len(photos)
         plain = plain._replace(prompts=tuple(self.caption(i) for i in photos.tolist()))
         if self.photos.composites is not None:
@@ -223,15 +226,21 @@ class Dis2Booth(SubjectMethod):
         rng, size = self.rngs["gamma"], len(photos)
         composed = torch.rand(size, generator=rng) < self.config.composites
         drawn = torch.randint(made.latents.shape[1], (size,), generator=rng)
+        named = (torch.rand(size, generator=rng) >= UNNAMED).tolist()
 
         def either(name: str) -> Tensor:
             of_composites, of_photos = getattr(made, name)[photos, drawn], getattr(plain, name)
             chosen = composed.view(-1, *[1] * (of_photos.ndim - 1))
             return torch.where(chosen, of_composites, of_photos)
 
+        places = [
+            made.said[i][k].place for i, k in zip(photos.tolist(), drawn.tolist(), strict=True)
+        ]
         prompts = tuple(
-            self.prompt("", {"V"}, made.said[i][k].place) if composed[row] else plain.prompts[row]
-            for row, (i, k) in enumerate(zip(photos.tolist(), drawn.tolist(), strict=True))
+            self.prompt("", {"V"}, place * name) if other else prompt
+            for prompt, place, name, other in zip(
+                plain.prompts, places, named, composed.tolist(), strict=True
+            )
         )
         return Chosen(either("latents"), either("valid"), either("masks"), composed, prompts)
 

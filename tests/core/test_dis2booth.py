@@ -1,6 +1,7 @@
 """Dis²Booth's losses, codes, schedules and individuals; the numbers worked out by hand."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,10 @@ from detex_pack.detex.concept.individuals import (
     summed,
 )
 from detex_pack.detex.methods.dis2booth import Dis2Booth, Dis2BoothConfig
-from detex_pack.detex.photos.photos import Photos
+from detex_pack.detex.photos.photos import Photos, Said
 from detex_pack.detex.photos.varied import background_names, make_varied
+from detex_pack.detex.toys.scene import COLOURS
+from detex_pack.detex.toys.subjects import demo_set
 from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run, Watcher, train
 from detex_pack.detex.training.snapshot import read_snapshot, snapshot_bytes
@@ -406,6 +409,16 @@ def test_captions_name_the_backgrounds_that_have_a_name():
         assert batch.prompts == tuple(named[i] for i in batch.photos.tolist())
 
 
+def test_three_of_ten_composites_do_not_say_where_they_are():
+    photos = replace(fake_varied(), places=("grass", "snow", "sky", "sand", "wood"))
+    made_up = replace(photos.composites, said=((Said("V", "moon"),) * 4,) * 5)
+    method, _ = made(replace(photos, composites=made_up), composites=1.0)
+    prompts = [prompt for batch in drawn(method, count=200) for prompt in batch.prompts]
+    found = Counter(prompts)
+    assert set(found) == {method.prompt("", {"V"}), method.prompt("", {"V"}, "moon")}
+    assert found[method.prompt("", {"V"})] / len(prompts) == pytest.approx(0.3, abs=0.06)
+
+
 def test_contextual_loss_compares_another_photo_under_its_own_caption():
     photos = replace(fake_varied(masks=False), places=("grass", "snow", "sky", "sand", "wood"))
     method, _ = made(photos)
@@ -654,3 +667,15 @@ def test_background_names_are_a_line_a_picture():
         background_names("grass\nsnow", 4)
     with pytest.raises(ValueError, match='place "\\[B\\]" must be plain words'):
         background_names("grass\n[B]\nsnow\nsky", 4)
+
+
+def test_demo_set_follows_its_law_and_shares_the_rest():
+    toys = demo_set(16, seed=3)
+    colours = Counter(COLOURS[i] for i in toys.scenes.main.tolist())
+    assert colours == {"red": 6, "yellow": 4, "green": 4, "purple": 2}
+    assert Counter(toys.scenes.size.tolist()) == {0: 12, 1: 4}
+    for common in ("shape", "second", "pattern"):
+        assert len(set(getattr(toys.scenes, common).tolist())) == 1
+    assert Counter(toys.scenes.background.tolist()) == dict.fromkeys(range(8), 2)
+    assert torch.equal(toys.images, demo_set(16, seed=3).images)
+    assert toys.masks.flatten(1).any(dim=1).all()
