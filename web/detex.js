@@ -5,6 +5,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+const GAP = 4; // pixels that the page leaves between widgets
 const isOurs = (node) => node?.comfyClass?.startsWith("DETEX");
 
 function foldAway(node) {
@@ -29,9 +30,14 @@ function foldAway(node) {
 }
 
 // What hides a widget where it has to. Newer pages (1.58) fold what is advanced by themselves, and
-// keep `hidden` as it is set; older ones keep room for what is folded, unless it is `hidden`.
+// keep `hidden` as it is set. Each keeps room for what is folded: the older ones unless it is `hidden`,
+// the newer ones unless its height is none.
 function foldOf(node, widget, settled, isOthers) {
-  if ("visibility" in widget) return () => (widget.hidden = Boolean(settled) || isOthers());
+  if ("visibility" in widget) {
+    const height = () => (widget.advanced && !node.showAdvanced ? -GAP : LiteGraph.NODE_WIDGET_HEIGHT);
+    if (!widget.computeLayoutSize) widget.computeSize = () => [0, height()];
+    return () => (widget.hidden = Boolean(settled) || isOthers());
+  }
   let hidden = widget.hidden || settled;
   const isFolded = () => (widget.advanced && !node.showAdvanced) || isOthers();
   Object.defineProperty(widget, "hidden", {

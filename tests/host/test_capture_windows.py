@@ -1,5 +1,6 @@
 """Capture Attention where a sampler computes the pictures of a batch in windows."""
 
+import inspect
 from collections.abc import Callable
 
 import comfy.sd
@@ -18,13 +19,16 @@ PICTURES, LENGTH = 5, 3
 
 
 def host_windows(overlap: int, *, anchor: bool = False, dim: int = 0):
-    """ComfyUI's own node. anchor: each window is computed with the picture before it."""
+    """ComfyUI's own node. anchor: each window is computed with the picture before it, which older
+    versions cannot.
+    """
+    execute = ContextWindowsManualNode.execute
+    known = "causal_window_fix" in inspect.signature(execute).parameters
+    given = {"causal_window_fix": anchor} if known else {}
 
     def patch(model: ModelPatcher) -> ModelPatcher:
         names = ("standard_static", 1, False, "pyramid", dim, False)
-        return ContextWindowsManualNode.execute(
-            model, LENGTH, overlap, *names, causal_window_fix=anchor
-        ).args[0]
+        return execute(model, LENGTH, overlap, *names, **given).args[0]
 
     return patch
 
