@@ -119,6 +119,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
     "several_concepts": (pairs, ("The ball", "The star")),
     "prompt_grid": (first_of_each, ("Labelled Grid",)),
     "attention_preview": (first_of_each, ("Where the learned words look",)),
+    "whole_litter": (first_of_each, ("The litter",)),
     "export_concept": (pairs, ("With [V]", "With its LoRA and its embedding", "Exact LoRA")),
 }
 

@@ -30,6 +30,7 @@ SMALL = {  # by node type
     "DETEXPlacePictures": {"names": "grass\nsnow", "steps": 2},
     "DETEXClassPriorImages": {"count": 1, "steps": 2},
     "DETEXTrain": {"steps": 2, "batch_size": 1},
+    "DETEXDis2BoothTrain": {"steps": 2, "batch_size": 1},
     "KSampler": {"steps": 2},
 }
 
@@ -196,7 +197,9 @@ def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
         assert sum(bool(out.get("images")) for out in outputs.values()) == 2, name
 
 
-@pytest.mark.parametrize("name", ["pose_and_background", "several_concepts", "prompt_grid"])
+@pytest.mark.parametrize(
+    "name", ["pose_and_background", "several_concepts", "prompt_grid", "whole_litter"]
+)
 def test_the_demo_workflows_run(server, object_info, name):
     prompt = small(to_api_prompt(read_workflow(name), object_info))
     outputs = server.run(prompt, timeout=300)["outputs"]

@@ -20,6 +20,7 @@ NAMES = (
     "prompt_grid",
     "attention_preview",
     "export_concept",
+    "whole_litter",
 )
 MODELS = (
     "checkpoints/v1-5-pruned-emaonly-fp16.safetensors",
