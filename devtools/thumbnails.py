@@ -125,6 +125,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
     "prompt_grid": (first_of_each, ("Labelled Grid",)),
     "evaluate_concept": (first_of_each, ("Best to worst, full strength", "Side by side")),
     "attention_preview": (first_of_each, ("Where the learned words look",)),
+    "whole_litter": (first_of_each, ("The litter",)),
     "export_concept": (pairs, ("With [V]", "With its LoRA and its embedding", "Exact LoRA")),
 }
 

@@ -30,6 +30,7 @@ SMALL = {  # by node type
     "DETEXPlacePictures": {"names": "grass\nsnow", "steps": 2},
     "DETEXClassPriorImages": {"count": 1, "steps": 2},
     "DETEXTrain": {"steps": 2, "batch_size": 1},
+    "DETEXDis2BoothTrain": {"steps": 2, "batch_size": 1},
     "KSampler": {"steps": 2},
 }
 
@@ -197,7 +198,8 @@ def test_the_checkpoint_workflows_run_with_the_demo_model(server, object_info):
 
 
 @pytest.mark.parametrize(
-    "name", ["pose_and_background", "several_concepts", "prompt_grid", "evaluate_concept"]
+    "name",
+    ["pose_and_background", "several_concepts", "prompt_grid", "evaluate_concept", "whole_litter"],
 )
 def test_the_demo_workflows_run(server, object_info, name):
     prompt = small(to_api_prompt(read_workflow(name), object_info))

@@ -21,6 +21,7 @@ NAMES = (
     "evaluate_concept",
     "attention_preview",
     "export_concept",
+    "whole_litter",
 )
 MODELS = (
     "checkpoints/v1-5-pruned-emaonly-fp16.safetensors",
