@@ -58,6 +58,7 @@ evaluate/       how good it is
   report          an evaluation in words; its pictures from best to worst
   verdict         of several evaluations: what is sure, what may be noise
   plots           charts of evaluations
+  knee            which step of a training is best
   averages        pictures, prompts, subjects
   paired          bootstrap intervals and paired tests over subjects
 canvas/         what is shown: sheets, grids, charts, masks over photos

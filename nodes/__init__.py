@@ -6,6 +6,7 @@ from ..detex.host.paths import register_folder
 from ..detex.host.routes import register_routes
 from ..detex.host.sam import register_sam_folder
 from .attention import AttentionPreview, CaptureAttention
+from .best_step import BestStep
 from .compose import ComposePrompt
 from .concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
 from .demo import DemoModel, DemoSet, DemoSubject
@@ -58,6 +59,7 @@ class DetexExtension(ComfyExtension):
             AttentionPreview,
             EvaluateConcept,
             CompareConcepts,
+            BestStep,
         ]
 
 

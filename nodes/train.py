@@ -146,7 +146,15 @@ def train_method(
     again = inputs["resume"] == START_OVER
     store = ResumeStore(inputs["snapshot_every"], start_over=again, say=say)
     concept, losses = train_concept(
-        model, clip, subject.photos, prior, config, train, [view], store
+        model,
+        clip,
+        subject.photos,
+        prior,
+        config,
+        train,
+        [view],
+        store,
+        inputs.get("keep_every", 0),
     )
     note = prior_note(subject, images)
     text = "\n".join(filter(None, [store.note, note, summary(concept)]))

@@ -278,6 +278,16 @@ def appended_inputs() -> list[io.Input]:
             "mapper push one word, so that at one learning rate [P] and [B] move 3 to 16 times "
             "as fast as [V]. Off: as in the paper.",
         ),
+        io.Int.Input(
+            "keep_every",
+            default=0,
+            min=0,
+            max=20000,
+            optional=True,
+            advanced=True,
+            tooltip="Steps between states of the concept that are kept on disk for Best Step, of "
+            "about 77 MB each for Stable Diffusion 1.x. 0 keeps none.",
+        ),
     ]
 
 

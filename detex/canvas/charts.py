@@ -116,6 +116,64 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
+def step_chart(
+    points: Sequence[tuple[int, float, float]], chosen: int, names: tuple[str, str], title: str
+) -> Tensor:
+    """Two scores along the steps, each on its own scale, and one against the other with the chosen
+    point ringed -> [1, H, W, 3]. points: step, first score, second score.
+    """
+    side, top = 380, 74
+    width, height = 2 * EDGE + 2 * side + 40, top + 260 + 40
+    page = Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
+    pen = ImageDraw.Draw(page)
+    write(pen, (EDGE, 12), cut(title, width - 2 * EDGE, 17), INK, 17)
+    steps, first, second = ([float(point[i]) for point in points] for i in range(3))
+    area = (EDGE, top, EDGE + side, top + 260)
+    box(pen, area, PANEL)
+    for values, name, colour, left in zip(
+        (first, second), names, LINES[:2], (EDGE, EDGE + side / 2), strict=True
+    ):
+        write(pen, (left, 48), cut(name, side / 2 - 8, 14), colour, 14)
+        _curve(pen, _spots(steps, values, area), colour)
+    _marks(pen, steps, area)
+    x = _spots(steps, first, area)[chosen][0]
+    line(pen, [(x, top), (x, top + 260)], INK, 1)
+    area = (EDGE + side + 40, top, EDGE + 2 * side + 40, top + 260)
+    box(pen, area, PANEL)
+    write(pen, (area[0], 48), cut(f"{names[0]} up, {names[1]} right", side, 14), INK, 14)
+    spots = _spots(second, first, area)
+    _curve(pen, spots, GRID)
+    for place, (spot, step) in enumerate(zip(spots, steps, strict=True)):
+        if place == chosen:
+            disc(pen, spot, 8, INK)
+            disc(pen, spot, 6, PANEL)
+        disc(pen, spot, 4, LINES[2])
+        write(pen, (spot[0], spot[1] - 10), f"{step:g}", FAINT, 11, anchor="mb")
+    return as_image(page.resize((width, height), Image.Resampling.BOX))[None]
+
+
+def _spots(xs: Sequence[float], ys: Sequence[float], area) -> list[tuple[float, float]]:
+    """Where these values lie in an area of the page, each axis on its own scale."""
+    left, top, right, bottom = area
+    across = _placer(*scale_of([Row("", xs, xs[0])]), (left + 16, right - 16))
+    up = _placer(*scale_of([Row("", ys, ys[0])]), (bottom - 16, top + 24))
+    return [(across(x), up(y)) for x, y in zip(xs, ys, strict=True)]
+
+
+def _curve(pen: ImageDraw.ImageDraw, spots: Sequence[tuple[float, float]], colour) -> None:
+    line(pen, spots, colour, 2)
+    for spot in spots:
+        disc(pen, spot, 3, colour)
+
+
+def _marks(pen: ImageDraw.ImageDraw, steps: Sequence[float], area) -> None:
+    """The steps below the area, as far apart as they can be read."""
+    every = max(1, round(len(steps) / 7))
+    for place, (x, _) in enumerate(_spots(steps, steps, area)):
+        if place % every == 0:
+            write(pen, (x, area[3] + 6), f"{steps[place]:g}", FAINT, 11, anchor="ma")
+
+
 # ---- in pixels of the page, which is drawn larger ------------------------------------------------
 
 

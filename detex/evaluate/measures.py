@@ -39,7 +39,7 @@ def likeness(evaluation: Evaluation) -> Score:
     """The score that says how well the subject is kept: with masked photos where there are masks,
     by the first encoder.
     """
-    names = {measure_name(score): score for score in reversed(evaluation.scores)}
+    names = {measure_name(score): score for score in reversed([*evaluation.scores])}
     return next(names[name] for name in LIKENESS if name in names)
 
 

@@ -5,6 +5,8 @@ The field's own scores, of features that an encoder made: CLIP-T, CLIP-I and DIN
 that one road leads from there to a table (averages.py).
 """
 
+from collections.abc import Hashable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,6 +61,20 @@ def diversity(pictures: Tensor) -> Tensor:
         raise ValueError("Diversity needs two pictures of a prompt or more; here there is one.")
     distances = 1 - cosines("pictures", pictures, "pictures", pictures)  # [G, G]
     return (distances.sum(dim=1) - distances.diagonal()) / (count - 1)
+
+
+def spread(pictures: Tensor, groups: Sequence[Hashable]) -> Tensor:
+    """The mean cosine distance of each picture to those of other prompts, [G, F] -> [G]: near 0
+    where prompts change nothing. groups [G]: what each was drawn from. Raises ValueError for a
+    single prompt.
+    """
+    kinds = list(dict.fromkeys(groups))
+    if len(kinds) < 2:
+        raise ValueError("There is one prompt; its pictures can only differ from those of another.")
+    numbers = torch.tensor([kinds.index(group) for group in groups])
+    others = (numbers[:, None] != numbers[None]).double()
+    distances = 1 - cosines("pictures", pictures, "pictures", pictures)
+    return (distances * others).sum(dim=1) / others.sum(dim=1)
 
 
 def cosines(whose: str, one: Tensor, others: str, other: Tensor) -> Tensor:

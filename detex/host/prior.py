@@ -103,8 +103,14 @@ def prior_pictures(
     count: int,
     batch_size: int,
     report: Report,
+    *,
+    positive: list | None = None,
+    folder: Path | None = None,
 ) -> tuple[Tensor, Path, int]:
     """All `count` pictures [N, S, S, 3]; only what is missing on disk is made.
+
+    positive: the prompt's CONDITIONING, where it has learned words; it then needs a folder of its
+    own, as the words are in no hash here.
 
     Each batch is on disk before the next one starts: a cancel or crash loses one batch.
     -> the pictures, their folder, how many were made.
@@ -112,14 +118,16 @@ def prior_pictures(
     check_text_to_image(model)
     for patcher, socket in ((model, "MODEL"), (clip.patcher, "CLIP")):
         check_foreign(injected(patcher), socket)  # DETEX Train refuses them, too
-    folder = prior_folder(model, clip, vae, config)
+    folder = folder or prior_folder(model, clip, vae, config)
     found = [read_picture(picture_path(folder, k), config.resolution) for k in range(count)]
     pictures: dict[int, Tensor] = {k: p for k, p in enumerate(found) if p is not None}
     missing = [k for k in range(count) if k not in pictures]
     if missing:
-        conditioning = [
-            clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (config.prompt, "")
-        ]
+        plain, empty = (
+            clip.encode_from_tokens_scheduled(clip.tokenize(text))
+            for text in ("" if positive else config.prompt, "")
+        )
+        conditioning = [positive or plain, empty]
     for numbers in chunks_of(missing, count, batch_size):
         done = len(pictures)
         progress = {"done": done * config.steps, "all": count * config.steps}

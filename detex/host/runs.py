@@ -121,14 +121,14 @@ class RunFolder:
 
 
 def prune_runs() -> None:
-    """Delete the oldest runs, and the snapshots of all but the latest few."""
+    """Delete the oldest runs, and the snapshots and states of all but the latest few."""
     folders = [path for path in runs_folder().iterdir() if path.is_dir()]
     folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in folders[RUNS:]:
         shutil.rmtree(path, ignore_errors=True)
     for path in folders[RUNS_WITH_SNAPSHOTS:RUNS]:
-        for snapshot in RunFolder(path.name).snapshots().values():
-            snapshot.unlink(missing_ok=True)
+        for old in (*RunFolder(path.name).snapshots().values(), *path.glob("state_*")):
+            old.unlink(missing_ok=True)
 
 
 class ResumeStore(Watcher):

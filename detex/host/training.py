@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import comfy.sd
@@ -20,6 +21,7 @@ from .denoiser import ComfyDenoiser, WeightsTooLarge, is_out_of_memory, training
 from .families import check_latent_scale, unet_layout
 from .preflight import Preflight
 from .runs import ResumeStore
+from .states import StateKeeper
 from .text import ComfyTextEncoder
 from .towers import split_word, tower_of
 
@@ -33,12 +35,14 @@ def train_concept(
     train_config: TrainConfig,
     watchers: Sequence[Watcher] = (),
     store: ResumeStore | None = None,
+    keep_every: int = 0,
 ) -> tuple[Concept, Losses]:
     """Train on private copies; `model` and `clip` stay as they are, whatever happens.
 
     prior_latents [R, 4, h, w]: unscaled VAE latents of images of the class, or None.
     config: the settings of a method in the register, which says which method it is.
     store: keeps the run on disk, and finds what was trained before.
+    keep_every: with a store, steps between states that are kept of the run; 0 keeps none.
     -> the concept, and what each step cost.
     """
     check_latent_scale(model, photos.resolution, photos.latents.shape[-1])
@@ -58,7 +62,9 @@ def train_concept(
                 return learn(method, denoiser, text, watchers)
             found = store.find(method, denoiser, text)
             if found is None:
-                found = learn(method, denoiser, text, [store, *watchers])
+                make = partial(make_concept, method, denoiser, text.clip)
+                keeper = [StateKeeper(keep_every, store, make)] if keep_every else []
+                found = learn(method, denoiser, text, [store, *keeper, *watchers])
                 store.finish(*found)
             return found
     except RuntimeError as error:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from detex_pack.detex.canvas.charts import LINES, WIDE, Panel, Row, dot_chart, scale_of, ticks
+from detex_pack.detex.canvas.charts import (
+    LINES,
+    WIDE,
+    Panel,
+    Row,
+    dot_chart,
+    scale_of,
+    step_chart,
+    ticks,
+)
 
 
 def columns_of(page: torch.Tensor, colour: tuple[int, int, int]) -> np.ndarray:
@@ -56,3 +65,14 @@ def test_more_panels_than_fit_go_on_below():
     assert three.shape[2] == one.shape[2] + 2 * WIDE == four.shape[2]
     assert four.shape[1] > three.shape[1]
     assert one.shape[0] == 1 and one.shape[3] == 3
+
+
+def test_the_chosen_step_is_marked_where_it_stands():
+    points = [(100, 0.5, 0.3), (200, 0.6, 0.2), (300, 0.7, 0.1)]
+    first, last = (step_chart(points, i, ("CLIP-I", "CLIP-T"), "toy") for i in (0, 2))
+    assert first.shape == last.shape
+    lines = []
+    for page in (first, last):
+        column = (page[0, 80:330, :400] > 0.85).all(-1).float().mean(dim=0)  # INK, most of the way
+        lines.append(int(column.argmax()))
+    assert lines[1] - lines[0] > 200

@@ -12,6 +12,7 @@ from detex_pack.detex.evaluate.scores import (
     half_maximum_iou,
     leak,
     photo_similarity,
+    spread,
 )
 
 EAST, NORTH = [1.0, 0.0], [0.0, 1.0]
@@ -93,6 +94,17 @@ def test_diversity_is_the_mean_distance_to_the_others_and_not_to_itself():
 def test_one_picture_has_no_diversity():
     with pytest.raises(ValueError, match="needs two pictures of a prompt or more"):
         diversity(features(EAST))
+
+
+def test_spread_is_the_distance_to_pictures_of_other_prompts():
+    """The two of "a" to north: 1 and 1 - 0.7071; north to both of them: their mean."""
+    found = spread(features(EAST, NORTH_EAST, NORTH), ["a", "a", "b"])
+    close(found, 1.0, 1 - HALF, 1 - HALF / 2)
+
+
+def test_one_prompt_has_no_spread():
+    with pytest.raises(ValueError, match="There is one prompt"):
+        spread(features(EAST, NORTH), ["a", "a"])
 
 
 def test_features_of_another_width_are_refused_with_both_widths():

@@ -34,6 +34,7 @@ SNAPSHOT = Path(__file__).with_name("schemas.json")
 IDS = {
     "DETEXApplyEmbeddings",
     "DETEXAttentionPreview",
+    "DETEXBestStep",
     "DETEXCaptureAttention",
     "DETEXClassPriorImages",
     "DETEXCompareConcepts",

@@ -91,7 +91,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
     }"""
     assert "Show Advanced" in page.evaluate(menu)
     train = next(node for node in browser.canvas_nodes(page) if node["type"] == "DETEXTrain")
-    assert train["visible"][-1] == "relative_speed"
+    assert train["visible"][-1] == "keep_every"
     assert train["size"][1] >= train["needs"][1]
 
 
@@ -219,7 +219,7 @@ def test_the_info_button_shows_the_help_page(page: Page):
 
 def test_every_node_has_a_help_page_that_names_its_sockets(page: Page, server: ComfyServer):
     ours = {k: v for k, v in server.object_info().items() if k.startswith("DETEX")}
-    assert len(ours) == 25
+    assert len(ours) == 26
     for node_id, schema in ours.items():
         answer = page.request.get(f"{server.url}/extensions/ComfyUI-DETEX/docs/{node_id}.md")
         text = answer.text()
