@@ -111,6 +111,7 @@ def capture_attention(
         taken = options["transformer_options"].get("patches_replace", {}).get("attn2", {})
         for layer in layers:
             inner = taken.get(layer.key) or taken.get(layer.key[:2])
+            inner = inner or _own_attention(patched, layer)
             capturing = _capturing(inner, maps, passes, coarsest=layer.level == deepest)
             set_model_options_patch_replace(options, capturing, "attn2", *layer.key)
         return executor(*args, **kwargs)
@@ -141,21 +142,23 @@ def _is_compiled(module: Any) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
-def _capturing(
-    inner: Callable | None, maps: AttentionMaps, passes: Passes, *, coarsest: bool
-) -> Callable:
+def _own_attention(model: ModelPatcher, layer: CrossAttention) -> Callable:
+    """What the layer computes by itself, to the bit. Its precision is asked of it: another pack's
+    block does not tell.
+    """
+    precision = model.get_model_object(f"diffusion_model.{layer.path}").attn_precision
+
     def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
-        if inner is not None:
-            out = inner(q, k, v, options)
-        else:
-            out = optimized_attention(
-                q,
-                k,
-                v,
-                options["n_heads"],
-                attn_precision=options["attn_precision"],
-                transformer_options=options,
-            )
+        heads = options["n_heads"]
+        settings = {"attn_precision": precision, "transformer_options": options}
+        return optimized_attention(q, k, v, heads, **settings)
+
+    return attention
+
+
+def _capturing(inner: Callable, maps: AttentionMaps, passes: Passes, *, coarsest: bool) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
+        out = inner(q, k, v, options)
         if coarsest or q.shape[1] <= MAX_POSITIONS:
             _collect(q, k, options, maps, passes)
         return out

@@ -9,7 +9,7 @@ import nodes
 import pytest
 import tiny
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import SamplerCustom
 from torch import Tensor
@@ -179,6 +179,44 @@ def test_another_packs_patch_is_called_and_kept(
     assert torch.equal(sample(foreign(watched) if behind else watched, clip), expected)
     assert len(calls) == 2 * before > 0
     assert not torch.equal(expected, sample(model, clip))
+    assert maps.heat_maps().isfinite().all()
+
+
+def their_block(block, x: Tensor, context=None, transformer_options: dict | None = None) -> Tensor:
+    """A transformer block of another pack, as Advanced-ControlNet's: it calls what replaces the
+    attention, and tells less of the layer than ComfyUI's block.
+    """
+    options = {**(transformer_options or {}), "n_heads": block.n_heads, "dim_head": block.d_head}
+    x = x + block.attn1(block.norm1(x))
+    n, layer = block.norm2(x), block.attn2
+    key = (*options["block"], options["block_index"])
+    replace = options.get("patches_replace", {}).get("attn2", {}).get(key)
+    if replace:
+        q, k, v = layer.to_q(n), layer.to_k(context), layer.to_v(context)
+        n = layer.to_out(replace(q, k, v, options))
+    else:
+        n = layer(n, context=context)
+    return block.ff(block.norm3(x + n)) + x + n
+
+
+def test_blocks_of_another_pack_are_captured_in_the_layers_own_precision(
+    model: ModelPatcher, clip: comfy.sd.CLIP, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list = []
+
+    def spied(*args, **kwargs) -> Tensor:
+        asked.append(kwargs["attn_precision"])
+        return optimized_attention(*args, **kwargs)
+
+    monkeypatch.setattr(BasicTransformerBlock, "forward", their_block)
+    for layer in cross_attentions(model):
+        attn2 = model.get_model_object(f"diffusion_model.{layer.path}")
+        monkeypatch.setattr(attn2, "attn_precision", torch.float32)
+    expected = sample(model, clip)
+    patched, maps = captured(model, clip)
+    monkeypatch.setattr(host_attention, "optimized_attention", spied)
+    assert torch.equal(sample(patched, clip), expected)
+    assert set(asked) == {torch.float32}
     assert maps.heat_maps().isfinite().all()
 
 
