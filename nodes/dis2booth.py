@@ -51,7 +51,7 @@ class Dis2BoothTrain(io.ComfyNode):
                     "schedule",
                     options=[*SCHEDULES],
                     default=RECOMMENDED.schedule,
-                    tooltip="joint: both LoRAs in every step, which a trial found best. The "
+                    tooltip="joint: both LoRAs in every step, a reading of our own. The "
                     "abstract names an asynchronous optimisation; readings of it are alternate "
                     "(one step for what is common, two for what varies), two_timescale (what is "
                     "common at a tenth of the rate) and sequential (one after the other).",
