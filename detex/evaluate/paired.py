@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
 DRAWS = 10_000
 _SEED = 2312
@@ -42,6 +41,8 @@ def compare(differences: Sequence[float] | Values, margin: float = 0.0) -> Compa
 
 def wilcoxon_p(values: Values) -> float:
     """One-sided Wilcoxon signed-rank test of "greater than 0"; 1 where nothing differs."""
+    from scipy.stats import wilcoxon  # noqa: PLC0415  (takes a second, at each start of ComfyUI)
+
     if not np.any(values):
         return 1.0
     result: Any = wilcoxon(values, alternative="greater")

@@ -23,7 +23,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from detex_pack.detex.host.attention import _capturing, _pytorch_attention
+from detex_pack.detex.host.attention import _capturing, _own_attention, _pytorch_attention
 from detex_pack.detex.host.denoiser import ComfyDenoiser, training_session
 from detex_pack.detex.host.families import cross_attentions
 from detex_pack.detex.host.passes import Reading, Row
@@ -147,11 +147,17 @@ def test_capture_in_a_pass_of_the_sampler_stays_on_the_card(
     """As for a picture or a prior image: ComfyUI's own pass over two prompts, one in an area."""
     maps, whole = AttentionMaps(("V", "ball")), (8, 12)
     reading = Reading([[4], [5, 6]])
-    rows = [Row(0, reading, None, whole), Row(1, reading, (8, 12, 8, 0), (16, 12))]
+    rows = [
+        Row(0, reading, None, whole, None),
+        Row(1, reading, (8, 12, 8, 0), (16, 12), None),
+    ]
     passes: Any = SimpleNamespace(rows=lambda _: rows)
     layers = cross_attentions(model)
-    capturing = _capturing(None, maps, passes, coarsest=False)
-    options = {"patches_replace": {"attn2": {layer.key: capturing for layer in layers}}}
+    patches = {
+        layer.key: _capturing(_own_attention(model, layer), maps, passes, coarsest=False)
+        for layer in layers
+    }
+    options = {"patches_replace": {"attn2": patches}}
     options |= {"uuids": ["one", "other"], "cond_or_uncond": [0, 0]}
     options |= {"optimized_attention_override": _pytorch_attention}  # which cards use by default
     given = {

@@ -1,0 +1,162 @@
+"""What a template's prompts say is in its pictures: at the seed it ships with and at two others.
+
+The judge of the demo model's world looks at four pictures of each sampler of each template.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from workflow_files import NAMES
+
+from detex_pack.detex.batch.api_prompt import MUTED
+from detex_pack.detex.canvas.pictures import as_image
+from detex_pack.detex.prompt.grammar import with_clauses
+from detex_pack.detex.prompt.prompt_table import grid_prompts, parse_numbers
+from detex_pack.detex.toys.scene import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SUBJECTS
+from detex_pack.detex.toys.subjects import demo_subject
+from detex_pack.pretraining.judge import Judge, load_judge
+from devtools.graphs import Graph, upstream
+from devtools.server import ComfyServer, to_api_prompt
+from devtools.thumbnails import suited
+from devtools.workflows import read_workflow, write_photos
+
+DEMO = [
+    name
+    for name in NAMES
+    if any(node["type"] == "DETEXDemoModel" for node in read_workflow(name)["nodes"])
+]
+COUNT = 4  # pictures of a prompt, of which LEAST keep each promise
+LEAST = 3
+TABLES = {"shape": SHAPES, "background": BACKGROUNDS, "position": POSITIONS}
+
+Promise = dict[str, Any]  # by factor, what the judge should see
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """What one template has learned, the next finds on disk."""
+    with ComfyServer(tmp_path_factory.mktemp("promises")) as running:
+        write_photos(running.base / "input")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return load_judge()
+
+
+def subjects_of(graph: Graph) -> list[int]:
+    """The numbers of the demo subjects, in the order in which a merge counts their photos."""
+    numbers = (
+        e["inputs"]["number"] for e in graph.values() if e["class_type"] == "DETEXDemoSubject"
+    )
+    return sorted(number - 1 for number in numbers)
+
+
+def promise(text: str, subjects: list[int]) -> Promise:
+    """What a prompt names outright, or by the words of a photo."""
+    scenes = [demo_subject(number, 4, 0).scenes for number in subjects]
+    photos = {
+        "P": ("position", torch.cat([s.position for s in scenes]).tolist()),
+        "B": ("background", torch.cat([s.background for s in scenes]).tolist()),
+    }
+    found: Promise = {
+        factor: table.index(word)
+        for factor, table in TABLES.items()
+        for word in re.findall(r"\w+", text)
+        if word in table
+    }
+    for role, number in re.findall(r"\[([PB])(\d+)\]", text):
+        factor, of_photos = photos[role]
+        found[factor] = of_photos[int(number) - 1]
+    if said := re.search(r"\[V(\d*)\]", text):
+        colours = SUBJECTS[subjects[int(said[1] or 1) - 1]][1:3]
+        found["colours"] = {COLOURS.index(colour) for colour in colours}
+    return found
+
+
+def prompts(graph: Graph, number: str) -> list[str]:
+    """The prompts that this node makes, in the order of the pictures."""
+    node = graph[number]
+    values = node["inputs"]
+    if node["class_type"] == "DETEXPromptGrid":
+        numbers = (parse_numbers(values[name], name) for name in ("poses", "backgrounds"))
+        return [text for text, _ in grid_prompts(values["prompts"].splitlines(), *numbers, view)]
+    if node["class_type"] == "DETEXComposePrompt":
+        return [with_clauses(values["text"], view(0), values["pose"], values["background"])]
+    return [re.sub(r"embedding:\w+_v\b", "[V]", values["text"])]
+
+
+def trainings(graph: Graph) -> set[str]:
+    """Their titles."""
+    return {e["_meta"]["title"] for e in graph.values() if e["class_type"] == "DETEXTrain"}
+
+
+def view(_: int) -> str:
+    return "view"
+
+
+def stages(name: str) -> Iterator[dict[str, Any]]:
+    """The template as it ships and, where it has muted nodes, a second time with them awake."""
+    yield read_workflow(name)
+    workflow = read_workflow(name)
+    asleep = [node for node in workflow["nodes"] if node["mode"] == MUTED]
+    for node in asleep:
+        node["mode"] = 0
+    if asleep:
+        yield workflow
+
+
+def sampled(graph: Graph, shift: int) -> list[str]:
+    """The samplers of pictures, each with a preview of its number; their seeds move by `shift`."""
+    learned_from = {n for title in trainings(graph) for n in upstream(graph, [title])}
+    samplers = [
+        number
+        for number, entry in graph.items()
+        if entry["class_type"] == "KSampler" and number not in learned_from
+    ]
+    for number in samplers:
+        inputs = graph[number]["inputs"]
+        inputs["seed"] += shift
+        graph[inputs["latent_image"][0]]["inputs"]["batch_size"] = COUNT
+        (pixels,) = (
+            n
+            for n, entry in graph.items()
+            if entry["class_type"] == "VAEDecode" and entry["inputs"]["samples"] == [number, 0]
+        )
+        preview = {"class_type": "PreviewImage", "inputs": {"images": [pixels, 0]}}
+        graph[f"of {number}"] = preview | {"_meta": {"title": f"of {number}"}}
+    return samplers
+
+
+def broken_promises(server: ComfyServer, judge: Judge, graph: Graph, shift: int) -> Iterator[str]:
+    """What too few of the graph's pictures show of what their prompts say."""
+    samplers = sampled(graph, shift)
+    shown = server.pictures(graph)
+    for number in samplers:
+        texts = prompts(graph, graph[number]["inputs"]["positive"][0])
+        pictures = torch.stack([as_image(picture) for picture in shown[f"of {number}"]])
+        assert len(pictures) == COUNT * len(texts)
+        for text, four in zip(texts, pictures.split(COUNT), strict=True):
+            seen: dict[str, list[Any]] = {name: v.tolist() for name, v in judge(four).items()}
+            seen["colours"] = [{*pair} for pair in zip(seen["main"], seen["second"], strict=True)]
+            for factor, wanted in promise(text, subjects_of(graph)).items():
+                if (right := seen[factor].count(wanted)) < LEAST:
+                    yield f"{text}, seeds + {shift}: {factor} in {right} of {COUNT}"
+
+
+@pytest.mark.parametrize("name", DEMO)
+def test_pictures_of_a_template_show_what_its_prompts_say(
+    name: str, server: ComfyServer, judge: Judge
+):
+    info = server.object_info()
+    broken = [
+        said
+        for shift in range(3)
+        for workflow in stages(name)
+        for said in broken_promises(server, judge, suited(to_api_prompt(workflow, info)), shift)
+    ]
+    assert not broken, "\n".join(broken)
