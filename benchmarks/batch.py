@@ -42,7 +42,7 @@ from .batch_scale import scale
 
 KILL_EVERY = 60.0  # s
 BARE = 300  # prompts that the bare server is measured with
-STEPS, SNAPSHOT = 40, 5  # of a training
+STEPS, SNAPSHOT = 150, 10  # of a training
 
 
 def light(colour: int = 0) -> Graph:
@@ -115,7 +115,7 @@ def kill_cards(folder: Path, seed: int, count: int, finished: Callable[[], bool]
     for number in range(count):
         known = set(runs.rglob("step_*"))
         wait_for(lambda seen=known: set(runs.rglob("step_*")) - seen or finished())
-        time.sleep(5 * rng.random())
+        time.sleep(rng.random() / 2)
         if finished():
             return number
         rng.choice(comfys(psutil.Process())).kill()
@@ -148,11 +148,14 @@ def trainings(folder: Path, *, seed: int, rows: int, kills: int) -> Iterator[dic
         killed = kill_cards(folder / "cards", seed, kills, lambda: len(job.records()) == rows)
         print(ended_well(process), flush=True)
     assert concepts(job, rows) == concepts(calm, rows)
+    assert killed == kills, f"the trainings ended after {killed} of {kills} kills"
+    resumed = continued(job) - before
+    assert resumed, "no training went on from a snapshot"
     yield {
         "trainings": rows,
         "steps": STEPS,
         "killed": killed,
-        "continued": continued(job) - before,
+        "continued": resumed,
         "seconds": round(time.monotonic() - begin),
     }
 

@@ -17,7 +17,7 @@ from devtools.batch_jobs import HANGS, BatchJob, cluster, comfys, ended_well, pr
 from devtools.graphs import toys
 from devtools.server import ComfyServer
 
-ROWS, STEPS = 40, 2
+ROWS, STEPS = 40, 10
 TABLE = "seed\n" + "".join(f"{seed}\n" for seed in range(1, ROWS + 1))
 IMPATIENT = ("--patience", "5")
 NONSENSE = ["<html>Sign in</html>", "{}", "[1]", "\x00\xff", "null"]
@@ -63,6 +63,7 @@ class Rack:
 
     def __init__(self, folder: Path, rng: random.Random):
         self.folder, self.rng, self.count = folder, rng, 0
+        self.pace = 0.0  # seconds a row of an undisturbed run
         self.servers = [ComfyServer(folder / name) for name in ("a", "b")]
         self.doubtful = Doubtful(self.servers[1].port)
         self.rays: Any = None  # the cluster, and its nodes beside the head
@@ -196,15 +197,13 @@ HARMS: dict[str, tuple[int, Callable[[Rack, BatchJob], Options], Harm]] = {  # h
 
 
 def harmed(rack: Rack, name: str) -> BatchJob:
-    """A run that comes to harm at a random moment, between the third row and the twentieth: on a
-    quick machine the last rows are done within the second that may pass then.
-    """
+    """A run that comes to harm at a random moment, from the third row to about the thirtieth."""
     _, place, harm = HARMS[name]
     job, rows = rack.job(), rack.rng.randint(3, 20)
     with place(rack, job) as options:
         process = job.start(*options)
         wait_for(lambda: len(job.records()) >= rows or process.poll() is not None)
-        time.sleep(rack.rng.random())
+        time.sleep(10 * rack.pace * rack.rng.random())
         print(ended_well(harm(rack, job, process) or process), flush=True)
     return job
 
@@ -226,7 +225,11 @@ def kills(folder: Path, *, seed: int, only: str | None) -> Iterator[dict[str, An
     try:
         rack.up()
         undisturbed = rack.job()
-        ended_well(undisturbed.start())
+        process = undisturbed.start()
+        wait_for(undisturbed.records)
+        begin = time.monotonic()
+        ended_well(process)
+        rack.pace = (time.monotonic() - begin) / ROWS
         for name in [only] if only else in_rounds():
             rack.up()
             begin = time.monotonic()

@@ -74,7 +74,7 @@ class Dis2BoothTrain(io.ComfyNode):
                     "learns what all have in common. For joint and two_timescale.",
                 ),
                 io.Float.Input(
-                    "lambda_contextual",
+                    "lambda_cx",
                     default=RECOMMENDED.contextual_weight,
                     min=0.0,
                     max=10.0,

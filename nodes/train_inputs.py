@@ -20,7 +20,7 @@ RENAMED = {
     "lambda_pr": "prior_weight",
     "lambda_bind": "bind_weight",
     "lambda_separate": "separate_weight",
-    "lambda_contextual": "contextual_weight",
+    "lambda_cx": "contextual_weight",
     "lambda_delta": "delta_weight",
 }
 SETTLED = {
