@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -145,6 +145,8 @@ class SaveEmbeddings(io.ComfyNode):
             lines += [f"LoRA of share {described(size)}" for size in forms.sizes([share])]
         if exports and concept.varied:
             lines.append(INDIVIDUAL)
+        if not dry_run:
+            lines += uses(concept, files[0].name.removesuffix(".safetensors"), exports)
         shown = SavedConcept("\n".join(lines), None if dry_run else files[0].name)
         return io.NodeOutput(files[0].name, ui=shown)
 
@@ -170,6 +172,25 @@ def listed(files: Sequence[export.File]) -> list[str]:
         more = f" and {len(others)} more" if others else ""
         size = megabytes(sum(len(file.content) for file in found))
         lines.append(f"{folder}: {first}{more}, {size}")
+    return lines
+
+
+def uses(concept: Concept, stem: str, exports: Collection[export.Export]) -> list[str]:
+    """How each program takes the saved files: a line each, with a prompt."""
+    subject = concept.named[0]
+    word = f"{stem}_{subject.word.lower()}"
+    lora = f"{stem}_lora" if concept.deltas else ""
+
+    def prompt(spelled: str) -> str:
+        return f"photo of a {spelled} {subject.class_word}"
+
+    lines = ["How to use it:", f"this pack: Load Decoupled Embeddings; {prompt('[V]')}"]
+    if export.Export.STOCK in exports:
+        loader, tag = (f"Load LoRA {lora}; ", f"<lora:{lora}:1> ") if lora else ("", "")
+        lines.append(f"ComfyUI: {loader}{prompt(f'embedding:{word}')}")
+        lines.append(f"A1111, Forge: {tag}{prompt(word)}")
+    if export.Export.DIFFUSERS in exports:
+        lines.append(f"diffusers: {stem}/README.md; {prompt(f'<{word}>')}")
     return lines
 
 

@@ -67,9 +67,34 @@ def test_rank_size_and_error_are_those_of_the_file_at_that_share(
     _, chosen = run(concept, dry_run=True, lora_share=0.6)
     assert f"{line}  <- this one" in chosen.splitlines()
     _, written_then = run(concept, lora_share=0.6)
-    assert written_then.splitlines()[-1] == f"LoRA of share {line}"
+    assert f"LoRA of share {line}\n" in written_then
     size = len(plan(concept, "other", [Export.STOCK], 0.6)[1].content)
     assert f"loras: toy_lora.safetensors, {size / 1e6:.3f} MB" in written_then
+
+
+def test_save_says_in_a_line_how_each_program_takes_the_files(
+    model_folders: Path, concept: Concept
+):
+    _, text = run(concept, diffusers_folder=True)
+    subject = concept.named[0].class_word
+    assert text.partition("How to use it:\n")[2].splitlines() == [
+        f"this pack: Load Decoupled Embeddings; photo of a [V] {subject}",
+        f"ComfyUI: Load LoRA toy_lora; photo of a embedding:toy_v {subject}",
+        f"A1111, Forge: <lora:toy_lora:1> photo of a toy_v {subject}",
+        f"diffusers: toy/README.md; photo of a <toy_v> {subject}",
+    ]
+    for name in ("loras/toy_lora", "embeddings/toy_v"):
+        assert (model_folders / f"{name}.safetensors").is_file()
+    _, again = run(concept, stock_files=False)
+    assert again.splitlines()[-1] == (
+        f"this pack: Load Decoupled Embeddings; photo of a [V] {subject}"
+    )
+
+
+def test_word_without_deltas_needs_no_lora(model_folders: Path, concept: Concept):
+    _, text = run(dataclasses.replace(concept, deltas={}))
+    assert f"ComfyUI: photo of a embedding:toy_v {concept.named[0].class_word}" in text
+    assert "<lora" not in text
 
 
 def test_full_deltas_have_no_error(model_folders: Path, concept: Concept):
@@ -86,7 +111,7 @@ def test_saving_all_of_the_deltas_shows_the_files_and_decomposes_nothing(
     model_folders: Path, concept: Concept, decompositions: list
 ):
     _, text = run(concept, diffusers_folder=True)
-    heads = [line.partition(":")[0] for line in text.splitlines()]
+    heads = [line.partition(":")[0] for line in text.partition("\nHow to use it:")[0].splitlines()]
     assert heads == ["Saved in models", "detex", "loras", "embeddings", "diffusers"]
     assert not decompositions
 
