@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..detex.methods.dis2booth import CODES, SCHEDULES, Dis2Booth, Dis2BoothConfig
 from ..detex.training.config import TrainConfig
 from .sockets import CATEGORY, DistributionSocket, VariedSocket
-from .train import train_method, waited_for
+from .train import course_outputs, train_method, waited_for
 from .train_inputs import (
     model_inputs,
     optimisation_inputs,
@@ -103,9 +103,7 @@ class Dis2BoothTrain(io.ComfyNode):
                 DistributionSocket.Output(
                     display_name="distribution", tooltip="For Draw Individuals."
                 ),
-                io.LossMap.Output(
-                    display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
-                ),
+                *course_outputs(),
             ],
         )
 

@@ -9,6 +9,7 @@ from comfy.sd import CLIP
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
+from ..detex.canvas.filmstrip import filmstrip
 from ..detex.concept.file import Concept
 from ..detex.host.images import rgb
 from ..detex.host.progress import LiveView, say
@@ -36,10 +37,18 @@ from .train_inputs import (
 
 
 def concept_outputs() -> list[io.Output]:
+    learned = "The learned words and K, V deltas."
+    return [ConceptSocket.Output(display_name="concept", tooltip=learned), *course_outputs()]
+
+
+def course_outputs() -> list[io.Output]:
+    """How the training went."""
     return [
-        ConceptSocket.Output(display_name="concept", tooltip="The learned words and K, V deltas."),
         io.LossMap.Output(
             display_name="loss_map", tooltip="Loss at each step, for Plot Loss Graph."
+        ),
+        io.Image.Output(
+            display_name="filmstrip", tooltip="The samples so far: a column for each step."
         ),
     ]
 
@@ -142,9 +151,9 @@ def train_method(
     config, train = config_of(method, inputs)
     images = prior_images if uses_prior(method, inputs["lambda_pr"]) else None
     prior = prior_latents(subject, images)
-    view = LiveView(train.steps, inputs["preview_every"], subject.decode)
     again = inputs["resume"] == START_OVER
     store = ResumeStore(inputs["snapshot_every"], start_over=again, say=say)
+    view = LiveView(train.steps, inputs["preview_every"], subject.decode, store.keep_samples)
     concept, losses = train_concept(
         model,
         clip,
@@ -159,7 +168,7 @@ def train_method(
     note = prior_note(subject, images)
     text = "\n".join(filter(None, [store.note, note, summary(concept)]))
     curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
-    return io.NodeOutput(concept, curves, ui=ui.PreviewText(text))
+    return io.NodeOutput(concept, curves, filmstrip(store.samples), ui=ui.PreviewText(text))
 
 
 def waited_for(method: Any, weight: float, inputs: Mapping[str, Any]) -> list[str]:

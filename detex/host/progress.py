@@ -65,12 +65,19 @@ class LiveView(Watcher):
     """Moves the node's bar and shows a picture on it; obeys the cancel button at every step.
 
     preview_every: the least steps between samples; 0: no picture. There are fewer samples where
-    they are slow: all pictures together take no more than a twentieth of the time.
+    they are slow: all pictures together take no more than a twentieth of the time. keep: gets them,
+    with their step and by their captions.
     """
 
-    def __init__(self, steps: int, preview_every: int, decode: Decode):
+    def __init__(
+        self,
+        steps: int,
+        preview_every: int,
+        decode: Decode,
+        keep: Callable[[int, dict[str, Tensor]], object] = lambda step, pictures: None,
+    ):
         self.bar = comfy.utils.ProgressBar(steps)
-        self.preview_every, self.decode = preview_every, decode
+        self.preview_every, self.decode, self.keep = preview_every, decode, keep
         self.can_sample = True
         self.losses: dict[str, list[float]] = {}
         self.samples: list[tuple[str, Tensor]] = []
@@ -138,8 +145,9 @@ class LiveView(Watcher):
             self.can_sample = False
             denoiser.free_memory()
             return
-        captions = [f"{words}   step {run.step}" for words in conds if words]
-        self.samples = list(zip(captions, pictures, strict=True))
+        shown = dict(zip(filter(None, conds), pictures, strict=True))
+        self.samples = [(f"{words}   step {run.step}", one) for words, one in shown.items()]
+        self.keep(run.step, shown)
 
     def progress(self, run: Run) -> Progress:
         return Progress(

@@ -6,6 +6,7 @@ be left early, gone on with, or made longer. It has one folder:
     ComfyUI/user/__detex/runs/<key>/step_000350.safetensors     the state after 350 steps
                                    /finished_000600.safetensors the concept after 600 steps
                                    /finished_000600.json        its losses
+                                   /samples_000350.safetensors  its live samples at that step
 """
 
 import contextlib
@@ -21,6 +22,11 @@ from pathlib import Path
 import folder_paths
 from comfy.model_management import InterruptProcessingException
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..canvas.filmstrip import Samples, small
 from ..concept.file import Concept, concept_bytes, load_concept
 from ..methods.base import Method
 from ..training.loop import Losses, Run, Watcher
@@ -90,6 +96,22 @@ class RunFolder:
             write_new(self.path / f"step_{run.step:06d}.safetensors", snapshot_bytes(run))
         self._thin_out(run.step, SNAPSHOTS)
 
+    def samples(self, steps: int) -> dict[int, Samples]:
+        """The samples up to this step that are readable, by step."""
+        found = {}
+        for path in sorted(self.path.glob("samples_*.safetensors")):
+            step = int(path.stem.removeprefix("samples_"))
+            with contextlib.suppress(OSError, SafetensorError):
+                numbered = sorted(load(path.read_bytes()).items())
+                found[step] = {name.partition(" ")[2]: image for name, image in numbered}
+        return {step: images for step, images in found.items() if step <= steps}
+
+    def save_samples(self, step: int, samples: Samples) -> None:
+        path = self.path / f"samples_{step:06d}.safetensors"
+        path.unlink(missing_ok=True)
+        numbered = {f"{i:02d} {name}": image for i, (name, image) in enumerate(samples.items())}
+        write_new(path, save(numbered))
+
     def finished(self, steps: int) -> tuple[Concept, Losses] | None:
         """The concept after so many steps and its losses, where they are here and readable."""
         concept, losses = self._finished_files(steps)
@@ -144,6 +166,7 @@ class ResumeStore(Watcher):
         self.every, self.start_over, self.say = every, start_over, say
         self.note = ""  # what was found, for the person at the canvas
         self.last_good = 0  # the latest step that was written or found
+        self.samples: dict[int, Samples] = {}  # of the live view, by step
         self._disk_failed = False
 
     def find(
@@ -156,6 +179,7 @@ class ResumeStore(Watcher):
             prune_runs()
         if self.start_over:  # whatever is left of the folder
             return None
+        self.samples = self.folder.samples(method.train_config.steps)
         found = self.folder.finished(method.train_config.steps)
         if found:
             self.note = (
@@ -203,6 +227,11 @@ class ResumeStore(Watcher):
             again = "Set resume to auto and run again" if self.start_over else "Run again"
             on = f"{again} to go on." if self.kept() else "Nothing of it is kept on disk."
             self.say(f"{where} {on} {self.remedy()}".strip())
+
+    def keep_samples(self, step: int, pictures: dict[str, Tensor]) -> None:
+        """What the live view has drawn after this step: caption -> [H, W, 3] in [0, 1]."""
+        self.samples[step] = small(pictures)
+        self.trying(lambda: self.folder.save_samples(step, self.samples[step]))
 
     def kept(self) -> int:
         """The step that one can go on from, by what is on disk; 0 where nothing is."""

@@ -140,6 +140,16 @@ def test_sample_follows_what_is_learned(train: Train):
     assert not torch.equal(seen[0], seen[-1])
 
 
+def test_samples_are_kept_with_their_step_by_their_captions(train: Train):
+    kept: dict[int, dict[str, Tensor]] = {}
+    view = Eager(2, 1, no_room, kept.__setitem__)
+    train(None, view, steps=2)
+    assert list(kept) == [1, 2]
+    shown = [(f"{words}   step 2", picture) for words, picture in kept[2].items()]
+    assert [words for words, _ in shown] == [words for words, _ in view.samples]
+    assert all(a is b for (_, a), (_, b) in zip(shown, view.samples, strict=True))
+
+
 def test_sampler_recovers_a_known_picture_from_noise(model: ModelPatcher):
     class Oracle:
         """A denoiser that knows the answer: eps = (x - x0) / sigma at every sigma."""

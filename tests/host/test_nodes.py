@@ -340,7 +340,7 @@ def test_loss_map_is_the_total_and_the_steady_loss(
     monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
     wired = {"model": None, "clip": None, "subject": collect(photos, masks)}
     widgets = {name: value for name, value in defaults(Train).items() if value is not None}
-    learned, loss_map = Train.execute(**wired, **widgets).args
+    learned, loss_map, _ = Train.execute(**wired, **widgets).args
     assert learned is concept
     assert loss_map == {"loss": [5.0, 4.0], "steady_loss": [0.7, 0.5]}
 

@@ -165,6 +165,50 @@ def test_finished_concept_is_found_and_not_trained_again(train: Train):
     assert "another seed" in store.note and "start over" in store.note
 
 
+class Filming(Watcher):
+    """Gives the store a picture after each step, as the live view does; its grey is the step."""
+
+    def __init__(self, store: ResumeStore):
+        self.store = store
+
+    def on_step(self, run: Run) -> None:
+        picture = torch.full((4, 4, 3), run.step / 255)
+        self.store.keep_samples(run.step, {"[V]": picture, "[V] in water": picture})
+
+
+def filmed(store: ResumeStore) -> dict[int, list[tuple[str, int]]]:
+    """Step -> captions and greys, in their order."""
+    return {
+        step: [(words, int(image[0, 0, 0])) for words, image in shown.items()]
+        for step, shown in store.samples.items()
+    }
+
+
+def film(train: Train, **settings) -> ResumeStore:
+    store = ResumeStore(2, start_over=settings.pop("start_over", False))
+    train(None, Filming(store), store=store, **settings)
+    return store
+
+
+def frames(*steps: int) -> dict[int, list[tuple[str, int]]]:
+    return {step: [("[V]", step), ("[V] in water", step)] for step in steps}
+
+
+def test_samples_of_a_finished_or_shorter_training_are_found_again(train: Train):
+    assert filmed(film(train, steps=2)) == frames(1, 2)
+    assert filmed(film(train, steps=2)) == frames(1, 2)  # found on disk, nothing is trained
+    assert filmed(film(train, steps=4)) == frames(1, 2, 3, 4)
+    assert filmed(film(train, steps=2)) == frames(1, 2)  # not those of later steps
+    assert filmed(film(train, steps=2, start_over=True)) == frames(1, 2)
+    assert "samples_000004.safetensors" not in files()
+
+
+def test_damaged_samples_are_left_out(train: Train):
+    film(train, steps=2)
+    next(runs_folder().rglob("samples_000001.safetensors")).write_bytes(b"no tensors")
+    assert filmed(film(train, steps=2)) == frames(2)
+
+
 def test_start_over_forgets_what_is_on_disk(train: Train):
     stopped(train, 3)
     _, steps, store = resumed(train, start_over=True)
