@@ -166,17 +166,34 @@ _VARIANTS = {  # from improved mode, one each
     "improved_kv_tenth": ("K/V rate x 0.1", {"kv_rate": 0.1}),
     "improved_copies": ("12 scaled copies", _COPIES),
 }
-_ON_PLACES = _changed(  # what the nodes do where they have places
+_PLACES_FIRST = _changed(
     _IMPROVED,
-    "places",
-    "DETEX on places",
+    "places_first",
+    "DETEX on places, first recipe",
     places=True,
     center_poses=False,
     relative_speed=True,
     mapper_rate=1.0,
 )
+_SLOWER = {"token_rate": 4.0, "mapper_rate": 1.0}
+_ON_PLACES = _changed(  # what the nodes do where they have places
+    _PLACES_FIRST,
+    "places",
+    "DETEX on places",
+    center_features=True,
+    high_noise=True,
+    keep_weight=0.1,
+    token_rate=8.0,
+    mapper_rate=2.0,
+)
 _ABSOLUTE = {"center_poses": True, "relative_speed": False}
-_PLACES = {  # from that, one each: what its settings were chosen among
+_PLACES = {  # from that, one each
+    "not_kept": ("K, V not kept", {"keep_weight": 0.0}),
+    "any_noise": ("every noise as often", {"high_noise": False}),
+    "features_as_they_are": ("features not centered", {"center_features": False}),
+    "slower": ("[V] half, mappers a quarter as fast", _SLOWER),
+}
+_FIRST = {  # from the first recipe: what its settings were chosen among
     "on_places_centered": (
         "[P] words centered, the rates of improved mode",
         _ABSOLUTE | {"mapper_rate": TUNED.mapper_rate},
@@ -194,7 +211,12 @@ def _register(plain: Arm, rows: dict[str, tuple[str, dict[str, Any]]]) -> tuple[
 
 
 _DEVIATING, _VARYING = _register(_DETEX, _DEVIATIONS), _register(_IMPROVED, _VARIANTS)
-_TRIED = (_ON_PLACES, *_register(_ON_PLACES, _PLACES))
+_TRIED = (
+    _ON_PLACES,
+    *_register(_ON_PLACES, _PLACES),
+    _PLACES_FIRST,
+    *_register(_PLACES_FIRST, _FIRST),
+)
 ARMS = {arm.name: arm for arm in (*_MAIN, *_DEVIATING, *_VARYING, *_TRIED)}
 MAIN = tuple(arm.name for arm in _MAIN)
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need

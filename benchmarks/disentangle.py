@@ -23,7 +23,15 @@ import torch
 
 from .arms import arm_named
 from .cells import FILE, STRIPS, Cell, DamagedCell, load
-from .hypotheses import PLACES_PREDECLARED, PREDECLARED, STUDIES, Grid, judge_hypothesis, study
+from .hypotheses import (
+    PLACES_AGAIN,
+    PLACES_FIRST,
+    PREDECLARED,
+    STUDIES,
+    Grid,
+    judge_hypothesis,
+    study,
+)
 from .measures import TITLES, measured
 from .workers import Worker
 
@@ -99,7 +107,7 @@ def _told(seconds: dict[str, float]) -> str:
 def print_hypotheses(grid: Grid) -> None:
     """Each hypothesis that the grid's arms can answer, in one line."""
     tables = {eye: measured(grid.cells(), eye) for eye in ("judge", "reader")}
-    for hypothesis in (*PREDECLARED, *PLACES_PREDECLARED):
+    for hypothesis in (*PREDECLARED, *PLACES_FIRST, *PLACES_AGAIN):
         if not set(hypothesis.arms) <= set(grid.arms):
             continue
         found, missing = judge_hypothesis(hypothesis, tables[hypothesis.eye], grid)

@@ -48,6 +48,7 @@ def _ask(
 
 MORE, LESS = 1, -1
 _CD, _COPIES, _TI = "custom_diffusion", "custom_diffusion_copies", "textual_inversion"
+_PF = "places_first"
 PREDECLARED = (
     Hypothesis("H1", "edits are obeyed more often", "E", "detex", _CD),
     Hypothesis("H2", "the background leaks less", "L_b", "detex", _CD, LESS),
@@ -56,16 +57,29 @@ PREDECLARED = (
     Hypothesis("H5", "fidelity needs joint training", "S", "detex", "no_joint"),
     Hypothesis("H6", "pose and purity need mappers", "R_P+D", "detex", "no_mapper"),
 )
-# Declared before the first run of "places" on a reported subject: composites on places.
-PLACES_PREDECLARED = (
-    Hypothesis("P1", "edits are obeyed more often than before", "E", "places", "improved"),
-    Hypothesis("P2", "and as often as by a word alone, less 0.02", "E", "places", _TI, margin=0.02),
-    Hypothesis("P3", "the look is not worse by 0.02", "S", "places", _CD, margin=0.02),
-    Hypothesis("P3r", "nor for the reader", "S", "places", _CD, margin=0.02, eye="reader"),
-    Hypothesis("P4", "the background leaks less", "L_b", "places", _CD, LESS),
-    Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", "places", "", level=0.9),
-    Hypothesis("P6", "[B_j] brings as much, less 0.02", "R_B", "places", "improved", margin=0.02),
-    Hypothesis("P7", "purity is greater", "D", "places", "improved"),
+# Declared before the first run of "places_first" on a reported subject: composites on places.
+PLACES_FIRST = (
+    Hypothesis("P1", "edits are obeyed more often than before", "E", "places_first", "improved"),
+    Hypothesis(
+        "P2", "and as often as by a word alone, less 0.02", "E", "places_first", _TI, margin=0.02
+    ),
+    Hypothesis("P3", "the look is not worse by 0.02", "S", "places_first", _CD, margin=0.02),
+    Hypothesis("P3r", "nor for the reader", "S", "places_first", _CD, margin=0.02, eye="reader"),
+    Hypothesis("P4", "the background leaks less", "L_b", "places_first", _CD, LESS),
+    Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", "places_first", "", level=0.9),
+    Hypothesis(
+        "P6", "[B_j] brings as much, less 0.02", "R_B", "places_first", "improved", margin=0.02
+    ),
+    Hypothesis("P7", "purity is greater", "D", "places_first", "improved"),
+)
+# Declared before its first run on a reported subject: the same of the second recipe, and whether it
+# is better than the first.
+PLACES_AGAIN = (
+    *(replace(one, arm="places") for one in PLACES_FIRST),
+    Hypothesis("P8", "[P_i] brings the pose more often than at first", "R_P", "places", _PF),
+    Hypothesis("P9", "[B_j] brings its background more often", "R_B", "places", _PF),
+    Hypothesis("P10", "positions are obeyed more often", "E_p", "places", _PF),
+    Hypothesis("P11", "the look is not worse by 0.02", "S", "places", _PF, margin=0.02),
 )
 SECONDARY = (
     _ask("whole pictures are less like the photos", "Q", "detex", _CD, LESS),
@@ -152,7 +166,7 @@ _STUDIES = {  # by default with so many subjects
     "steps": (SWEPT_SUBJECTS, Grid((), 1, ("improved",), steps=(75, 150, 300, 600))),
     "register": (SWEPT_SUBJECTS, Grid((), 1, ("detex", *arms.REGISTER, *arms.VARIANTS))),
     "places": (SWEPT_SUBJECTS, Grid((), 1, ("improved", *arms.PLACES))),
-    "on_places": (SUBJECTS, Grid((), 2, ("base", _CD, _TI, "improved", "places"))),
+    "on_places": (SUBJECTS, Grid((), 2, ("base", _CD, _TI, "improved", _PF, "places"))),
 }
 STUDIES = tuple(name for name in _STUDIES if name != "quick")
 

@@ -22,7 +22,8 @@ from .calibration import REPORT as JUDGE_REPORT
 from .calibration import agreement
 from .cells import Cell, load_sound, sha256_of
 from .hypotheses import (
-    PLACES_PREDECLARED,
+    PLACES_AGAIN,
+    PLACES_FIRST,
     PREDECLARED,
     SECONDARY,
     Grid,
@@ -109,10 +110,11 @@ def places(main: Grid) -> dict[str, str]:
     """Composites on places: their own tests, on the main grid's subjects and seeds."""
     grid = study("on_places", len(main.identities), main.seeds)
     seen, read = (measured(grid.cells(), eye) for eye in ("judge", "reader"))
-    told = hypotheses(PLACES_PREDECLARED, grid, seen, read)
+    again, first = (hypotheses(f, grid, seen, read) for f in (PLACES_AGAIN, PLACES_FIRST))
     return {
-        "places_hypotheses": told["hypotheses"],
-        "places_not_shown": told["not_shown"],
+        "places_hypotheses": again["hypotheses"],
+        "places_not_shown": again["not_shown"],
+        "places_at_first": first["hypotheses"],
         "places_arms": tables.arm_table(grid, seen, grid.arms, PLACED),
         "places_tried": tables.places_tried(),
     }

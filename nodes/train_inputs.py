@@ -18,6 +18,7 @@ OF_SUBJECT = "Subject Images"  # DETEX Train has the methods that learn from its
 RENAMED = {
     "lambda_ca": "attention_weight",
     "lambda_pr": "prior_weight",
+    "lambda_keep": "keep_weight",
     "lambda_bind": "bind_weight",
     "lambda_separate": "separate_weight",
     "lambda_cx": "contextual_weight",
@@ -287,6 +288,29 @@ def appended_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Steps between states of the concept that are kept on disk for Best Step, of "
             "about 77 MB each for Stable Diffusion 1.x. 0 keeps none.",
+        ),
+        io.Boolean.Input(
+            "high_noise",
+            default=RECOMMENDED.high_noise,
+            optional=True,
+            advanced=True,
+            extra_dict=only_of("high_noise"),
+            tooltip="Photos train at high noise twice as often: there it is decided where the "
+            "subject is and before which background, which is what [P] and [B] say. Off: as in "
+            "the paper.",
+        ),
+        io.Float.Input(
+            "lambda_keep",
+            default=RECOMMENDED.keep_weight,
+            min=0.0,
+            max=100.0,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            extra_dict=only_of("keep_weight"),
+            tooltip="Weight of what holds K and V still under prompts without [V], [P] and [B]: so "
+            "other words go on meaning what they did, and new positions are obeyed. More of it "
+            "keeps less of the look. 0: as in the paper.",
         ),
     ]
 

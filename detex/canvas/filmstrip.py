@@ -27,7 +27,7 @@ def small(pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def filmstrip(samples: Mapping[int, Samples]) -> Tensor:
     """Samples by their steps -> one sheet [1, H, W, 3]: a row for each caption, a column for each
-    step; of more than ten the first, the last and some between. Without samples a line that says so.
+    step; of more than ten the first, the last and some between. Without samples, a line says so.
     """
     if not samples:
         return under_title(torch.zeros(1, 1, 4 * CELL, 3), NONE, CELL // 2)

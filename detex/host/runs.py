@@ -21,7 +21,6 @@ from pathlib import Path
 
 import folder_paths
 from comfy.model_management import InterruptProcessingException
-
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor

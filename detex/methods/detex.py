@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from ..evaluate.scores import half_maximum_iou
 from ..photos.photos import latent_grid, subject_cells
+from ..photos.places import DEFAULT_PLACES
+from ..prompt.captions import neutral_captions
 from ..prompt.grammar import PromptTokens
 from ..prompt.words import Attributes, WordAnchors, Words
 from ..unet.attention import AttentionTap
-from ..unet.losses import attention_loss, map_loss
+from ..unet.deltas import apply_delta
+from ..unet.losses import attention_loss, keep_loss, map_loss
 from ..unet.transfer import to_device
 from .base import (
     Batch,
@@ -40,11 +43,14 @@ class DetexConfig:
     gamma: float = 0.5  # chance that a sample trains on the subject alone, background blanked
     attention_weight: float = 0.01  # lambda_CA of Eq. (5)
     prior_weight: float = 1.0  # lambda_pr of Eq. (5)
+    # of the change of K and V under prompts without learned words; not in the paper
+    keep_weight: float = 0.0
     attention_norm: str = "mse"  # the norm of Eq. (4), which the paper leaves open: mse, l1, fro
     attention_map: str = "max"  # how a map is scaled to [0, 1]: max, max_detach, minmax, raw
     subject_attention: bool = False  # [V] is held to the subject as [P] is; not in the paper
     # the [P] words average to their anchor, so what all photos share is [V]'s; not in the paper
     center_poses: bool = False
+    high_noise: bool = False  # photos train at high noise more often; not in the paper
     # mapper_rate is a speed: at 1 the words [P] and [B] move as fast as [V]; not in the paper
     relative_speed: bool = False
     masked_pose: bool = True  # the [P] term also acts on blanked samples
@@ -57,7 +63,7 @@ class DetexConfig:
     def __post_init__(self):
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma is a probability between 0 and 1, got {self.gamma}.")
-        check_weight(self, "attention_weight", "prior_weight")
+        check_weight(self, "attention_weight", "prior_weight", "keep_weight")
         check_choice(self, "attention_norm", ("mse", "l1", "fro"))
         check_choice(self, "attention_map", ("max", "max_detach", "minmax", "raw"))
         check_choice(self, "reduction", ("mean", "adobe"))
@@ -69,6 +75,9 @@ class DetexConfig:
             "subject_attention": True,
             "center_poses": True,
             "relative_speed": True,
+            "center_features": True,
+            "high_noise": True,
+            "keep_weight": 0.1,
         }
         return cls(**(ours | settings))
 
@@ -81,7 +90,11 @@ class Detex(SubjectMethod):
 
     def __init__(self, *given):
         super().__init__(*given)
-        self.weights["attention"] = self.config.attention_weight
+        self.weights |= {
+            "attention": self.config.attention_weight,
+            "keep": self.config.keep_weight,
+        }
+        self.kept = self.neutral_features() if self.config.keep_weight else None
 
     @classmethod
     def needs(cls, config: DetexConfig) -> Collection[str]:
@@ -102,6 +115,20 @@ class Detex(SubjectMethod):
             center_poses=config.center_poses,
         )
 
+    @torch.no_grad()
+    def neutral_features(self) -> Tensor:
+        """Text features [M, C] of the tokens of prompts without learned words, each once: the class
+        in the places of the composites, or in common ones, under several views.
+        """
+        made, of = self.photos.composites, self.subject
+        said = {one.place for row in made.said for one in row if one.place} if made else ()
+        found = []
+        for text in neutral_captions(of.class_word, of.attribute, sorted(said) or DEFAULT_PLACES):
+            tokens = self.tokens(text)
+            context = self.text.encode([tokens], [{}]).context[0]
+            found.append(context[1 : tokens.length() + 1])  # the start token is the same for all
+        return torch.cat(found).unique(dim=0)
+
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """Many weights of a mapper push one word, so that at one rate it moves some ten times as
         fast as [V], more in larger models; `relative_speed` divides that out.
@@ -116,6 +143,14 @@ class Detex(SubjectMethod):
             for role, source in self.words.attributes.items()
         ]
         return [deltas, subject, *mappers]
+
+    def draw(self) -> Batch:
+        batch = super().draw()
+        if not self.config.high_noise:
+            return batch
+        times, n = batch.timesteps, batch.count
+        times = torch.cat([self.schedule.noisier(times[:n]), times[n:]])
+        return replace(batch, timesteps=times)
 
     def choose(self, photos: Tensor, copies: Tensor) -> Chosen:
         """Each photo as it is or, with chance gamma, its subject on a blank."""
@@ -167,7 +202,13 @@ class Detex(SubjectMethod):
         terms = self.diffusion_terms(batch, prediction)
         if tap is not None:
             terms["attention"] = self.attention_term(batch, tap)
+        if self.kept is not None:
+            terms["keep"] = keep_loss(self.added_to(self.kept), self.kept)
         return terms
+
+    def added_to(self, features: Tensor) -> list[Tensor]:
+        """What the deltas add to K and V of these tokens, [M, out] each."""
+        return [apply_delta(delta, features) for _, delta in self.deltas.of_layers()]
 
     def diffusion_terms(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
         if self.config.masked_loss and batch.masks is not None:

@@ -183,11 +183,11 @@ class Dis2Booth(SubjectMethod):
         )
 
     def timesteps_of(self, batch: VariedBatch, coded: Sequence[bool]) -> Tensor:
-        """t = T sqrt(u) in place of T u: what an individual looks like is decided early."""
+        """What an individual looks like is decided early."""
         times, n = batch.timesteps, batch.count
         if not self.config.high_noise:
             return times
-        high = (len(self.schedule) * (times[:n] + 0.5)).sqrt().long()
+        high = self.schedule.noisier(times[:n])
         return torch.cat([torch.where(torch.tensor(coded), high, times[:n]), times[n:]])
 
     def valid_of(self, batch: VariedBatch, coded: Sequence[bool]) -> Tensor:

@@ -1,4 +1,8 @@
-"""Plain captions that a merge of concepts should leave as they are."""
+"""Plain captions that learning and merging concepts should leave as they are."""
+
+from collections.abc import Sequence
+
+from .grammar import training_prompt, with_article
 
 THINGS = (
     "a man", "a woman", "two children", "a dog", "a cat", "a horse", "a bird", "a car", "a bicycle",
@@ -11,4 +15,18 @@ PLACES = (
     "in front of a white wall", "in the garden", "under a cloudy sky",
 )  # fmt: skip
 
+VIEWS = ("front", "side", "back", "left", "right", "top", "bottom", "center")
+
 NEUTRAL = tuple(f"photo of {thing} {place}".strip() for thing in THINGS for place in PLACES)
+
+
+def neutral_captions(class_word: str, attribute: str, places: Sequence[str]) -> list[str]:
+    """What is asked of a class: each place by name, and views there: "photo of a dog with left pose
+    in sandy beach background".
+    """
+    captions = [training_prompt(class_word, attribute, (), place=place) for place in places]
+    for i in range(max(len(VIEWS), len(places))):
+        subject = f"photo of {with_article(class_word)} with {VIEWS[i % len(VIEWS)]} {attribute}"
+        for place in (places[i % len(places)], places[(i + 1) % len(places)]):
+            captions.append(f"{subject} in {place} background")
+    return captions

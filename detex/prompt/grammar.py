@@ -67,6 +67,11 @@ class PromptTokens:
         """Where `word` ("V", "P", "B2") stands first; None where it does not."""
         return next((position for position, name in self.slots if name == word), None)
 
+    def length(self) -> int:
+        """How many tokens of the first tower come before those that fill it up."""
+        ids = self.ids[0]
+        return max((i for i, token in enumerate(ids) if token != ids[-1]), default=0) + 1
+
 
 def attribute_word(class_word: str) -> str:
     """ "pose" for living things, else "view" (DETEX section 3.2 and supplement B.1)."""

@@ -1,7 +1,7 @@
 """Every loss as a pure function; nothing else."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,16 @@ def map_loss(
 def attention_loss(pose: Tensor, background: Tensor) -> Tensor:
     """L_CA of DETEX Eq. (4) from its terms [B], 0 where the prompt lacks the word -> scalar."""
     return (pose + background).mean()
+
+
+def keep_loss(added: Sequence[Tensor], features: Tensor) -> Tensor:
+    """How much the deltas change prompts that have none of the learned words: the mean square of
+    what they add to K and V, in units of the text features' own -> scalar. Not in the paper.
+
+    added: delta f of each layer, [M, out]; features f [M, C] of the prompts' tokens.
+    """
+    changes = torch.stack([one.square().mean() for one in added])
+    return changes.mean() / features.square().mean()
 
 
 def smoothed(maps: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from detex_pack.detex.unet.losses import (
     attention_loss,
     binding_loss,
     diffusion_loss,
+    keep_loss,
     map_loss,
     scaled_map,
     separation_loss,
@@ -46,6 +47,18 @@ def test_adobe_reduction_is_the_channel_count_times_the_mean():
     valid = (torch.rand(3, 5, 5, generator=generator) > 0.3).float()
     adobe = diffusion_loss(output, target, valid, "adobe")
     torch.testing.assert_close(adobe, 4 * diffusion_loss(output, target, valid))
+
+
+def test_keep_loss_is_the_mean_square_of_what_is_added_in_units_of_the_features_own():
+    features = torch.tensor([[3.0, 1.0], [1.0, 3.0]])  # mean square 5
+    added = [torch.full((2, 4), 1.0), torch.tensor([[0.0, 6.0], [0.0, 0.0]])]  # 1 and 9
+    torch.testing.assert_close(keep_loss(added, features), torch.tensor(1.0))  # (1 + 9) / 2 / 5
+
+
+def test_keep_loss_counts_a_layer_as_much_as_another_whatever_their_widths():
+    features = torch.ones(3, 2)
+    narrow, wide = torch.full((3, 1), 2.0), torch.zeros(3, 100)
+    torch.testing.assert_close(keep_loss([narrow, wide], features), torch.tensor(2.0))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "adobe"])

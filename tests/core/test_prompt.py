@@ -2,6 +2,7 @@
 
 import pytest
 
+from detex_pack.detex.prompt.captions import VIEWS, neutral_captions
 from detex_pack.detex.prompt.grammar import (
     PromptTokens,
     attribute_word,
@@ -126,6 +127,25 @@ def test_known_placeholders_pass():
 
 def test_position_of_a_word_is_that_of_its_slot():
     assert PromptTokens((1, 2, 3), ((1, "V"), (2, "P"))).position("P") == 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "length"), [((9, 4, 5, 7, 7, 7), 3), ((9, 4, 5, 7, 0, 0), 4), ((9, 7, 7), 1)]
+)
+def test_length_is_that_without_what_fills_a_prompt_up(ids: tuple[int, ...], length: int):
+    assert PromptTokens((ids,), ()).length() == length
+
+
+def test_neutral_captions_have_every_place_and_view_and_no_learned_word():
+    captions = neutral_captions("apple", "view", ["water", "old town"])
+    assert captions[:2] == [
+        "photo of an apple in water background",
+        "photo of an apple in old town background",
+    ]
+    assert "photo of an apple with left view in old town background" in captions
+    for word in (*VIEWS, "water", "old town"):
+        assert any(word in caption for caption in captions)
+    assert len(set(captions)) == len(captions) and not any("[" in one for one in captions)
 
 
 def test_missing_word_has_no_position():

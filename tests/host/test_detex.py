@@ -234,6 +234,55 @@ def test_attention_weight_zero_takes_no_maps(made, session: tuple, weight: float
     assert asked == [taken]
 
 
+def test_high_noise_is_for_the_photos_and_not_for_the_prior_images(made):
+    method = made(high_noise=True)
+    times = torch.stack([method.draw().timesteps for _ in range(400)]).float() / 1000
+    assert times[:, :3].mean().item() == pytest.approx(2 / 3, abs=0.03)  # of sqrt(u)
+    assert times[:, 3:].mean().item() == pytest.approx(1 / 2, abs=0.03)
+
+
+def test_high_noise_changes_nothing_else_that_is_drawn(made):
+    plain, high = made().draw(), made(high_noise=True).draw()
+    for field in dataclasses.fields(Batch):
+        one, other = getattr(plain, field.name), getattr(high, field.name)
+        same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
+        assert same == (field.name != "timesteps"), field.name
+
+
+def test_what_is_kept_are_the_tokens_of_prompts_without_learned_words(made, session: tuple):
+    method, (_, text) = made(keep_weight=1.0), session
+    of, kept = method.subject, method.kept
+    tokens = text.tokenize(
+        f"photo of a {of.class_word} with left {of.attribute} in pine forest background"
+    )
+    assert not tokens.slots
+    features = text.encode([tokens], [{}]).context[0, 1 : tokens.length() + 1]
+    nearest = (features[:, None] - kept).abs().amax(dim=2).amin(dim=1)
+    assert nearest.max() < 1e-5
+    assert made().kept is None
+
+
+def test_deltas_that_are_kept_change_plain_prompts_less(session: tuple, subject: Photos):
+    def change(weight: float) -> tuple[float, float]:
+        train = TrainConfig(steps=30, batch_size=2, learning_rate=1e-3)
+        config = DetexConfig(keep_weight=weight)
+        method = Detex(subject, None, config, train, *session)
+        run_steps(method, session[0], train)
+        features = method.neutral_features()
+        added = torch.stack([one.square().mean() for one in method.added_to(features)]).mean()
+        learned = torch.stack([p.square().mean() for p in method.deltas.parameters()]).mean()
+        return added.item(), learned.item()
+
+    (free, _), (held, learned) = change(0.0), change(100.0)
+    assert held < 0.5 * free
+    assert learned > 0
+
+
+def test_keep_term_is_nothing_before_the_first_step(made, session: tuple):
+    assert terms_of(made(keep_weight=1.0), session)["keep"] == 0
+    assert "keep" not in terms_of(made(), session)
+
+
 def test_rates_of_words_and_mappers_are_multiplied(session: tuple, subject: Photos):
     train = TrainConfig(batch_size=2, learning_rate=1e-4, kv_rate=2, token_rate=3, mapper_rate=5)
     for attributes in (Attributes.MAPPERS, Attributes.VECTORS):

@@ -181,7 +181,11 @@ def test_defaults_are_the_improved_mode_of_the_experiment():
     for one in (arm, without_places):
         assert (subject["blank"], subject["scaled_copies"]) == (one.blank, one.scaled_copies)
     settings = as_json(arm.train_config(study("main").steps[0], seed=0), arm.config)
-    called = {"attention_weight": "lambda_ca", "prior_weight": "lambda_pr"}
+    called = {
+        "attention_weight": "lambda_ca",
+        "prior_weight": "lambda_pr",
+        "keep_weight": "lambda_keep",
+    }
     measured = {called.get(name, name): value for name, value in settings.items()}
     measured["method"] = method_of(arm.config).name
     no_inputs = {"weight_decay", "gradient_clip", "masked_pose", "plain_mapper"}
