@@ -57,19 +57,15 @@ PREDECLARED = (
     Hypothesis("H5", "fidelity needs joint training", "S", "detex", "no_joint"),
     Hypothesis("H6", "pose and purity need mappers", "R_P+D", "detex", "no_mapper"),
 )
-# Declared before the first run of "places_first" on a reported subject: composites on places.
+# Declared before the first run of _PF on a reported subject: composites on places.
 PLACES_FIRST = (
-    Hypothesis("P1", "edits are obeyed more often than before", "E", "places_first", "improved"),
-    Hypothesis(
-        "P2", "and as often as by a word alone, less 0.02", "E", "places_first", _TI, margin=0.02
-    ),
-    Hypothesis("P3", "the look is not worse by 0.02", "S", "places_first", _CD, margin=0.02),
-    Hypothesis("P3r", "nor for the reader", "S", "places_first", _CD, margin=0.02, eye="reader"),
-    Hypothesis("P4", "the background leaks less", "L_b", "places_first", _CD, LESS),
-    Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", "places_first", "", level=0.9),
-    Hypothesis(
-        "P6", "[B_j] brings as much, less 0.02", "R_B", "places_first", "improved", margin=0.02
-    ),
+    Hypothesis("P1", "edits are obeyed more often than before", "E", _PF, "improved"),
+    Hypothesis("P2", "and as often as by a word alone, less 0.02", "E", _PF, _TI, margin=0.02),
+    Hypothesis("P3", "the look is not worse by 0.02", "S", _PF, _CD, margin=0.02),
+    Hypothesis("P3r", "nor for the reader", "S", _PF, _CD, margin=0.02, eye="reader"),
+    Hypothesis("P4", "the background leaks less", "L_b", _PF, _CD, LESS),
+    Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", _PF, "", level=0.9),
+    Hypothesis("P6", "[B_j] brings as much, less 0.02", "R_B", _PF, "improved", margin=0.02),
     Hypothesis("P7", "purity is greater", "D", "places_first", "improved"),
 )
 # Declared before its first run on a reported subject: the same of the second recipe, and whether it
