@@ -163,13 +163,13 @@ def advanced_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "mapper_rate",
-            default=TrainConfig.mapper_rate,
+            default=TrainConfig.recommended().mapper_rate,
             min=0.0,
             max=1000.0,
             step=0.01,
             advanced=True,
             tooltip="How fast [P] and [B] move: 1 is as fast as [V], whatever the size of the "
-            "model. With relative_speed off it multiplies the learning rate of the attribute "
+            "model; what differs between them is a part of that. With relative_speed off it multiplies the learning rate of the attribute "
             "mappers, or of the free vectors.",
         ),
         stratified_input(),

@@ -65,7 +65,7 @@ def test_nodes_defaults_are_the_papers_and_our_additions():
     assert changed == dict.fromkeys(ours, True) | {"keep_weight": 0.1}
     paper, nodes = TrainConfig(), TrainConfig.recommended()
     changed = {name: v for name, v in vars(nodes).items() if v != getattr(paper, name)}
-    assert changed == {"token_rate": 8.0}
+    assert changed == {"token_rate": 8.0, "mapper_rate": 2.0}
 
 
 @pytest.mark.parametrize(
