@@ -106,12 +106,14 @@ def prior_latents(class_word: str) -> Tensor:
     return latent_encoder(demo_model().vae)(pictures)
 
 
-def draw(concept: Concept | None, asked: Sequence[Request], seed: int) -> Tensor:
+def draw(
+    concept: Concept | None, asked: Sequence[Request], seed: int, strength: float = 1.0
+) -> Tensor:
     """One picture a request, [N,64,64,3]; the base model reads the prompts without [V]."""
     demo = demo_model()
     model, vectors = demo.model, {}
     if concept is not None:
-        model, vectors = apply_concept(demo.model, concept, 1.0), concept.vectors("l")
+        model, vectors = apply_concept(demo.model, concept, strength), concept.vectors("l")
     learned = DemoModel(model, demo.clip, demo.vae, demo.clip_vision)
     texts = [r.text if vectors else r.text.replace("[V] ", "") for r in asked]
     encoded = {text: compose(demo.clip, text, vectors)[0] for text in set(texts)}

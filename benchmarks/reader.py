@@ -67,7 +67,32 @@ def plain_background(images: Tensor) -> Tensor:
     return frame.std(dim=1).amax(dim=1) < PLAIN_BELOW
 
 
+@torch.no_grad()
+def subject_masks(images: Tensor) -> Tensor:
+    """Where the toy is in pictures [N,64,64,3] in 0..1: the likeliest template, [N,64,64], 1 on
+    the toy, fractions at its edge.
+    """
+    parts = [_best(images[i : i + _CHUNK])[0] for i in range(0, len(images), _CHUNK)]
+    return colour_shares(_templates().scenes.rows(torch.cat(parts))).sum(1)
+
+
 def _read(images: Tensor) -> dict[str, Tensor]:
+    best, colours_at, background_at = _best(images)
+    scenes, kinds, rows = _templates().scenes, len(COLOURS), torch.arange(len(images))
+    pair = colours_at[best, rows]
+    layout = {name: getattr(scenes, name)[best] for name in ("shape", "pattern")}
+    return layout | {
+        "main": pair // kinds,
+        "second": pair % kinds,
+        "background": background_at[best, rows],
+        "position": scenes.position[best],
+    }
+
+
+def _best(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The likeliest template [N]; under each template the likeliest colours and background of each
+    picture, [T, N].
+    """
     count, templates = len(images), _templates()
     likely = _log_likelihoods(images)  # [N, 16, cells]
     flat = likely.flatten(0, 1).T
@@ -79,16 +104,7 @@ def _read(images: Tensor) -> dict[str, Tensor]:
     pairs = main[..., :kinds, None] + second[..., None, :kinds]
     pairs = pairs - torch.eye(kinds) * 1e9  # two different colours
     colours, colours_at = pairs.flatten(-2).max(-1)
-    best = (colours + background).argmax(0)  # [N]
-    rows = torch.arange(count)
-    pair = colours_at[best, rows]
-    layout = {name: getattr(templates.scenes, name)[best] for name in ("shape", "pattern")}
-    return layout | {
-        "main": pair // kinds,
-        "second": pair % kinds,
-        "background": background_at[best, rows],
-        "position": templates.scenes.position[best],
-    }
+    return (colours + background).argmax(0), colours_at, background_at
 
 
 @cache

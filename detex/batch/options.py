@@ -32,6 +32,12 @@ def parser() -> argparse.ArgumentParser:
     add("--product", action="store_true", help="the table's columns are lists: render all of each "
         "with all of the others")  # fmt: skip
     add("--out", type=Path, help="folder for the pictures and results.csv")
+    add_servers(made)
+    return made
+
+
+def add_servers(made: argparse.ArgumentParser) -> None:
+    """Where it runs, and what is done when something goes wrong: what `engine_for` reads."""
     where = made.add_argument_group("where", f"by default {USUAL}, started if it is not there")
     add = where.add_argument
     add("--server", action="append", default=[], metavar="URL", help="one that runs; repeatable")
@@ -50,7 +56,6 @@ def parser() -> argparse.ArgumentParser:
     add("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     silent = "how long a server may be silent before others take its jobs (default: 60)"
     add("--patience", type=float, default=60.0, metavar="SECONDS", help=silent)
-    return made
 
 
 def engine_for(options: argparse.Namespace) -> Engine:

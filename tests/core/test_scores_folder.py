@@ -18,42 +18,19 @@ from detex_pack.detex.evaluate.folder_encoder import (
     prepared,
 )
 from detex_pack.detex.evaluate.scores import caption_similarity, photo_similarity
+from devtools.small_encoders import write_clip, write_dino
 
-TOWER = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-WORDS = ("<|startoftext|>", "<|endoftext|>", "a</w>", "red</w>", "dog</w>", "blue</w>")
 EYES = [torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    text = {**TOWER, "vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1}
-    config = transformers.CLIPConfig(
-        text_config={**text, "pad_token_id": 1},
-        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
-        projection_dim=24,
-    )
-    torch.manual_seed(0)
-    transformers.CLIPModel(config).save_pretrained(folder)
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip") / "tiny-clip")
 
 
 @pytest.fixture(scope="module")
 def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dino") / "tiny-dino"
-    config = transformers.ViTConfig(**TOWER, image_size=224, patch_size=32)
-    torch.manual_seed(1)
-    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
+    return write_dino(tmp_path_factory.mktemp("dino") / "tiny-dino")
 
 
 def test_a_clip_sees_and_reads_at_one_width(clip_folder: Path):

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from detex_pack.detex.batch import card
-from detex_pack.detex.batch.__main__ import main
 from detex_pack.detex.batch.card import CardServer, Comfy
+from detex_pack.detex.batch.command import main
 from devtools.batch_jobs import (
     BatchJob,
     cluster,

@@ -1,0 +1,141 @@
+"""The methods that the protocol compares, as settings of DETEX Train, each from its paper.
+
+Where DETEX's supplement gives the baselines' recipes they are followed; what is left open is told
+in docs/evaluation.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Every widget of DETEX Train, so that a change of a default there changes nothing here. The method
+# is DETEX as in its paper (section 4.1): one rate, none of the additions.
+PAPER: dict[str, Any] = {
+    "method": "DETEX",
+    "steps": 600,
+    "batch_size": 4,
+    "learning_rate": 1e-5,
+    "gamma": 0.5,
+    "lambda_ca": 0.01,
+    "lambda_pr": 1.0,
+    "seed": 0,
+    "kv_rate": 1.0,
+    "token_rate": 1.0,
+    "mapper_rate": 1.0,
+    "stratified_timesteps": False,
+    "attributes": "mappers",
+    "attention_norm": "mse",
+    "attention_map": "max",
+    "masked_loss": False,
+    "detach_start_token": True,
+    "center_features": False,
+    "reduction": "mean",
+    "resume": "auto",
+    "snapshot_every": 50,
+    "preview_every": 0,
+    "rank": 0,
+    "subject_attention": False,
+    "center_poses": False,
+    "vectors": 1,
+    "learn_word": True,
+    "relative_speed": False,
+    "keep_every": 0,
+}
+COPIES = 12
+NODES = {  # the additions that DETEX Train makes by itself
+    "token_rate": 8.0,
+    "subject_attention": True,
+    "center_poses": True,
+    "relative_speed": True,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One method of the protocol. changes: of PAPER; blank, copies: of Subject Images."""
+
+    title: str  # in the tables
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    blank: str = "white"
+    copies: int = 0  # scaled ones of each photo, in place of Custom Diffusion's augmentation
+    places: bool = False  # the cut-out subject trains on Place Pictures
+
+    @property
+    def is_detex(self) -> bool:
+        """It needs masks, and image features of the photos."""
+        return "method" not in self.changes
+
+    @property
+    def graph(self) -> str:
+        """Which of the training workflows it takes."""
+        return "places" if self.places else "features" if self.is_detex else "plain"
+
+
+RECIPES = {
+    "textual_inversion": Recipe(
+        "Textual Inversion",
+        {
+            "method": "Textual Inversion",  # 5000 steps of 5e-3, one photo each
+            "steps": 5000,
+            "batch_size": 1,
+            "learning_rate": 4e-5,  # of which the method takes 125 times as much
+            "token_rate": 8.0,
+        },
+    ),
+    "custom_diffusion": Recipe(
+        "Custom Diffusion",
+        {"method": "Custom Diffusion", "steps": 300, "batch_size": 8},
+        copies=COPIES,
+    ),
+    "dreambooth_lora": Recipe(
+        "DreamBooth LoRA", {"method": "DreamBooth LoRA", "learn_word": False}
+    ),
+    "detex": Recipe("DETEX", copies=COPIES),
+    "detex_nodes": Recipe("DETEX, the nodes' defaults", NODES, "random"),
+    "detex_places": Recipe("DETEX, the nodes' defaults, on places", NODES, "random", places=True),
+    "detex_without_mapper": Recipe(
+        "DETEX without mappers", {"attributes": "vectors"}, copies=COPIES
+    ),
+    "detex_without_attention": Recipe(
+        "DETEX without attention loss", {"lambda_ca": 0.0}, copies=COPIES
+    ),
+    "detex_without_joint": Recipe("DETEX without joint training", {"gamma": 0.0}, copies=COPIES),
+    "detex_masked_loss": Recipe(
+        "DETEX with masked diffusion loss", {"masked_loss": True}, copies=COPIES
+    ),
+}
+# The papers' tables (DETEX, arXiv 2312.11826v1) and the methods that each compares.
+TABLES = {
+    "Table 1: methods": (
+        "textual_inversion",
+        "custom_diffusion",
+        "dreambooth_lora",
+        "detex",
+        "detex_nodes",
+        "detex_places",
+    ),
+    "Table 3: DETEX's parts": (
+        "detex_without_mapper",
+        "detex_without_attention",
+        "detex_without_joint",
+        "detex",
+    ),
+    "Table 4: masked diffusion loss": ("detex", "detex_masked_loss"),
+}
+
+
+def chosen_recipes(names: str) -> dict[str, Recipe]:
+    """ "detex,custom_diffusion" -> by name, in the order given. Raises ValueError for others."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in RECIPES]
+    if unknown or not wanted:
+        said = f"--methods has no {', '.join(unknown)}" if unknown else "--methods names none"
+        raise ValueError(f"{said}. Choose of {', '.join(RECIPES)}, with commas between.")
+    return {name: RECIPES[name] for name in wanted}
+
+
+def settings_of(recipe: Recipe, steps: int | None, rate: float) -> dict[str, Any]:
+    """The widgets of DETEX Train. steps: in place of the recipe's; rate: multiplies its own."""
+    values = {**PAPER, **recipe.changes}
+    values["learning_rate"] *= rate
+    return {**values, "steps": steps or values["steps"]}
