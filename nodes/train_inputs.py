@@ -169,8 +169,8 @@ def advanced_inputs() -> list[io.Input]:
             step=0.01,
             advanced=True,
             tooltip="How fast [P] and [B] move: 1 is as fast as [V], whatever the size of the "
-            "model; what differs between them is a part of that. With relative_speed off it multiplies the learning rate of the attribute "
-            "mappers, or of the free vectors.",
+            "model; what differs between them is a part of that. With relative_speed off it "
+            "multiplies the learning rate of the attribute mappers, or of the free vectors.",
         ),
         stratified_input(),
         io.Combo.Input(

@@ -25,8 +25,8 @@ class TrainConfig:
 
     @classmethod
     def recommended(cls, **settings: Any) -> "TrainConfig":
-        """What the nodes do: at the paper's single rate [V] hardly moves, and [P] and [B], which say
-        what differs, have further to go.
+        """What the nodes do: at the paper's single rate [V] hardly moves, and [P] and [B] say what
+        differs, which is a part of their motion.
         """
         ours: dict[str, Any] = {"token_rate": 8.0, "mapper_rate": 2.0}
         return cls(**(ours | settings))
