@@ -121,7 +121,7 @@ DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes 
     "train_many": (folded, ("Bright is the subject",)),
     "use_concept": (grid, ("Save Image",)),
     "pose_and_background": (pairs, ("P1 in B1", "P3 in B1")),
-    "several_concepts": (pairs, ("The ball", "The star")),
+    "several_concepts": (pairs, ("The ball", "The heart")),
     "prompt_grid": (first_of_each, ("Labelled Grid",)),
     "evaluate_concept": (first_of_each, ("Best to worst, full strength", "Side by side")),
     "attention_preview": (first_of_each, ("Where the learned words look",)),
