@@ -91,7 +91,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
     }"""
     assert "Show Advanced" in page.evaluate(menu)
     train = next(node for node in browser.canvas_nodes(page) if node["type"] == "DETEXTrain")
-    assert train["visible"][-1] == "keep_every"
+    assert train["visible"][-1] == "lambda_keep"
     assert train["size"][1] >= train["needs"][1]
 
 
