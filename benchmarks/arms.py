@@ -95,7 +95,7 @@ _FREE = {"attributes": Attributes.VECTORS, "mapper_rate": TUNED.token_rate}  # a
 _FREE_100 = _FREE | {"mapper_rate": 100 * TUNED.token_rate}
 _CUSTOM = Arm("custom_diffusion", "Custom Diffusion", CustomDiffusionConfig())
 _DETEX = Arm("detex", "DETEX", DetexConfig())
-_IMPROVED = _changed(  # what the nodes do without places, but for relative_speed
+_IMPROVED = _changed(  # what the nodes did without places, but for relative_speed
     _DETEX,
     "improved",
     "DETEX, improved mode",
@@ -223,6 +223,7 @@ COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypothese
 REGISTER = ("held", "improved", *(arm.name for arm in _DEVIATING))  # run beside "detex"
 VARIANTS = tuple(arm.name for arm in _VARYING)  # run beside "improved"
 PLACES = tuple(arm.name for arm in _TRIED)  # run beside "improved"
+FIRST_PLACES = tuple(name for name in PLACES if name.startswith("register_on_places_"))
 
 
 def arm_named(name: str) -> Arm:

@@ -54,7 +54,7 @@ from .references import reference_photos, reported_identities
 FILE = ROOT / "docs" / "science" / "field_scores.json"
 PAGE = ROOT / "docs" / "science" / "field_scores.md"
 TEMPLATE = Path(__file__).with_name("field_scores_page.md")
-TRIED = ("custom_diffusion", "detex", "improved", "places")  # arms
+TRIED = ("custom_diffusion", "detex", "improved", "places_first")  # arms
 STRENGTHS = (0.4, 0.7, 1.0)
 STEPS = 150
 COUNTS = {"neutral": 16, "both": 16, "class": 8}  # pictures of a concept
@@ -250,7 +250,9 @@ def scored(images: Tensor, subject: Subject) -> dict[str, float]:
 
 
 def settings() -> dict[str, Any]:
-    return {"steps": STEPS, "strengths": list(STRENGTHS), "counts": COUNTS, "seed": SEED}
+    trained = {name: arm_named(name).settings(STEPS, SEED) for name in TRIED}
+    given = {"steps": STEPS, "strengths": list(STRENGTHS), "counts": COUNTS, "seed": SEED}
+    return given | {"trained": trained}
 
 
 def measure_all(subjects: int) -> None:

@@ -66,7 +66,7 @@ PLACES_FIRST = (
     Hypothesis("P4", "the background leaks less", "L_b", _PF, _CD, LESS),
     Hypothesis("P5", "[P_i] brings the pose in 0.9", "R_P", _PF, "", level=0.9),
     Hypothesis("P6", "[B_j] brings as much, less 0.02", "R_B", _PF, "improved", margin=0.02),
-    Hypothesis("P7", "purity is greater", "D", "places_first", "improved"),
+    Hypothesis("P7", "purity is greater", "D", _PF, "improved"),
 )
 # Declared before its first run on a reported subject: the same of the second recipe, and whether it
 # is better than the first.

@@ -12,7 +12,7 @@ from detex_pack.detex.evaluate.paired import compare
 from detex_pack.detex.toys.scene import Identity
 
 from . import figures
-from .arms import ARMS, PLACES, REGISTER, VARIANTS
+from .arms import ARMS, FIRST_PLACES, REGISTER, VARIANTS
 from .cells import load_sound
 from .hypotheses import Grid, fullest, missing_cells, study, subject_means
 from .markdown import table
@@ -119,9 +119,9 @@ def places_tried() -> str:
     """What composites on places change, and each of their settings, on subjects of no report."""
     grid = study("places")
     seen = measured(grid.cells())
-    if not subject_means(seen, grid, "places", "S"):
+    if not subject_means(seen, grid, "places_first", "S"):
         return not_run("places")
-    return deviations(grid, seen, "places", ("improved", *PLACES[1:]))
+    return deviations(grid, seen, "places_first", ("improved", *FIRST_PLACES))
 
 
 def deviations(grid: Grid, seen: Measured, plain: str, names: Sequence[str]) -> str:

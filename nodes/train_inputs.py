@@ -138,7 +138,7 @@ def rank_input() -> io.Input:
 
 
 def advanced_inputs() -> list[io.Input]:
-    """The settings that the page folds away; the defaults are the paper's."""
+    """The settings that the page folds away."""
     return [
         io.Float.Input(
             "kv_rate",
@@ -209,8 +209,9 @@ def advanced_inputs() -> list[io.Input]:
             "center_features",
             default=RECOMMENDED.center_features,
             advanced=True,
-            extra_dict=SETTLED,
-            tooltip="Subtract the photos' mean CLIP feature: their words start further apart.",
+            extra_dict=only_of("center_features"),
+            tooltip="Subtract the photos' mean CLIP feature: their words start further apart. Off: "
+            "as in the paper.",
         ),
         io.Combo.Input(
             "reduction",
@@ -295,9 +296,9 @@ def appended_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             extra_dict=only_of("high_noise"),
-            tooltip="Photos train at high noise twice as often: there it is decided where the "
-            "subject is and before which background, which is what [P] and [B] say. Off: as in "
-            "the paper.",
+            tooltip="Three in four photos train in the noisier half of the steps: there it is "
+            "decided where the subject is and before which background, which is what [P] and [B] "
+            "say. Off: as in the paper.",
         ),
         io.Float.Input(
             "lambda_keep",

@@ -58,9 +58,9 @@ def render(graph: Graph, rows: Sequence[Row], out: Path, options: argparse.Names
     status = run_table(argparse.Namespace(**{**vars(options), **asked}))
     if status != ALL_DONE:
         raise Left(
-            f"{out.name} are not all there, so nothing goes on from them. Run the same command "
-            "again; what failed is tried again with --retry-failed, or its subject left out with "
-            "--subjects.",
+            f"The files of {out} are not all there, so nothing goes on from them. Run the same "
+            "command again; what failed is tried again with --retry-failed, or its subject left "
+            "out with --subjects.",
             status,
         )
     return files_of(out)
@@ -155,10 +155,11 @@ def draw(
     """The pictures of each method, subject and prompt, by `row_name`. All methods have the same
     seeds.
     """
+    files = laid_out(concepts, out / "concepts")
     rows = [
         {
             "name": row_name(method, subject, number),
-            "concept.file": str(concepts[f"{method} {subject.name}"].relative_to(out)),
+            "concept.file": str(files[f"{method} {subject.name}"].relative_to(out)),
             "prompt.text": prompt,
             "sampler.seed": protocol.seed + number,
         }
@@ -174,6 +175,20 @@ def draw(
                 f"{out / 'pictures'}: others were changed since. Move those away and run again."
             )
     return found
+
+
+def laid_out(concepts: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Copies under names without a number, which stay the same where methods or subjects are added:
+    a server knows a concept, and a picture its concept, by the name of the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, path in concepts.items():
+        files[name] = folder / f"{name.replace(' ', '_')}.safetensors"
+        content = path.read_bytes()
+        if not files[name].is_file() or files[name].read_bytes() != content:
+            files[name].write_bytes(content)
+    return files
 
 
 def row_name(method: str, subject: BenchSubject, prompt: int) -> str:

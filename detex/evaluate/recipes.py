@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..methods.detex import DetexConfig
+from ..training.config import TrainConfig
+
 # Every widget of DETEX Train, so that a change of a default there changes nothing here. The method
 # is DETEX as in its paper (section 4.1): one rate, none of the additions.
 PAPER: dict[str, Any] = {
@@ -40,14 +43,22 @@ PAPER: dict[str, Any] = {
     "learn_word": True,
     "relative_speed": False,
     "keep_every": 0,
+    "high_noise": False,
+    "lambda_keep": 0.0,
 }
 COPIES = 12
-NODES = {  # the additions that DETEX Train makes by itself
-    "token_rate": 8.0,
-    "subject_attention": True,
-    "center_poses": True,
-    "relative_speed": True,
-}
+
+
+def additions() -> dict[str, Any]:
+    """What DETEX Train does by itself and the paper does not, as its widgets."""
+    found: dict[str, Any] = {}
+    for kind in (DetexConfig, TrainConfig):
+        paper, nodes = vars(kind()), vars(kind.recommended())
+        found |= {name: value for name, value in nodes.items() if value != paper[name]}
+    return {{"keep_weight": "lambda_keep"}.get(name, name): value for name, value in found.items()}
+
+
+NODES = additions()
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,10 @@ from .text import ComfyTextEncoder
 
 VERSION = 5  # raise it when the same photos and settings come to train differently
 SNAPSHOTS = 2  # kept of a run
-RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept alone
+RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept and samples alone
 RUNS = 20
 SNAPSHOT_NAME = re.compile(r"step_(\d+)\.safetensors")
+SAMPLES_NAME = re.compile(r"samples_(\d+)\.safetensors")
 
 log = logging.getLogger("detex")
 
@@ -98,12 +99,14 @@ class RunFolder:
     def samples(self, steps: int) -> dict[int, Samples]:
         """The samples up to this step that are readable, by step."""
         found = {}
-        for path in sorted(self.path.glob("samples_*.safetensors")):
-            step = int(path.stem.removeprefix("samples_"))
+        for path in sorted(self.path.glob("samples_*")):
+            match = SAMPLES_NAME.fullmatch(path.name)
+            if match is None or int(match[1]) > steps:
+                continue
             with contextlib.suppress(OSError, SafetensorError):
                 numbered = sorted(load(path.read_bytes()).items())
-                found[step] = {name.partition(" ")[2]: image for name, image in numbered}
-        return {step: images for step, images in found.items() if step <= steps}
+                found[int(match[1])] = {name.partition(" ")[2]: one for name, one in numbered}
+        return found
 
     def save_samples(self, step: int, samples: Samples) -> None:
         path = self.path / f"samples_{step:06d}.safetensors"

@@ -32,6 +32,7 @@ from .base import (
     generator,
 )
 
+TOGETHER = 32  # prompts that the text encoder takes at once
 UNNAMED = 0.3  # of the composites on a place: the prompt does not say where they are
 
 
@@ -94,7 +95,7 @@ class Detex(SubjectMethod):
             "attention": self.config.attention_weight,
             "keep": self.config.keep_weight,
         }
-        self.kept = self.neutral_features() if self.config.keep_weight else None
+        self._kept: Tensor | None = None
 
     @classmethod
     def needs(cls, config: DetexConfig) -> Collection[str]:
@@ -115,19 +116,33 @@ class Detex(SubjectMethod):
             center_poses=config.center_poses,
         )
 
+    def kept(self) -> Tensor:
+        """What the deltas should change little; the same in every step."""
+        if self._kept is None:
+            there = next(self.deltas.parameters()).device
+            self._kept = to_device(self.neutral_features(), there)
+        return self._kept
+
     @torch.no_grad()
     def neutral_features(self) -> Tensor:
-        """Text features [M, C] of the tokens of prompts without learned words, each once: the class
-        in the places of the composites, or in common ones, under several views.
+        """Text features [M, C] of the tokens of prompts without learned words: the class in the
+        places of the composites, or in common ones, under several views. A token says nothing of
+        what follows it, so that a beginning that prompts share is there once.
         """
         made, of = self.photos.composites, self.subject
         said = {one.place for row in made.said for one in row if one.place} if made else ()
-        found = []
-        for text in neutral_captions(of.class_word, of.attribute, sorted(said) or DEFAULT_PLACES):
-            tokens = self.tokens(text)
-            context = self.text.encode([tokens], [{}]).context[0]
-            found.append(context[1 : tokens.length() + 1])  # the start token is the same for all
-        return torch.cat(found).unique(dim=0)
+        captions = neutral_captions(of.class_word, of.attribute, sorted(said) or DEFAULT_PLACES)
+        found, begun = [], set()
+        for i in range(0, len(captions), TOGETHER):
+            prompts = [self.tokens(text) for text in captions[i : i + TOGETHER]]
+            contexts = self.text.encode(prompts, [{}] * len(prompts)).context
+            for prompt, context in zip(prompts, contexts, strict=True):
+                ids = prompt.ids[0]
+                # without the start token, which all prompts have; with one that fills up: the end
+                new = [k for k in range(1, prompt.length() + 1) if ids[: k + 1] not in begun]
+                begun.update(ids[: k + 1] for k in new)
+                found.append(context[new])
+        return torch.cat(found)
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """Many weights of a mapper push one word, so that at one rate it moves some ten times as
@@ -202,8 +217,8 @@ class Detex(SubjectMethod):
         terms = self.diffusion_terms(batch, prediction)
         if tap is not None:
             terms["attention"] = self.attention_term(batch, tap)
-        if self.kept is not None:
-            terms["keep"] = keep_loss(self.added_to(self.kept), self.kept)
+        if self.config.keep_weight:
+            terms["keep"] = keep_loss(self.added_to(self.kept()), self.kept())
         return terms
 
     def added_to(self, features: Tensor) -> list[Tensor]:

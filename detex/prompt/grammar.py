@@ -68,7 +68,9 @@ class PromptTokens:
         return next((position for position, name in self.slots if name == word), None)
 
     def length(self) -> int:
-        """How many tokens of the first tower come before those that fill it up."""
+        """How many tokens of the first tower come before those that fill it up, of which the end
+        token is the first where it fills up, too.
+        """
         ids = self.ids[0]
         return max((i for i, token in enumerate(ids) if token != ids[-1]), default=0) + 1
 

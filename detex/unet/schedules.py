@@ -31,8 +31,8 @@ class Schedule:
         return (position * len(self)).long().clamp(max=len(self) - 1)
 
     def noisier(self, timesteps: Tensor) -> Tensor:
-        """t = T sqrt(u) in place of T u: high noise twice as often as by chance. There a picture's
-        layout is decided.
+        """t = T sqrt(u) in place of T u: a density of 2 t / T^2, so that three in four lie in the
+        noisier half. There a picture's layout is decided.
         """
         return (len(self) * (timesteps + 0.5)).sqrt().long().clamp(max=len(self) - 1)
 

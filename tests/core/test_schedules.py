@@ -74,7 +74,7 @@ def test_timesteps_reach_both_ends_of_the_schedule():
     assert (drawn.min().item(), drawn.max().item()) == (0, 999)
 
 
-def test_noisier_timesteps_are_twice_as_many_at_the_end_as_evenly_drawn_ones():
+def test_three_in_four_of_the_noisier_timesteps_lie_in_the_noisier_half():
     high = LONG.noisier(torch.arange(1000))  # density 2 t / T^2
     assert (high[1:] >= high[:-1]).all() and high.min() >= 0 and high.max() == 999
     assert (high >= 900).sum().item() == pytest.approx(190, abs=1)  # 1 - 0.9^2

@@ -12,6 +12,7 @@ from detex_pack.detex.evaluate.command import main
 from detex_pack.detex.evaluate.dreambench import Bench, opened, read_bench
 from detex_pack.detex.evaluate.evaluation import Evaluation, Score
 from detex_pack.detex.evaluate.protocol import (
+    laid_out,
     lay_out,
     one_file,
     row_name,
@@ -286,3 +287,20 @@ def test_the_command_refuses_before_it_asks_for_a_server(
     assert main([*line, *words, *nobody]) == 2
     told = capsys.readouterr().err
     assert message in told and "Traceback" not in told
+
+
+def test_concepts_lie_under_names_that_stay_whatever_is_added(tmp_path: Path):
+    """The row number in the file of a training moves where a subject is put before it."""
+    brought = {}
+    for number, name in enumerate(("detex dog", "detex cat"), start=1):
+        brought[name] = tmp_path / f"{number:04d}_{name}.safetensors"
+        brought[name].write_bytes(name.encode())
+    files = laid_out(brought, tmp_path / "concepts")
+    assert [file.name for file in files.values()] == [
+        "detex_dog.safetensors",
+        "detex_cat.safetensors",
+    ]
+    files["detex dog"].write_bytes(b"half")
+    again = laid_out({"detex dog": brought["detex dog"]}, tmp_path / "concepts")
+    assert again["detex dog"].read_bytes() == b"detex dog"
+    assert again["detex dog"] == files["detex dog"]

@@ -251,7 +251,7 @@ def test_high_noise_changes_nothing_else_that_is_drawn(made):
 
 def test_what_is_kept_are_the_tokens_of_prompts_without_learned_words(made, session: tuple):
     method, (_, text) = made(keep_weight=1.0), session
-    of, kept = method.subject, method.kept
+    of, kept = method.subject, method.kept()
     tokens = text.tokenize(
         f"photo of a {of.class_word} with left {of.attribute} in pine forest background"
     )
@@ -259,23 +259,20 @@ def test_what_is_kept_are_the_tokens_of_prompts_without_learned_words(made, sess
     features = text.encode([tokens], [{}]).context[0, 1 : tokens.length() + 1]
     nearest = (features[:, None] - kept).abs().amax(dim=2).amin(dim=1)
     assert nearest.max() < 1e-5
-    assert made().kept is None
+    assert len(kept) == len(kept.unique(dim=0))
 
 
 def test_deltas_that_are_kept_change_plain_prompts_less(session: tuple, subject: Photos):
-    def change(weight: float) -> tuple[float, float]:
+    def change(weight: float) -> float:
         train = TrainConfig(steps=30, batch_size=2, learning_rate=1e-3)
         config = DetexConfig(keep_weight=weight)
         method = Detex(subject, None, config, train, *session)
         run_steps(method, session[0], train)
         features = method.neutral_features()
         added = torch.stack([one.square().mean() for one in method.added_to(features)]).mean()
-        learned = torch.stack([p.square().mean() for p in method.deltas.parameters()]).mean()
-        return added.item(), learned.item()
+        return added.item()
 
-    (free, _), (held, learned) = change(0.0), change(100.0)
-    assert held < 0.5 * free
-    assert learned > 0
+    assert 0 < change(100.0) < 0.5 * change(0.0)
 
 
 def test_keep_term_is_nothing_before_the_first_step(made, session: tuple):

@@ -19,9 +19,11 @@ from torch import Tensor
 from detex_pack.benchmarks.arms import ARMS, tuned_values
 from detex_pack.benchmarks.hypotheses import study
 from detex_pack.detex.concept.file import Concept
+from detex_pack.detex.evaluate.recipes import NODES, PAPER
 from detex_pack.detex.methods import method_of
+from detex_pack.detex.methods.detex import Detex, DetexConfig
 from detex_pack.detex.prompt.grammar import Named
-from detex_pack.detex.training.config import as_json
+from detex_pack.detex.training.config import TrainConfig, as_json
 from detex_pack.detex.training.loop import Losses
 from detex_pack.nodes import comfy_entrypoint
 from detex_pack.nodes import train as train_node
@@ -29,6 +31,7 @@ from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbedd
 from detex_pack.nodes.subject import SubjectImages
 from detex_pack.nodes.train import Train, prior_note
 from detex_pack.nodes.train import prior_latents as prior_latents_of
+from detex_pack.nodes.train_inputs import config_of
 
 SNAPSHOT = Path(__file__).with_name("schemas.json")
 IDS = {
@@ -194,6 +197,18 @@ def test_defaults_are_the_improved_mode_of_the_experiment():
     assert {name: node[name] for name in same} == {name: measured[name] for name in same}
     assert node["center_poses"] is without_places.config.center_poses is True
     assert arm.config.center_poses is False  # as the node decides where there are composites
+
+
+def test_protocol_trains_the_papers_detex_and_that_of_the_nodes():
+    widgets = {name for name, value in defaults(Train).items() if value is not None}
+    assert PAPER.keys() == widgets
+    assert config_of(Detex, PAPER) == (DetexConfig(), TrainConfig())
+    own = {"steps", "preview_every"}  # of the protocol
+    assert {k: v for k, v in (PAPER | NODES).items() if k not in own} == {
+        name: value
+        for name, value in defaults(Train).items()
+        if name in widgets and name not in own
+    }
 
 
 def defaults(node: type[io.ComfyNode]) -> dict[str, object]:

@@ -307,7 +307,7 @@ def test_a_method_shows_its_own_inputs_alone(page: Page):
     assert {"gamma", "lambda_ca", "center_poses"} & (custom | inversion | lora) == set()
     assert "lambda_pr" in custom & lora and "lambda_pr" not in inversion
     assert "vectors" in inversion and "learn_word" in lora
-    settled = {"attention_norm", "attention_map", "masked_loss", "center_features", "reduction"}
+    settled = {"attention_norm", "attention_map", "masked_loss", "reduction"}
     assert settled & (detex | custom | inversion | lora) == set()
 
 
