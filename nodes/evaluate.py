@@ -76,7 +76,7 @@ class EvaluateConcept(io.ComfyNode):
                     tooltip="White is the thing in each of base_images, for leak.",
                 ),
                 io.ClipVision.Input(
-                    "second_clip_vision",
+                    "clip_vision_2",
                     optional=True,
                     tooltip="A second encoder, such as DINOv2 beside CLIP: it adds scores of its "
                     "own.",
@@ -142,7 +142,7 @@ class EvaluateConcept(io.ComfyNode):
         shown = Masked(photos_of(images), optional_planes(inputs.get("masks")), "picture")
         sampled = Sampled(shown, prompt_of_each(batches, prompts))
         real = Masked(photos_of(photos), optional_planes(inputs.get("photo_masks")))
-        visions = [*clip_vision, *(inputs.get("second_clip_vision") or ())]
+        visions = [*clip_vision, *(inputs.get("clip_vision_2") or ())]
         clip, folders = single(inputs, "clip"), single(inputs, "folders") or ""
         encoders, note = wired_encoders(visions, clip, folders)
         found = evaluate(name[0], subject[0], sampled, real, encoders, base_of(inputs))
