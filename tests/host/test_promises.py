@@ -2,9 +2,9 @@
 
 The judge of the demo model's world looks at four pictures of each prompt at each seed. Of these
 twelve, nine must show the place and the position that plain words say; of all pictures of a
-template, three in four must have the subject's shape, and more than half both its colours. [P_i]
-and [B_j] are judged over all templates. Left out is evaluate_concept: how well its prompts are obeyed is what it
-measures.
+template, three in four must have the subject's shape, and half of them both its colours. [P_i] and
+[B_j] are judged over all templates. Left out is evaluate_concept: how well its prompts are obeyed
+is what it measures.
 """
 
 import re
