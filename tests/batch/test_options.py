@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from detex_pack.detex.batch import rays
@@ -134,3 +135,18 @@ def test_what_an_actor_started_ends_with_it():
     process.stdin.close()
     assert process.stdout.read() == b""  # the sleeper, which had it open too, is gone
     process.wait(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a guard that is killed leaves it")
+def test_what_an_actor_started_ends_with_its_guard():
+    """Ray kills the children of a worker that has died, the guard among them."""
+    guard = Path(rays.__file__).with_name("guard.py")
+    sleeper = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+    command = [sys.executable, str(guard), *sleeper]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout and process.stdout.readline().strip() == b"up"
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+        psutil.wait_procs([child], timeout=10)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
