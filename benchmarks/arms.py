@@ -211,19 +211,15 @@ def _register(plain: Arm, rows: dict[str, tuple[str, dict[str, Any]]]) -> tuple[
 
 
 _DEVIATING, _VARYING = _register(_DETEX, _DEVIATIONS), _register(_IMPROVED, _VARIANTS)
-_TRIED = (
-    _ON_PLACES,
-    *_register(_ON_PLACES, _PLACES),
-    _PLACES_FIRST,
-    *_register(_PLACES_FIRST, _FIRST),
-)
+_FIRST_TRIED = _register(_PLACES_FIRST, _FIRST)
+_TRIED = (_ON_PLACES, *_register(_ON_PLACES, _PLACES), _PLACES_FIRST, *_FIRST_TRIED)
 ARMS = {arm.name: arm for arm in (*_MAIN, *_DEVIATING, *_VARYING, *_TRIED)}
 MAIN = tuple(arm.name for arm in _MAIN)
 COMPARED = MAIN[: MAIN.index("no_mapper") + 1]  # what the predeclared hypotheses need
 REGISTER = ("held", "improved", *(arm.name for arm in _DEVIATING))  # run beside "detex"
 VARIANTS = tuple(arm.name for arm in _VARYING)  # run beside "improved"
 PLACES = tuple(arm.name for arm in _TRIED)  # run beside "improved"
-FIRST_PLACES = tuple(name for name in PLACES if name.startswith("register_on_places_"))
+FIRST_PLACES = tuple(arm.name for arm in _FIRST_TRIED)  # run beside "places_first"
 
 
 def arm_named(name: str) -> Arm:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -90,9 +91,7 @@ class Correlation:
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Ranks, ties at their mean: [3, 1, 3] -> [1.5, 0, 1.5]."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    first = np.cumsum(counts) - counts
-    return (first + (counts - 1) / 2)[inverse]
+    return rankdata(values) - 1
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -192,6 +191,7 @@ class Subject(NamedTuple):
     photos: DemoSubject
     asked: tuple[Request, ...]
     base: Tensor  # [N, 64, 64, 3]
+    base_seen: dict[str, np.ndarray]  # what the judge sees in them
     base_masks: Tensor
     encoder: Encoder
 
@@ -205,7 +205,7 @@ def subject_of(identity: Identity) -> Subject:
     plain = vision_encoder(demo_model().clip_vision)
     read = caption_reader(asked, photos.class_word, plain.see)
     encoder = Encoder("CLIP", plain.label, plain.see, read)
-    return Subject(photos, asked, base, reader.subject_masks(base), encoder)
+    return Subject(photos, asked, base, looked_at(base), reader.subject_masks(base), encoder)
 
 
 @torch.inference_mode()
@@ -218,7 +218,7 @@ def measure_training(arm: str, identity: Identity) -> list[dict[str, Any]]:
     rows = []
     for strength in STRENGTHS:
         images = draw(concept, subject.asked, SEED, strength).float().cpu()
-        real = truth(looked_at(images), looked_at(subject.base), cell, subject.asked, behind)
+        real = truth(looked_at(images), subject.base_seen, cell, subject.asked, behind)
         rows.append(
             {
                 "arm": arm,

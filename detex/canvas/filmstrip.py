@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..prompt.prompt_table import SPLIT
 from .labelled_grid import labelled_grid, under_title
 from .pictures import as_image, as_picture
 
@@ -34,7 +35,7 @@ def filmstrip(samples: Mapping[int, Samples]) -> Tensor:
     steps = spread(sorted(samples))
     shown = [(caption, step, image) for step in steps for caption, image in samples[step].items()]
     images = [image[None].float() / 255 for _, _, image in shown]
-    return labelled_grid(images, [f"{words} + step {step}" for words, step, _ in shown], CELL)
+    return labelled_grid(images, [f"{words}{SPLIT}step {step}" for words, step, _ in shown], CELL)
 
 
 def spread(steps: Sequence[int]) -> list[int]:

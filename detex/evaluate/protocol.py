@@ -95,8 +95,13 @@ def lay_out(bench: Bench, folder: Path) -> None:
             if left.name not in wanted:
                 left.unlink()
         for name, source in wanted.items():
-            if not (own / name).exists() or digest_of(own / name) != digest_of(source):
-                shutil.copyfile(source, own / name)
+            bring(source, own / name)
+
+
+def bring(source: Path, target: Path) -> None:
+    """Copy a file, unless it is there, whole."""
+    if not target.exists() or digest_of(target) != digest_of(source):
+        shutil.copyfile(source, target)
 
 
 def learn(
@@ -155,11 +160,11 @@ def draw(
     """The pictures of each method, subject and prompt, by `row_name`. All methods have the same
     seeds.
     """
-    files = laid_out(concepts, out / "concepts")
+    sent = laid_out(concepts, out / "concepts")
     rows = [
         {
             "name": row_name(method, subject, number),
-            "concept.file": str(files[f"{method} {subject.name}"].relative_to(out)),
+            "concept.file": str(sent[f"{method} {subject.name}"].relative_to(out)),
             "prompt.text": prompt,
             "sampler.seed": protocol.seed + number,
         }
@@ -185,9 +190,7 @@ def laid_out(concepts: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     files = {}
     for name, path in concepts.items():
         files[name] = folder / f"{name.replace(' ', '_')}.safetensors"
-        content = path.read_bytes()
-        if not files[name].is_file() or files[name].read_bytes() != content:
-            files[name].write_bytes(content)
+        bring(path, files[name])
     return files
 
 

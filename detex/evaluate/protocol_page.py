@@ -167,7 +167,9 @@ def scored(one: Evaluation, picture: int) -> str:
     return ", ".join(score_text(one, score, picture) for score in scores)
 
 
-def write_page(out: Path, tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]):
+def write_page(
+    out: Path, tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]
+) -> None:
     """tables.md and index.html."""
     replace_file(out / "tables.md", markdown(tables, lines).encode())
     replace_file(out / "index.html", page(tables, lines, rows).encode())

@@ -39,8 +39,6 @@ VERSION = 5  # raise it when the same photos and settings come to train differen
 SNAPSHOTS = 2  # kept of a run
 RUNS_WITH_SNAPSHOTS = 5  # the latest; older ones keep their finished concept and samples alone
 RUNS = 20
-SNAPSHOT_NAME = re.compile(r"step_(\d+)\.safetensors")
-SAMPLES_NAME = re.compile(r"samples_(\d+)\.safetensors")
 
 log = logging.getLogger("detex")
 
@@ -66,6 +64,13 @@ def run_key(method: Method, denoiser: ComfyDenoiser, text: ComfyTextEncoder) -> 
     return digest.hexdigest()[:24]
 
 
+def numbered_files(folder: Path, kind: str) -> dict[int, Path]:
+    """Step -> file, the first step first: of kind "step", "step_000350.safetensors"."""
+    name = re.compile(rf"{kind}_(\d+)\.safetensors")
+    named = ((name.fullmatch(path.name), path) for path in folder.glob(f"{kind}_*"))
+    return dict(sorted((int(match[1]), path) for match, path in named if match))
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -86,9 +91,7 @@ class RunFolder:
 
     def snapshots(self) -> dict[int, Path]:
         """Step -> file, the latest first."""
-        named = ((SNAPSHOT_NAME.fullmatch(path.name), path) for path in self.path.glob("step_*"))
-        files = {int(match[1]): path for match, path in named if match}
-        return dict(sorted(files.items(), reverse=True))
+        return dict(reversed(numbered_files(self.path, "step").items()))
 
     def save_snapshot(self, run: Run) -> None:
         """Write the run's state, unless it is there, and let older ones go."""
@@ -99,13 +102,12 @@ class RunFolder:
     def samples(self, steps: int) -> dict[int, Samples]:
         """The samples up to this step that are readable, by step."""
         found = {}
-        for path in sorted(self.path.glob("samples_*")):
-            match = SAMPLES_NAME.fullmatch(path.name)
-            if match is None or int(match[1]) > steps:
-                continue
+        for step, path in numbered_files(self.path, "samples").items():
+            if step > steps:
+                break
             with contextlib.suppress(OSError, SafetensorError):
                 numbered = sorted(load(path.read_bytes()).items())
-                found[int(match[1])] = {name.partition(" ")[2]: one for name, one in numbered}
+                found[step] = {name.partition(" ")[2]: image for name, image in numbered}
         return found
 
     def save_samples(self, step: int, samples: Samples) -> None:

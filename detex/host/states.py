@@ -5,7 +5,6 @@ A state is a concept file, words and deltas without the optimiser, so that it ca
     ComfyUI/user/__detex/runs/<key>/state_000100.safetensors
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ..concept.file import Concept, concept_bytes
 from ..training.loop import Run, Watcher
 from .paths import write_new
-from .runs import ResumeStore, runs_folder
-
-STATE_NAME = re.compile(r"state_(\d+)\.safetensors")
+from .runs import ResumeStore, numbered_files, runs_folder
 
 
 class StateKeeper(Watcher):
@@ -43,8 +40,7 @@ class StateKeeper(Watcher):
 
 def states_in(folder: Path) -> dict[int, Path]:
     """Step -> file, the first step first."""
-    named = ((STATE_NAME.fullmatch(path.name), path) for path in folder.glob("state_*"))
-    return dict(sorted((int(match[1]), path) for match, path in named if match))
+    return numbered_files(folder, "state")
 
 
 def states_of(concept: Concept) -> dict[int, Path]:

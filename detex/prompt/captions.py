@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .grammar import training_prompt, with_article
+from .grammar import training_prompt
 
 THINGS = (
     "a man", "a woman", "two children", "a dog", "a cat", "a horse", "a bird", "a car", "a bicycle",
@@ -26,7 +26,7 @@ def neutral_captions(class_word: str, attribute: str, places: Sequence[str]) -> 
     """
     captions = [training_prompt(class_word, attribute, (), place=place) for place in places]
     for i in range(max(len(VIEWS), len(places))):
-        subject = f"photo of {with_article(class_word)} with {VIEWS[i % len(VIEWS)]} {attribute}"
         for place in (places[i % len(places)], places[(i + 1) % len(places)]):
-            captions.append(f"{subject} in {place} background")
+            posed = training_prompt(class_word, attribute, "P", place=place)
+            captions.append(posed.replace("[P]", VIEWS[i % len(VIEWS)]))
     return captions
