@@ -178,7 +178,6 @@ def listed(files: Sequence[export.File]) -> list[str]:
 def uses(concept: Concept, stem: str, exports: Collection[export.Export]) -> list[str]:
     """How each program takes the saved files: a line each, with a prompt."""
     subject = concept.named[0]
-    word = f"{stem}_{subject.word.lower()}"
     lora = f"{stem}_lora" if concept.deltas else ""
 
     def prompt(spelled: str) -> str:
@@ -187,10 +186,12 @@ def uses(concept: Concept, stem: str, exports: Collection[export.Export]) -> lis
     lines = ["How to use it:", f"this pack: Load Decoupled Embeddings; {prompt('[V]')}"]
     if export.Export.STOCK in exports:
         loader, tag = (f"Load LoRA {lora}; ", f"<lora:{lora}:1> ") if lora else ("", "")
-        lines.append(f"ComfyUI: {loader}{prompt(f'embedding:{word}')}")
-        lines.append(f"A1111, Forge: {tag}{prompt(word)}")
+        lines.append(f"ComfyUI: {loader}{prompt(export.stock_word(stem)(subject.word))}")
+        lines.append(f"A1111, Forge: {tag}{prompt(export.file_stem(stem, subject.word))}")
     if export.Export.DIFFUSERS in exports:
-        lines.append(f"diffusers: {stem}/README.md; {prompt(f'<{word}>')}")
+        lines.append(
+            f"diffusers: {stem}/README.md; {prompt(export.diffusers_word(stem)(subject.word))}"
+        )
     return lines
 
 

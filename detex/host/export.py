@@ -101,11 +101,26 @@ def write_planned(make: Callable[[], list[File]]) -> list[File]:
             return files
 
 
+def stock_word(stem: str) -> Spelling:
+    """As a prompt of ComfyUI calls it: "embedding:toy_p1"."""
+    return lambda word: f"embedding:{file_stem(stem, word)}"
+
+
+def diffusers_word(stem: str) -> Spelling:
+    """As a prompt of diffusers calls it: "<toy_p1>"."""
+    return lambda word: f"<{file_stem(stem, word)}>"
+
+
+def file_stem(stem: str, word: str) -> str:
+    """ "toy_p1", of the word's file, which A1111 calls it by."""
+    return f"{stem}_{word.lower()}"
+
+
 def stock_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Part]:
     """name_lora in models/loras, where there are deltas; name_v, ... in models/embeddings."""
 
     def lora(stem: str) -> bytes:
-        return lora_bytes(concept, tensors, stem, lambda word: f"embedding:{stem}_{word.lower()}")
+        return lora_bytes(concept, tensors, stem, stock_word(stem))
 
     def embedding(word: str) -> Callable[[str], bytes]:
         return lambda _: save(word_tensors(concept, word))
@@ -121,8 +136,7 @@ def anchor_part(concept: Concept, tensors: Mapping[str, Tensor]) -> Part:
     """name_anchor_lora in models/loras, for the negative branch of who can tell the two apart."""
 
     def anchor(stem: str) -> bytes:
-        title = f"{stem}_anchor"
-        return lora_bytes(concept, tensors, title, lambda word: f"embedding:{stem}_{word.lower()}")
+        return lora_bytes(concept, tensors, f"{stem}_anchor", stock_word(stem))
 
     return Part("loras", "_anchor_lora.safetensors", anchor)
 
@@ -134,24 +148,23 @@ def diffusers_parts(concept: Concept, tensors: Mapping[str, Tensor]) -> list[Par
     Stable Diffusion XL it wants two tensors, which the README passes on.
     """
 
-    def token(stem: str) -> Spelling:
-        return lambda word: f"<{stem}_{word.lower()}>"
-
     def lora(stem: str) -> bytes:
-        return lora_bytes(concept, tensors, stem, token(stem))
+        return lora_bytes(concept, tensors, stem, diffusers_word(stem))
 
     def embedding(word: str) -> Callable[[str], bytes]:
         tensors = word_tensors(concept, word)
         if len(tensors) > 1:
             return lambda _: save(tensors)
         (vector,) = tensors.values()
-        return lambda stem: save({token(stem)(word): vector})
+        return lambda stem: save({diffusers_word(stem)(word): vector})
 
     words = [
         Part("diffusers", f"/words/{word.lower()}.safetensors", embedding(word))
         for word in concept.word_names
     ]
-    manual = Part("diffusers", "/README.md", lambda s: readme(concept, s, token(s)).encode())
+    manual = Part(
+        "diffusers", "/README.md", lambda s: readme(concept, s, diffusers_word(s)).encode()
+    )
     deltas = [Part("diffusers", "/pytorch_lora_weights.safetensors", lora)] if tensors else []
     return [*deltas, *words, manual]
 

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -27,7 +27,6 @@ from detex_pack.detex.toys.subjects import demo_subject
 from detex_pack.pretraining.judge import Judge, load_judge
 from devtools.graphs import Graph, upstream
 from devtools.server import ComfyServer, to_api_prompt
-from devtools.thumbnails import suited
 from devtools.workflows import read_workflow, write_photos
 
 DEMO = [
@@ -46,6 +45,18 @@ TABLES = {"shape": SHAPES, "background": BACKGROUNDS, "position": POSITIONS}
 WORDS = {"background": "B", "position": "P"}  # factor -> the learned words that say it
 
 Promise = dict[str, Any]  # by factor, what the judge should see
+
+
+class Drawn(NamedTuple):
+    """The pictures [N, 64, 64, 3] of a prompt, at the shipped seed plus `seed`."""
+
+    template: str
+    seed: int
+    text: str
+    promised: Promise
+    pictures: Tensor
+
+
 Shown = dict[tuple[str, str, str], list[bool]]  # template, prompt or subject, factor -> pictures
 
 
@@ -109,11 +120,6 @@ def subject_of(text: str) -> str:
     return re.search(r"(\[V\d*\])\S* \w+", text)[0]  # type: ignore[index]
 
 
-def trainings(graph: Graph) -> set[str]:
-    """Their titles."""
-    return {e["_meta"]["title"] for e in graph.values() if e["class_type"] == "DETEXTrain"}
-
-
 def view(_: int) -> str:
     return "view"
 
@@ -131,7 +137,8 @@ def stages(name: str) -> Iterator[dict[str, Any]]:
 
 def sampled(graph: Graph, shift: int) -> list[str]:
     """The samplers of pictures, each with a preview of its number; their seeds move by `shift`."""
-    learned_from = {n for title in trainings(graph) for n in upstream(graph, [title])}
+    trainings = [e["_meta"]["title"] for e in graph.values() if e["class_type"] == "DETEXTrain"]
+    learned_from = upstream(graph, trainings)
     samplers = [
         number
         for number, entry in graph.items()
@@ -171,17 +178,26 @@ def kept(judge: Judge, drawn: Tensor, promised: Promise) -> dict[str, list[bool]
 
 
 @pytest.fixture(scope="module")
-def shown(server: ComfyServer, judge: Judge) -> Shown:
-    """Of every template, whether each picture shows what was promised."""
+def drawn(server: ComfyServer) -> list[Drawn]:
+    """What every template draws at each seed."""
     info = server.object_info()
-    found: Shown = defaultdict(list)
+    found = []
     for name, shift in product(DEMO, range(SEEDS)):
         for workflow in stages(name):
-            graph = suited(to_api_prompt(workflow, info))
-            for text, drawn in pictures(server, graph, shift):
-                for factor, right in kept(judge, drawn, promise(text, subjects_of(graph))).items():
-                    what = text if factor in WORDS else subject_of(text)
-                    found[name, what, factor] += right
+            graph = to_api_prompt(workflow, info)
+            for text, images in pictures(server, graph, shift):
+                found.append(Drawn(name, shift, text, promise(text, subjects_of(graph)), images))
+    return found
+
+
+@pytest.fixture(scope="module")
+def shown(drawn: list[Drawn], judge: Judge) -> Shown:
+    """Of every template, whether each picture shows what was promised."""
+    found: Shown = defaultdict(list)
+    for one in drawn:
+        for factor, right in kept(judge, one.pictures, one.promised).items():
+            what = one.text if factor in WORDS else subject_of(one.text)
+            found[one.template, what, factor] += right
     return found
 
 
@@ -219,8 +235,9 @@ def test_learned_words_bring_what_they_say_more_often_than_not(shown: Shown, fac
     assert sum(right) > HALF * len(right)
 
 
-def test_individuals_of_a_set_have_several_colours(server: ComfyServer, judge: Judge):
-    graph = suited(to_api_prompt(read_workflow("whole_litter"), server.object_info()))
-    for _, drawn in pictures(server, graph, 0):
-        colours = judge(drawn)["main"].bincount()
+def test_individuals_of_a_set_have_several_colours(drawn: list[Drawn], judge: Judge):
+    litters = [one.pictures for one in drawn if (one.template, one.seed) == ("whole_litter", 0)]
+    assert litters
+    for litter in litters:
+        colours = judge(litter)["main"].bincount()
         assert (colours >= COUNT).sum() >= COLOURS_OF_A_SET, colours.tolist()
