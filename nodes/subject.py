@@ -43,8 +43,9 @@ class SubjectImages(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Its image features drive the pose and background words. CLIP "
-                    "ViT-L/14, whatever the checkpoint.",
+                    tooltip="Its image features drive the pose and background words: CLIP "
+                    "ViT-L/14 or ViT-H/14, whatever the checkpoint. Without one they are free "
+                    "vectors.",
                 ),
                 io.Vae.Input("vae", tooltip="The VAE of the checkpoint you train on."),
                 io.String.Input(

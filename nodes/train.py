@@ -18,6 +18,7 @@ from ..detex.host.training import train_concept
 from ..detex.methods import METHODS
 from ..detex.photos.checks import check_picture
 from ..detex.photos.photos import Photos, Subject
+from ..detex.prompt.words import Attributes
 from ..detex.training.config import TrainConfig
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
@@ -130,13 +131,14 @@ class Train(io.ComfyNode):
         return train_method(METHODS[method], model, clip, subject, prior_images, inputs)
 
 
-def suited(photos: Photos, gamma: float) -> dict[str, bool]:
-    """What the photos decide: composites without [P] teach [V] the look, and centering would give
-    it the photos' place in the picture, too.
+def suited(photos: Photos, gamma: float) -> dict[str, Any]:
+    """What the photos decide. Composites without [P] teach [V] the look, and centering would give
+    it the photos' place in the picture, too. Without image features [P] and [B] are free vectors.
     """
     made = photos.composites.said if gamma and photos.composites else ()
     without = any("P" not in said.words for row in made for said in row)
-    return {"center_poses": False} if without else {}
+    centering = {"center_poses": False} if without else {}
+    return centering | ({"attributes": Attributes.VECTORS} if photos.features is None else {})
 
 
 def train_method(
@@ -165,8 +167,8 @@ def train_method(
         store,
         inputs.get("keep_every", 0),
     )
-    note = prior_note(subject, images)
-    text = "\n".join(filter(None, [store.note, note, summary(concept)]))
+    notes = prior_note(subject, images), words_note(subject.photos, config)
+    text = "\n".join(filter(None, [store.note, *notes, summary(concept)]))
     curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
     return io.NodeOutput(concept, curves, filmstrip(store.samples), ui=ui.PreviewText(text))
 
@@ -220,6 +222,13 @@ def prior_note(subject: Subject, images: torch.Tensor | None) -> str:
         f"The prior images of {side} pixels were enlarged to {resolution}, and are "
         f"blurred. Make them at {resolution}."
     )
+
+
+def words_note(photos: Photos, config: Any) -> str:
+    """What to know of [P] and [B] where there is no image encoder that they could start from."""
+    if photos.features is not None or not getattr(config, "attributes", None):
+        return ""
+    return "Without CLIP_VISION in Subject Images: each [P] and [B] is a free vector."
 
 
 def summary(concept: Concept) -> str:

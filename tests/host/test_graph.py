@@ -86,6 +86,20 @@ def test_what_the_paper_has_not_is_on_unless_it_is_turned_off(
     assert concept.config[name] is not turned_off
 
 
+def test_without_an_image_encoder_poses_and_backgrounds_are_free_vectors_and_the_node_says_so(
+    executor: execution.PromptExecutor, model_folders: Path
+):
+    graph = training_graph("TinyModels")
+    del graph["subject"]["inputs"]["clip_vision"]
+    run(executor, graph)
+    assert executor.success, executor.status_messages
+    concept = load_concept(model_folders / "detex" / "toy.safetensors")
+    assert concept.config["attributes"] == "vectors"
+    assert {"P1", "P3", "B1", "B3"} <= set(concept.word_names)
+    (said,) = executor.history_result["outputs"]["train"]["text"]
+    assert "Without CLIP_VISION in Subject Images: each [P] and [B] is a free vector." in said
+
+
 def test_training_graph_logs_no_warning(
     executor: execution.PromptExecutor, caplog: pytest.LogCaptureFixture
 ):
