@@ -1,7 +1,7 @@
 """The whole of DETEX on one toy, through a real ComfyUI server: `python dev.py demo`.
 
-Queues workflows/quickstart.json, the file a user drags in, once for DETEX and once for each of two
-other methods; renders the same prompts and seeds with all; leaves pictures, files and a report.
+Learns as workflows/quickstart.json does, the file a user drags in, once by DETEX and once by each of
+two other methods; renders the same prompts and seeds with all; leaves pictures, files and a report.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from .graphs import Branch, Graph, render_graph
+from .graphs import Branch, Graph, node, render_graph, upstream
 from .host_process import exit_on_terminate
 from .pack_host import ROOT, enter_host
 from .server import ComfyServer
@@ -87,14 +87,11 @@ class Demo:
             watcher.join()
 
     def train(self, method: str, steps: int | None) -> Concept:
-        """Queue the quickstart -> the concept it saved. Its files, and its picture of where the
-        learned words look, are copied to the output.
-        """
+        """Learn as the quickstart does -> the concept; its files are copied to the output."""
         name, models = file_name(method), self.server.base / "models"
         with self.stage(f"train {method}"):
-            graph = quickstart(method, steps, self.server.object_info())
-            shown = self.server.pictures(graph, show_progress)
-        shown["Where each word looks"][0].save(self.out / f"attention_{name}.png")
+            graph = training(method, steps, self.server.object_info())
+            self.server.run(graph, on_progress=show_progress)
         for folder in ("detex", "loras", "embeddings"):
             target = self.out / "files" / folder
             target.mkdir(parents=True, exist_ok=True)
@@ -174,7 +171,7 @@ class Demo:
             "config": dict(concept.config),
             "losses_first_and_last": concept.report["losses"],
             "map_overlap_iou": concept.report.get("overlap"),  # where it has words for both
-            "quickstart_seconds": seconds,
+            "seconds_to_learn": seconds,
             "steps_per_second_with_everything": round(concept.config["steps"] / seconds, 2),
             "shares": self.shares(pictures),
         }
@@ -190,21 +187,14 @@ def file_name(method: str) -> str:
     return method.lower().replace(" ", "_")
 
 
-def quickstart(method: str, steps: int | None, info: dict[str, Any]) -> Graph:
-    """workflows/quickstart.json as an API prompt, for one method."""
-    graph = to_api_prompt(read_workflow("quickstart"), info)
-    changes: dict[str, dict[str, Any]] = {
-        "DETEXTrain": {"method": method} | ({"steps": steps} if steps else {}),
-        "DETEXSaveEmbeddings": {"name": file_name(method)},
-    }
-    if method in TOKEN_RATES:
-        changes["DETEXTrain"]["token_rate"] = TOKEN_RATES[method]
-    if method != "DETEX":  # has no [P], [B]: its own sampling comes later
-        changes["DETEXComposePrompt"] = {"pose": 0, "background": 0}
-        changes["DETEXCaptureAttention"] = {"words": "[V]"}
-    for node in graph.values():
-        node["inputs"] |= changes.get(node["class_type"], {})
-    return graph
+def training(method: str, steps: int | None, info: dict[str, Any]) -> Graph:
+    """What workflows/quickstart.json learns, as an API prompt, by one method, and saved."""
+    graph = upstream(to_api_prompt(read_workflow("quickstart"), info), ["DETEX Train"])
+    (train,) = (n for n, entry in graph.items() if entry["class_type"] == "DETEXTrain")
+    changes = {"method": method, "steps": steps, "token_rate": TOKEN_RATES.get(method)}
+    graph[train]["inputs"] |= {name: value for name, value in changes.items() if value}
+    saved = {"concept": [train, 0], "name": file_name(method), "stock_files": True}
+    return graph | {"save": node("DETEXSaveEmbeddings", **saved)}
 
 
 def machine() -> dict[str, Any]:

@@ -77,19 +77,18 @@ def pairs(*columns: Sequence[Image.Image]) -> Image.Image:
     return grid([column[row] for row in range(2) for column in columns])
 
 
-def before_and_after(photos: Sequence[Image.Image], painted: Sequence[Image.Image]) -> Image.Image:
-    """Photos above, an arrow, pictures below."""
+def before_and_after(photos: Sequence[Image.Image], sheets: Sequence[Image.Image]) -> Image.Image:
+    """Photos above, an arrow, the first sheet below."""
     page = Image.new("RGB", (SIDE, SIDE), PAPER)
     cell = (SIDE - 5 * GAP) // 4
-    big = (SIDE - 3 * GAP) // 2
     for i, photo in enumerate(photos[:4]):
         page.paste(photo.resize((cell, cell)), (GAP + i * (cell + GAP), GAP))
-    pen, x, tip = ImageDraw.Draw(page), SIDE // 2, SIDE - big - 3 * GAP
-    pen.line((x, cell + 3 * GAP, x, tip - 10), fill=ARROW, width=10)
-    pen.polygon([(x - 26, tip - 30), (x + 26, tip - 30), (x, tip)], fill=ARROW)
-    for i, picture in enumerate(painted[:2]):
-        picture = picture.resize((big, big), Image.Resampling.BICUBIC)
-        page.paste(picture, (GAP + i * (big + GAP), SIDE - big - GAP))
+    pen, x, tip = ImageDraw.Draw(page), SIDE // 2, cell + 6 * GAP
+    pen.line((x, cell + 2 * GAP, x, tip - 14), fill=ARROW, width=10)
+    pen.polygon([(x - 22, tip - 18), (x + 22, tip - 18), (x, tip)], fill=ARROW)
+    room = SIDE - 2 * GAP, SIDE - tip - 2 * GAP
+    sheet = ImageOps.contain(sheets[0], room, Image.Resampling.LANCZOS)
+    page.paste(sheet, ((SIDE - sheet.width) // 2, tip + GAP))
     return page
 
 
@@ -115,7 +114,7 @@ def first_of_each(*lists: Sequence[Image.Image]) -> Image.Image:
 Draw = Callable[..., Image.Image]  # of the pictures of each title
 
 DRAW: dict[str, tuple[Draw, tuple[str, ...]]] = {  # how, from what which nodes show
-    "quickstart": (before_and_after, ("The photos", "In the water")),
+    "quickstart": (before_and_after, ("The photos", "Labelled Grid")),
     "train_detex": (folded, ("Bright is the subject", SAVE)),
     "train_folder": (folded, ("Bright is the subject",)),
     "train_many": (folded, ("Bright is the subject",)),
