@@ -150,7 +150,7 @@ def measure(folder: Path) -> dict[str, Any]:
     for subject in bench.subjects:
         for files in subject.photos:
             subjects.append(subject.name)
-            classes.append(subject.class_word)
+            classes.append(subject.class_words[0])
             squares.append(middle_square(read_photo(files).pixels))
     looks = encoders()
     masker = next(iter(looks.values()))

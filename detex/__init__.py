@@ -60,9 +60,11 @@ evaluate/       how good it is
   plots           charts of evaluations
   knee            which step of a training is best
   averages        pictures, prompts, subjects
-  command         `python -m detex.evaluate`: DreamBench's protocol
-  dreambench, recipes, workflows   its subjects, its methods, what the servers run
-  protocol, protocol_page          its steps, its tables and pictures
+  command         `python -m detex.evaluate`: the papers' protocols
+  benchmark       what one of them has of its own
+  dreambench, disendiff            the two: their data sets
+  recipes, workflows               their methods, what the servers run
+  protocol, protocol_page          their steps, their tables and pictures
   paired          bootstrap intervals and paired tests over subjects
 canvas/         what is shown: sheets, grids, charts, masks over photos
 batch/          many jobs: the rows of a table through a workflow, on one ComfyUI server or many

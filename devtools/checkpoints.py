@@ -25,6 +25,9 @@ from .pack_host import enter_host
 
 enter_host()
 
+import comfy.clip_model
+import comfy.clip_vision
+import comfy.ops
 import comfy.sd1_clip
 import comfy.sdxl_clip
 import comfy.supported_models
@@ -139,9 +142,25 @@ def uniform(shape: torch.Size, spread: float, generator: torch.Generator) -> Ten
 
 
 def write_checkpoint(path: Path, name: str, seed: int = 0) -> None:
-    """Write the .safetensors tensor by tensor: no more than one is in memory."""
+    """Write the .safetensors of a layout."""
     layout = LAYOUTS[name]
-    shapes = shapes_of(layout)
+    write_weights(path, shapes_of(layout), layout, seed)
+
+
+def write_clip_vision(path: Path, seed: int = 0) -> None:
+    """Write CLIP ViT-L/14's image encoder."""
+    config = json.loads(
+        (Path(comfy.clip_vision.__file__).parent / "clip_vision_config_vitl.json").read_text()
+    )
+    meta = torch.device("meta")
+    kind = comfy.clip_model.CLIPVisionModelProjection
+    vision = kind(config, torch.float32, meta, comfy.ops.manual_cast)
+    shapes = {key: weight.shape for key, weight in sorted(vision.state_dict().items())}
+    write_weights(path, shapes, LAYOUTS["sd15"], seed)
+
+
+def write_weights(path: Path, shapes: dict[str, torch.Size], layout: Layout, seed: int) -> None:
+    """Tensor by tensor: no more than one is in memory."""
     header, end = {}, 0
     for key, shape in shapes.items():
         whole = key.endswith(POSITION_IDS)

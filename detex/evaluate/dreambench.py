@@ -4,21 +4,24 @@ and one for living subjects (DreamBooth, arXiv 2208.12242, section 4).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ..photos.folder import PhotoFile, masked_name, natural_order, photo_files, read_photo, stem_of
 from ..photos.names import SUFFIXES
+from .benchmark import SHOWN_FAULTS, Asked, Bench, Benchmark
 from .masked import fitted, subject_alone
+from .recipes import RECIPES, TABLES, SubjectRecipe
 from .scoring import Masked
+from .workflows import Amounts, subject_training
 
 LIST = "prompts_and_classes.txt"
 LIVE = ("cat", "dog")  # the classes whose prompts are those of living subjects
 HEAD, LIVE_HEAD = "subject_name,class", "Live Subject Prompts"
 QUOTED = re.compile(r"""^\s*(['"])(.+)\1\.format""", re.MULTILINE)
 BLANKS = ("{0}", "{1}")  # of a prompt in the list: the learned word, the class word
-SHOWN_FAULTS = 10
 
 
 class BenchSubject(NamedTuple):
@@ -33,12 +36,22 @@ class BenchSubject(NamedTuple):
     def is_masked(self) -> bool:
         return all(photo.mask is not None for photo in self.photos)
 
+    @property
+    def class_words(self) -> tuple[str]:
+        return (self.class_word,)
 
-class Bench(NamedTuple):
-    """What is there of the data set. listed: how many subjects its list names."""
+    @property
+    def asked(self) -> tuple[Asked]:
+        """All its prompts; their pictures are compared with all its photos."""
+        files = tuple(file for pair in self.photos for file in pair if file is not None)
+        return (Asked(self.name, "", self.prompts, files, partial(opened, self)),)
 
-    subjects: tuple[BenchSubject, ...]
-    listed: int
+    @property
+    def folders(self) -> dict[str, dict[str, Path]]:
+        """Photos and masks, named as Load Subject Folder reads them."""
+        found = {photo.photo.name: photo.photo for photo in self.photos}
+        found |= {f"{p.photo.stem}.mask{p.mask.suffix}": p.mask for p in self.photos if p.mask}
+        return {self.name: found}
 
 
 def read_bench(
@@ -75,6 +88,11 @@ def read_bench(
         subjects = with_masks(subjects, masks)
     check_all_or_none(subjects)
     return Bench(tuple(subjects), len(classes))
+
+
+def read_some(folder: Path, masks: Path | None, chosen: Sequence[str], amounts: Amounts) -> Bench:
+    """The same, with as many photos as these amounts say."""
+    return read_bench(folder, masks, chosen, amounts.references)
 
 
 def read_list(folder: Path) -> tuple[dict[str, str], list[str], list[str]]:
@@ -163,3 +181,27 @@ def opened(subject: BenchSubject) -> Masked:
     except ValueError as error:
         raise ValueError(f"{subject.name}: {error}") from error
     return Masked(pixels, planes)
+
+
+def row(subject: BenchSubject, recipe: SubjectRecipe) -> Mapping[str, str]:
+    """Columns of the table of trainings; the folder from where that lies."""
+    return {
+        "folder.folder": f"../subjects/{subject.name}",
+        "class.value": subject.class_word,
+        "subject.blank": recipe.blank,
+        "subject.scaled_copies": str(recipe.copies),
+    }
+
+
+DREAMBENCH = Benchmark(
+    name="dreambench",
+    title="DreamBench",
+    units="subjects",
+    recipes=RECIPES,
+    tables=TABLES,
+    sampler="ddim",
+    mask_example="dog/00.png is the mask of dog/00.jpg",
+    read=read_some,
+    training=subject_training,
+    row=row,
+)

@@ -9,18 +9,17 @@ from urllib.parse import quote
 
 from ..concept.files import replace_file
 from .averages import Estimate
-from .dreambench import Bench
+from .benchmark import Bench, Benchmark
 from .evaluation import Evaluation
 from .measures import measure_name
-from .protocol import row_name
-from .recipes import TABLES, Recipe
+from .protocol import Found, row_name
+from .recipes import Recipe
 from .report import BOTH, ranking, score_text
 from .verdict import differences, sentence
-from .workflows import Protocol
+from .workflows import Amounts
 
-COLUMNS = ("T", "I", "I fg_ref")  # of the papers' tables, for each encoder
-PROMPTS_SHOWN = 5
-EVERY = 5  # of 25 prompts the 1st, 6th, 11th, 16th and 21st
+COLUMNS = ("T", "I", "I fg_ref", "I fg_both")  # of the papers' tables, for each encoder
+PROMPTS_SHOWN = 5  # of 25 the 1st, 6th, 11th, 16th and 21st
 STYLE = (
     "body{font:14px sans-serif;margin:1em}td,th{padding:.2em .8em;text-align:left}"
     ".row{display:flex;flex-wrap:wrap;gap:.5em;margin:.5em 0}figure{margin:0;width:160px}"
@@ -48,24 +47,33 @@ class Row(NamedTuple):
     level: int = 4
 
 
-def score_tables(found: Mapping[str, Evaluation]) -> list[ScoreTable]:
-    """The papers' tables, as far as these methods fill them."""
-    tables = []
-    for number, (title, methods) in enumerate(TABLES.items()):
-        there = [method for method in methods if method in found]
-        if there and (number == 0 or there != ["detex"]):
-            tables.append(score_table(title, [found[method] for method in there]))
+def score_tables(benchmark: Benchmark, found: Found) -> list[ScoreTable]:
+    """The paper's tables for each kind of prompts, as far as these methods fill them. A table whose
+    methods all stand in the first one is left out.
+    """
+    tables, first = [], next(iter(benchmark.tables.values()))
+    for kind, by_method in found.items():
+        for title, methods in benchmark.tables.items():
+            there = [method for method in methods if method in by_method]
+            if there and (methods == first or not set(there) <= set(first)):
+                some = [by_method[method] for method in there]
+                tables.append(score_table(titled(kind, title), some, benchmark.units))
     return tables
 
 
-def score_table(title: str, evaluations: Sequence[Evaluation]) -> ScoreTable:
+def score_table(title: str, evaluations: Sequence[Evaluation], units: str) -> ScoreTable:
     """A row a method: the mean and its interval, as the papers' tables have the mean."""
     scores = [score for score in evaluations[0].scores if measure_name(score) in COLUMNS]
     rows = [(one.name, *(cell(one.estimate(score)) for score in scores)) for one in evaluations]
     verdict = ""
     if len(evaluations) > 1:
-        verdict = sentence(differences(evaluations), evaluations[0].unit)
+        verdict = sentence(differences(evaluations), unit_of(evaluations[0], units))
     return ScoreTable(title, ("method", *(score.name for score in scores)), tuple(rows), verdict)
+
+
+def unit_of(one: Evaluation, units: str) -> str:
+    """What the intervals are drawn over; units: what this protocol calls its subjects."""
+    return units if one.unit == "subjects" else one.unit
 
 
 def cell(found: Estimate) -> str:
@@ -75,31 +83,33 @@ def cell(found: Estimate) -> str:
     return f"{found.mean:.4f} ({found.low:.4f} to {found.high:.4f})"
 
 
-def facts(bench: Bench, protocol: Protocol, found: Mapping[str, Evaluation]) -> list[str]:
+def facts(benchmark: Benchmark, bench: Bench, amounts: Amounts, found: Found) -> list[str]:
     """What the tables are of, a sentence each."""
-    first = next(iter(found.values()))
-    prompts = sorted({len(subject.prompts) for subject in bench.subjects})
-    many = " or ".join(map(str, prompts))
+    evaluations = [one for by_method in found.values() for one in by_method.values()]
+    first, units = evaluations[0], benchmark.units
+    prompts = sorted({len(asked.prompts) for one in bench.subjects for asked in one.asked})
+    kinds = f" of each kind ({', '.join(found)})" if len(found) > 1 else ""
     lines = [
-        f"{len(bench.subjects)} of {bench.listed} subjects, {many} prompts each, "
-        f"{protocol.pictures} pictures a prompt, {len(found)} methods: "
-        f"{sum(len(one.prompts) for one in found.values()):,} pictures by {protocol.checkpoint}. "
+        f"{len(bench.subjects)} of {bench.listed} {units}, {' or '.join(map(str, prompts))} "
+        f"prompts each{kinds}, {amounts.pictures} pictures a prompt, "
+        f"{len(next(iter(found.values())))} methods: "
+        f"{sum(len(one.prompts) for one in evaluations):,} pictures by {amounts.checkpoint}. "
         "All methods have the same seeds.",
-        "Means go from pairs of picture and photo to pictures, prompts, subjects and to the mean, "
-        "with equal weights at each step; in brackets the 95 % bootstrap interval over "
-        f"{first.unit}. Cosines are plain.",
+        "Means go from pairs of picture and photo to pictures, prompts, "
+        f"{units} and to the mean, with equal weights at each step; in brackets the 95 % bootstrap "
+        f"interval over {unit_of(first, units)}. Cosines are plain.",
     ]
     if len(bench.subjects) < bench.listed:
         lines.append(
-            f"These are {len(bench.subjects)} of {bench.listed} subjects: the figures cannot stand "
+            f"These are {len(bench.subjects)} of {bench.listed} {units}: the figures cannot stand "
             "beside figures over all of them."
         )
     if not any(measure_name(score) == "I fg_ref" for score in first.scores):
         lines.append("The photos have no masks: there is no fg_ref.")
-    changed = deviations(protocol)
+    changed = deviations(benchmark, amounts)
     if changed:
         lines.append(f"Not as in the papers: {', '.join(changed)}.")
-    return [*lines, f"Encoders: {'; '.join(encoder_labels(first))}."]
+    return [*lines, *bench.notes, f"Encoders: {'; '.join(encoder_labels(first))}."]
 
 
 def encoder_labels(one: Evaluation) -> list[str]:
@@ -108,13 +118,13 @@ def encoder_labels(one: Evaluation) -> list[str]:
     return [a for a in labels if not any(b != a and b.startswith(a) for b in labels)]
 
 
-def deviations(protocol: Protocol) -> list[str]:
+def deviations(benchmark: Benchmark, amounts: Amounts) -> list[str]:
     """The options that differ from the papers' numbers: "--prior 20"."""
-    usual = asdict(Protocol(checkpoint="x", clip_vision="x"))
+    usual = asdict(Amounts(checkpoint="x", **benchmark.usual))
     own = {"checkpoint", "clip_vision", "seed"}
     return [
         f"--{name.replace('_', '-')} {value}"
-        for name, value in asdict(protocol).items()
+        for name, value in asdict(amounts).items()
         if name not in own and value != usual[name]
     ]
 
@@ -123,43 +133,57 @@ def gallery(
     bench: Bench,
     recipes: Mapping[str, Recipe],
     drawn: Mapping[str, Sequence[Path]],
-    found: Mapping[str, Evaluation],
+    found: Found,
     out: Path,
 ) -> Iterator[Row]:
     """Pictures by rule: nobody chooses."""
-
-    def link(path: Path) -> str:
-        return quote(path.relative_to(out).as_posix())
-
     yield Row("Best, median and worst picture of each method", level=2)
-    for method, recipe in recipes.items():
-        paths = [
-            path
-            for subject in bench.subjects
-            for number in range(len(subject.prompts))
-            for path in drawn[row_name(method, subject, number)]
-        ]
-        one, order = found[method], ranking(found[method], BOTH)
-        places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-        figures = [
-            Figure(
-                link(paths[i]), f"{which}: {one.prompts[i]} ({one.subjects[i]}), {scored(one, i)}"
-            )
-            for which, i in places.items()
-        ]
-        yield Row(recipe.title, tuple(figures))
-    yield Row(f"The first picture of every {EVERY}th prompt, beginning with the first", level=2)
-    for subject in bench.subjects:
-        photos = [Figure(link(out / "subjects" / subject.name / files.photo.name), "photo")
-                  for files in subject.photos]  # fmt: skip
-        yield Row(f"{subject.name} ({subject.class_word})", tuple(photos), level=3)
-        shown = range(0, len(subject.prompts), EVERY)[:PROMPTS_SHOWN]
-        for method, recipe in recipes.items():
-            figures = [
-                Figure(link(drawn[row_name(method, subject, n)][0]), subject.prompts[n])
-                for n in shown
+    for kind, by_method in found.items():
+        for method, one in by_method.items():
+            paths = [
+                path
+                for subject in bench.subjects
+                for asked in subject.asked
+                if asked.kind == kind
+                for number in range(len(asked.prompts))
+                for path in drawn[row_name(method, asked, number)]
             ]
-            yield Row(recipe.title, tuple(figures))
+            yield Row(titled(kind, one.name), tuple(extremes(one, paths, out)))
+    yield Row(
+        f"The first picture of {PROMPTS_SHOWN} prompts, evenly spaced, beginning with the first",
+        level=2,
+    )
+    for subject in bench.subjects:
+        photos = [Figure(link(out / "subjects" / subject.name / files.photo.name, out), "photo")
+                  for files in subject.photos]  # fmt: skip
+        said = f"{subject.name} ({', '.join(subject.class_words)})"
+        yield Row(said, tuple(photos), level=3)
+        for asked in subject.asked:
+            step = max(1, len(asked.prompts) // PROMPTS_SHOWN)
+            chosen = range(0, len(asked.prompts), step)[:PROMPTS_SHOWN]
+            for method, recipe in recipes.items():
+                figures = [
+                    Figure(link(drawn[row_name(method, asked, n)][0], out), asked.prompts[n])
+                    for n in chosen
+                ]
+                yield Row(titled(asked.kind, recipe.title), tuple(figures))
+
+
+def extremes(one: Evaluation, paths: Sequence[Path], out: Path) -> Iterator[Figure]:
+    """The best, median and worst picture; paths: of all, in the order of the scores."""
+    order = ranking(one, BOTH)
+    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    for which, i in places.items():
+        said = f"{which}: {one.prompts[i]} ({one.subjects[i]}), {scored(one, i)}"
+        yield Figure(link(paths[i], out), said)
+
+
+def link(path: Path, out: Path) -> str:
+    return quote(path.relative_to(out).as_posix())
+
+
+def titled(kind: str, title: str) -> str:
+    return f"{kind}: {title}" if kind else title
 
 
 def scored(one: Evaluation, picture: int) -> str:
@@ -168,15 +192,15 @@ def scored(one: Evaluation, picture: int) -> str:
 
 
 def write_page(
-    out: Path, tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]
+    out: Path, title: str, tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]
 ) -> None:
     """tables.md and index.html."""
-    replace_file(out / "tables.md", markdown(tables, lines).encode())
-    replace_file(out / "index.html", page(tables, lines, rows).encode())
+    replace_file(out / "tables.md", markdown(title, tables, lines).encode())
+    replace_file(out / "index.html", page(title, tables, lines, rows).encode())
 
 
-def markdown(tables: Sequence[ScoreTable], lines: Sequence[str]) -> str:
-    parts = ["# DreamBench", *lines]
+def markdown(title: str, tables: Sequence[ScoreTable], lines: Sequence[str]) -> str:
+    parts = [f"# {title}", *lines]
     for table in tables:
         rows = [table.head, ["---"] * len(table.head), *table.rows]
         grid = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -184,8 +208,10 @@ def markdown(tables: Sequence[ScoreTable], lines: Sequence[str]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def page(tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]) -> str:
-    body = ["<h1>DreamBench</h1>", *(f"<p>{escape(line)}</p>" for line in lines)]
+def page(
+    title: str, tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]
+) -> str:
+    body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(line)}</p>" for line in lines)]
     for table in tables:
         head = "".join(f"<th>{escape(text)}</th>" for text in table.head)
         cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in table.rows)
@@ -196,8 +222,8 @@ def page(tables: Sequence[ScoreTable], lines: Sequence[str], rows: Sequence[Row]
         body.append(f"<h{row.level}>{escape(row.title)}</h{row.level}>")
         body.append(f'<div class="row">{"".join(map(figure, row.figures))}</div>')
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>DreamBench</title>'
-        f"<style>{STYLE}</style>{''.join(body)}</html>\n"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style>{''.join(body)}</html>\n"
     )
 
 

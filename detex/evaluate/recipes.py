@@ -1,4 +1,4 @@
-"""The methods that the protocol compares, as settings of DETEX Train, each from its paper.
+"""The methods that the protocols compare, as settings of the train nodes, each from its paper.
 
 Where DETEX's supplement gives the baselines' recipes they are followed; what is left open is told
 in docs/evaluation.md.
@@ -6,7 +6,7 @@ in docs/evaluation.md.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ..methods.detex import DetexConfig
 from ..training.config import TrainConfig
@@ -59,31 +59,86 @@ def additions() -> dict[str, Any]:
 
 
 NODES = additions()
+# Every widget of DisenDiff Train: the released code, whose captions keep no order.
+RELEASED: dict[str, Any] = {
+    "steps": 250,
+    "batch_size": 4,
+    "learning_rate": 2e-5,
+    "lambda_bind": 0.0025,
+    "lambda_separate": 0.0025,
+    "lambda_pr": 1.0,
+    "seed": 0,
+    "kv_rate": 1.0,
+    "token_rate": 1.0,
+    "stratified_timesteps": False,
+    "use_masks": False,
+    "suppress": True,
+    "random_order": True,
+    "detach_start_token": True,
+    "rank": 0,
+    "resume": "auto",
+    "snapshot_every": 50,
+    "preview_every": 0,
+}
+SCENE_COPIES = 24  # of the photo
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One method of the protocol. changes: of PAPER; blank, copies: of Subject Images."""
+    """One method of a protocol. changes: of the widgets of its train node."""
 
     title: str  # in the tables
     changes: Mapping[str, Any] = field(default_factory=dict)
-    blank: str = "white"
-    copies: int = 0  # scaled ones of each photo, in place of Custom Diffusion's augmentation
-    places: bool = False  # the cut-out subject trains on Place Pictures
 
-    @property
-    def is_detex(self) -> bool:
-        """It needs masks, and image features of the photos."""
-        return "method" not in self.changes
+    widgets: ClassVar[Mapping[str, Any]]  # all of the train node
 
     @property
     def graph(self) -> str:
         """Which of the training workflows it takes."""
-        return "places" if self.places else "features" if self.is_detex else "plain"
+        return "plain"
+
+    @property
+    def needs_masks(self) -> bool:
+        return False
 
 
-RECIPES = {
-    "textual_inversion": Recipe(
+@dataclass(frozen=True)
+class SubjectRecipe(Recipe):
+    """By DETEX Train. blank, copies: of Subject Images."""
+
+    blank: str = "white"
+    copies: int = 0  # scaled ones of each photo, in place of Custom Diffusion's augmentation
+    places: bool = False  # the cut-out subject trains on Place Pictures
+
+    widgets = PAPER
+
+    @property
+    def needs_masks(self) -> bool:
+        """So does DETEX, and image features of the photos."""
+        return "method" not in self.changes
+
+    @property
+    def graph(self) -> str:
+        return "places" if self.places else "features" if self.needs_masks else "plain"
+
+
+@dataclass(frozen=True)
+class SceneRecipe(Recipe):
+    """By DisenDiff Train, from one photo."""
+
+    widgets = RELEASED
+
+    @property
+    def needs_masks(self) -> bool:
+        return bool(self.changes.get("use_masks"))
+
+    @property
+    def graph(self) -> str:
+        return "masks" if self.needs_masks else "plain"
+
+
+RECIPES: dict[str, Recipe] = {
+    "textual_inversion": SubjectRecipe(
         "Textual Inversion",
         {
             "method": "Textual Inversion",  # 5000 steps of 5e-3, one photo each
@@ -93,25 +148,29 @@ RECIPES = {
             "token_rate": 8.0,
         },
     ),
-    "custom_diffusion": Recipe(
+    "custom_diffusion": SubjectRecipe(
         "Custom Diffusion",
         {"method": "Custom Diffusion", "steps": 300, "batch_size": 8},
         copies=COPIES,
     ),
-    "dreambooth_lora": Recipe(
+    "dreambooth_lora": SubjectRecipe(
         "DreamBooth LoRA", {"method": "DreamBooth LoRA", "learn_word": False}
     ),
-    "detex": Recipe("DETEX", copies=COPIES),
-    "detex_nodes": Recipe("DETEX, the nodes' defaults", NODES, "random"),
-    "detex_places": Recipe("DETEX, the nodes' defaults, on places", NODES, "random", places=True),
-    "detex_without_mapper": Recipe(
+    "detex": SubjectRecipe("DETEX", copies=COPIES),
+    "detex_nodes": SubjectRecipe("DETEX, the nodes' defaults", NODES, "random"),
+    "detex_places": SubjectRecipe(
+        "DETEX, the nodes' defaults, on places", NODES, "random", places=True
+    ),
+    "detex_without_mapper": SubjectRecipe(
         "DETEX without mappers", {"attributes": "vectors"}, copies=COPIES
     ),
-    "detex_without_attention": Recipe(
+    "detex_without_attention": SubjectRecipe(
         "DETEX without attention loss", {"lambda_ca": 0.0}, copies=COPIES
     ),
-    "detex_without_joint": Recipe("DETEX without joint training", {"gamma": 0.0}, copies=COPIES),
-    "detex_masked_loss": Recipe(
+    "detex_without_joint": SubjectRecipe(
+        "DETEX without joint training", {"gamma": 0.0}, copies=COPIES
+    ),
+    "detex_masked_loss": SubjectRecipe(
         "DETEX with masked diffusion loss", {"masked_loss": True}, copies=COPIES
     ),
 }
@@ -133,20 +192,44 @@ TABLES = {
     ),
     "Table 4: masked diffusion loss": ("detex", "detex_masked_loss"),
 }
+# DisenDiff (arXiv 2403.18551): its baseline of several words at once, its parts, and the masks.
+SCENE_RECIPES: dict[str, Recipe] = {
+    "custom_diffusion": SceneRecipe(
+        "Custom Diffusion", {"lambda_bind": 0.0, "lambda_separate": 0.0}
+    ),
+    "disendiff": SceneRecipe("DisenDiff"),
+    "disendiff_without_bind": SceneRecipe("DisenDiff without bind loss", {"lambda_bind": 0.0}),
+    "disendiff_without_separate": SceneRecipe(
+        "DisenDiff without separate-and-strengthen loss", {"lambda_separate": 0.0}
+    ),
+    "disendiff_without_suppression": SceneRecipe(
+        "DisenDiff without suppression", {"suppress": False}
+    ),
+    "disendiff_masks": SceneRecipe("DisenDiff, held to masks", {"use_masks": True}),
+}
+SCENE_TABLES = {
+    "methods": ("custom_diffusion", "disendiff", "disendiff_masks"),
+    "DisenDiff's parts": (
+        "disendiff_without_bind",
+        "disendiff_without_separate",
+        "disendiff_without_suppression",
+        "disendiff",
+    ),
+}
 
 
-def chosen_recipes(names: str) -> dict[str, Recipe]:
+def chosen_recipes(names: str, recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
     """ "detex,custom_diffusion" -> by name, in the order given. Raises ValueError for others."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in wanted if name not in RECIPES]
+    unknown = [name for name in wanted if name not in recipes]
     if unknown or not wanted:
         said = f"--methods has no {', '.join(unknown)}" if unknown else "--methods names none"
-        raise ValueError(f"{said}. Choose of {', '.join(RECIPES)}, with commas between.")
-    return {name: RECIPES[name] for name in wanted}
+        raise ValueError(f"{said}. Choose of {', '.join(recipes)}, with commas between.")
+    return {name: recipes[name] for name in wanted}
 
 
 def settings_of(recipe: Recipe, steps: int | None, rate: float) -> dict[str, Any]:
-    """The widgets of DETEX Train. steps: in place of the recipe's; rate: multiplies its own."""
-    values = {**PAPER, **recipe.changes}
+    """The widgets of its train node. steps: in place of the recipe's; rate: multiplies its own."""
+    values = {**recipe.widgets, **recipe.changes}
     values["learning_rate"] *= rate
     return {**values, "steps": steps or values["steps"]}

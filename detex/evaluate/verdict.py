@@ -99,7 +99,8 @@ def sentence(found: Sequence[Difference], unit: str) -> str:
     sure = [difference for difference in found if difference.is_sure]
     noise = [difference for difference in found if not difference.is_sure]
     few = found[0].n < FEWEST
-    more = f" {found[0].n} {unit} are too few to be sure of anything: take {FEWEST} or more."
+    many = f"{found[0].n} {unit} are" if found[0].n > 1 else f"One {unit.removesuffix('s')} is"
+    more = f" {many} too few to be sure of anything: take {FEWEST} or more."
     if not sure:
         names = ", ".join(dict.fromkeys(difference.score.name for difference in noise))
         return f"Nothing is sure: every difference ({names}) may be noise.{more if few else ''}"

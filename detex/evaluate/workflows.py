@@ -1,24 +1,27 @@
-"""The two workflows of the protocol, as ComfyUI's API takes them: a training, and pictures."""
+"""The protocols' workflows, as ComfyUI's API takes them: a training for each, and pictures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..photos.places import DEFAULT_PLACES
-from .recipes import PAPER
+from .recipes import PAPER, RELEASED, SCENE_COPIES
 
 DEMO = "demo"  # in place of a checkpoint: the pack's own little model
 DEMO_SIDE = 64  # pixels of its pictures
+USUAL_VISION = "clip-vit-large-patch14.safetensors"  # as the templates call it
 Graph = dict[str, dict[str, Any]]
+WIRES = [["checkpoint", output] for output in range(3)]  # MODEL, CLIP, VAE of `loaders`
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How much is drawn and learned; the defaults are the papers'. Raises ValueError for less than
-    nothing.
+class Amounts:
+    """How much is drawn and learned; the defaults are those of DreamBench's papers. Raises
+    ValueError for less than nothing.
     """
 
     checkpoint: str
-    clip_vision: str = ""  # the file of CLIP ViT-L/14; the demo model has its own
+    clip_vision: str = USUAL_VISION  # the file of CLIP ViT-L/14; the demo model has its own
     resolution: int = 512  # pixels of photos and pictures
     references: int = 4  # photos a subject; 0: all
     prior: int = 200  # pictures of the class
@@ -54,17 +57,17 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-def loaders(protocol: Protocol) -> Graph:
+def loaders(amounts: Amounts) -> Graph:
     """The checkpoint: outputs 0 MODEL, 1 CLIP, 2 VAE."""
-    if protocol.checkpoint == DEMO:
+    if amounts.checkpoint == DEMO:
         return {"checkpoint": node("DETEXDemoModel")}
-    return {"checkpoint": node("CheckpointLoaderSimple", ckpt_name=protocol.checkpoint)}
+    return {"checkpoint": node("CheckpointLoaderSimple", ckpt_name=amounts.checkpoint)}
 
 
-def training(protocol: Protocol, kind: str, *, masked: bool) -> Graph:
-    """A subject's folder becomes a concept's file. kind: `Recipe.graph`."""
-    model, clip, vae = (["checkpoint", output] for output in range(3))
-    graph = loaders(protocol)
+def subject_training(amounts: Amounts, kind: str, *, masked: bool) -> Graph:
+    """DreamBench's: a subject's folder becomes a concept's file. kind: `Recipe.graph`."""
+    model, clip, vae = WIRES
+    graph = loaders(amounts)
     graph["folder"] = node("DETEXLoadSubjectFolder", folder="")
     graph["class"] = node("PrimitiveString", value="")
     photos: dict[str, Any] = {"images": ["folder", 0], "vae": vae, "class_word": ["class", 0]}
@@ -72,11 +75,11 @@ def training(protocol: Protocol, kind: str, *, masked: bool) -> Graph:
         photos["masks"] = ["folder", 1]
     if kind != "plain":
         photos["clip_vision"] = ["checkpoint", 3]
-        if protocol.checkpoint != DEMO:
-            graph["vision"] = node("CLIPVisionLoader", clip_name=protocol.clip_vision)
+        if amounts.checkpoint != DEMO:
+            graph["vision"] = node("CLIPVisionLoader", clip_name=amounts.clip_vision)
             photos["clip_vision"] = ["vision", 0]
     if kind == "places":
-        names, side = "\n".join(DEFAULT_PLACES), protocol.side
+        names, side = "\n".join(DEFAULT_PLACES), amounts.side
         drawn = {"names": names, "resolution": side, "each": 1, "folder": "", "seed": 0}
         drawn |= {"prompt": "photo of {place}", "steps": 50, "cfg": 6.0}
         graph["places"] = node("DETEXPlacePictures", model=model, clip=clip, vae=vae, **drawn)
@@ -85,37 +88,72 @@ def training(protocol: Protocol, kind: str, *, masked: bool) -> Graph:
         "DETEXSubjectImages",
         **photos,
         attribute="auto",
-        resolution=protocol.side,
+        resolution=amounts.side,
         blank="white",
         scaled_copies=0,
         seed=0,
     )
-    graph["prior"] = node(
+    graph["prior"] = prior(amounts, ["class", 0])
+    return graph | ending("DETEXTrain", "subject", PAPER)
+
+
+def scene_training(amounts: Amounts, kind: str, *, masked: bool) -> Graph:
+    """DisenDiff's: a photo of several concepts becomes a concept's file. kind: `Recipe.graph`."""
+    del masked  # "masks" says it: the others learn without, though there are some
+    graph = loaders(amounts)
+    graph["folder"] = node("DETEXLoadSubjectFolder", folder="")
+    photo: dict[str, Any] = {"image": ["folder", 0], "vae": WIRES[2]}
+    if kind == "masks":  # one picture a concept
+        graph["mask_folder"] = node("DETEXLoadSubjectFolder", folder="")
+        graph["masks"] = node("ImageToMask", image=["mask_folder", 0], channel="red")
+        photo["masks"] = ["masks", 0]
+    graph["photo"] = node(
+        "DETEXConceptsInOnePhoto",
+        **photo,
+        class_words="",
+        resolution=amounts.side,
+        scaled_copies=SCENE_COPIES,
+        seed=0,
+    )
+    graph["prior"] = prior(amounts, ["photo", 2])
+    return graph | ending("DETEXDisenDiffTrain", "photo", RELEASED)
+
+
+def prior(amounts: Amounts, class_word: list[Any]) -> dict[str, Any]:
+    """The node of the class's pictures. class_word: the wire that says it."""
+    model, clip, vae = WIRES
+    return node(
         "DETEXClassPriorImages",
         model=model,
         clip=clip,
         vae=vae,
-        class_word=["class", 0],
-        count=protocol.prior,
-        resolution=protocol.side,
+        class_word=class_word,
+        count=amounts.prior,
+        resolution=amounts.side,
         prompt="photo of a {class}",
-        steps=protocol.sampling_steps,
+        steps=amounts.sampling_steps,
         cfg=6.0,
         sampler_name="ddim",
         scheduler="ddim_uniform",
         batch_size=4,
         seed=0,
     )
-    wires = {"model": model, "clip": clip, "subject": ["subject", 0], "prior_images": ["prior", 0]}
-    graph["train"] = node("DETEXTrain", **wires, **PAPER)
-    graph["save"] = node("DETEXSaveEmbeddings", concept=["train", 0], name="x", stock_files=False)
-    return graph
 
 
-def drawing(protocol: Protocol) -> Graph:
-    """A concept and a prompt become pictures, by DDIM as in DETEX's section 4.1."""
-    graph = loaders(protocol)
-    side = protocol.side
+def ending(class_type: str, photos: str, widgets: Mapping[str, Any]) -> Graph:
+    """A train node and its file. photos: the input, and the node that it comes from."""
+    model, clip, _ = WIRES
+    wires = {"model": model, "clip": clip, photos: [photos, 0], "prior_images": ["prior", 0]}
+    return {
+        "train": node(class_type, **wires, **widgets),
+        "save": node("DETEXSaveEmbeddings", concept=["train", 0], name="x", stock_files=False),
+    }
+
+
+def drawing(amounts: Amounts, sampler: str, name: str) -> Graph:
+    """A concept and a prompt become pictures. name: the protocol's, for their files."""
+    graph = loaders(amounts)
+    side = amounts.side
     graph["concept"] = node(
         "DETEXLoadEmbeddings", model=["checkpoint", 0], file="x.safetensors", strength=1.0
     )
@@ -129,7 +167,7 @@ def drawing(protocol: Protocol) -> Graph:
     )
     graph["empty"] = node("CLIPTextEncode", clip=["checkpoint", 1], text="")
     graph["latents"] = node(
-        "EmptyLatentImage", width=side, height=side, batch_size=protocol.pictures
+        "EmptyLatentImage", width=side, height=side, batch_size=amounts.pictures
     )
     graph["sampler"] = node(
         "KSampler",
@@ -138,12 +176,12 @@ def drawing(protocol: Protocol) -> Graph:
         negative=["empty", 0],
         latent_image=["latents", 0],
         seed=0,
-        steps=protocol.sampling_steps,
-        cfg=protocol.cfg,
-        sampler_name="ddim",
+        steps=amounts.sampling_steps,
+        cfg=amounts.cfg,
+        sampler_name=sampler,
         scheduler="ddim_uniform",
         denoise=1.0,
     )
     graph["pixels"] = node("VAEDecode", samples=["sampler", 0], vae=["checkpoint", 2])
-    graph["save"] = node("SaveImage", images=["pixels", 0], filename_prefix="dreambench")
+    graph["save"] = node("SaveImage", images=["pixels", 0], filename_prefix=name)
     return graph

@@ -8,8 +8,9 @@ import torch
 
 from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.evaluate.averages import Estimate
+from detex_pack.detex.evaluate.benchmark import Bench
 from detex_pack.detex.evaluate.command import main
-from detex_pack.detex.evaluate.dreambench import Bench, opened, read_bench
+from detex_pack.detex.evaluate.dreambench import DREAMBENCH, opened, read_bench
 from detex_pack.detex.evaluate.evaluation import Evaluation, Score
 from detex_pack.detex.evaluate.protocol import (
     laid_out,
@@ -21,7 +22,7 @@ from detex_pack.detex.evaluate.protocol import (
 )
 from detex_pack.detex.evaluate.protocol_page import cell, deviations, facts, markdown, score_tables
 from detex_pack.detex.evaluate.recipes import PAPER, RECIPES, TABLES, chosen_recipes, settings_of
-from detex_pack.detex.evaluate.workflows import Protocol, drawing, training
+from detex_pack.detex.evaluate.workflows import Amounts, drawing, subject_training
 from detex_pack.detex.methods.detex import DetexConfig
 from detex_pack.detex.training.config import TrainConfig
 
@@ -47,7 +48,7 @@ prompt_list = [
 'a {0} {1} wearing a red hat'.format(unique_token, class_token)
 ]
 """
-CHECKPOINT = Protocol(checkpoint="sd15.safetensors", clip_vision="l14.safetensors")
+CHECKPOINT = Amounts(checkpoint="sd15.safetensors", clip_vision="l14.safetensors")
 
 
 def save(path: Path, image: torch.Tensor) -> None:
@@ -184,9 +185,9 @@ def test_steps_replace_and_the_rate_multiplies_each_methods_own():
 
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match="--methods has no svdiff. Choose of textual_inversion, "):
-        chosen_recipes("detex,svdiff")
+        chosen_recipes("detex,svdiff", RECIPES)
     with pytest.raises(ValueError, match="--methods names none"):
-        chosen_recipes(" , ")
+        chosen_recipes(" , ", RECIPES)
 
 
 @pytest.mark.parametrize(
@@ -201,29 +202,29 @@ def test_unknown_methods_are_refused():
 )
 def test_numbers_that_make_no_sense_are_refused(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        Protocol(**{"checkpoint": "x", "clip_vision": "y", **change})
+        Amounts(**{"checkpoint": "x", "clip_vision": "y", **change})
 
 
 def test_features_masks_and_places_are_wired_only_where_a_method_reads_them():
     """So that a method's trainings stay the same jobs, whatever it is compared with."""
-    plain, features = (training(CHECKPOINT, k, masked=True) for k in ("plain", "features"))
-    places = training(CHECKPOINT, "places", masked=True)
+    plain, features = (subject_training(CHECKPOINT, k, masked=True) for k in ("plain", "features"))
+    places = subject_training(CHECKPOINT, "places", masked=True)
     wired = [graph["subject"]["inputs"].keys() for graph in (plain, features, places)]
     assert ["clip_vision" in w for w in wired] == [False, True, True]
     assert ["places" in w for w in wired] == [False, False, True]
-    assert "masks" not in training(CHECKPOINT, "plain", masked=False)["subject"]["inputs"]
-    assert drawing(CHECKPOINT)["latents"]["inputs"]["batch_size"] == 8
+    assert "masks" not in subject_training(CHECKPOINT, "plain", masked=False)["subject"]["inputs"]
+    assert drawing(CHECKPOINT, "ddim", "x")["latents"]["inputs"]["batch_size"] == 8
 
 
 def test_a_row_names_the_folder_from_where_the_table_lies(photos: Path, tmp_path: Path):
     (dog, _) = read_bench(photos).subjects
-    row = training_row(dog, "detex", RECIPES["detex"], CHECKPOINT)
+    row = training_row(DREAMBENCH, dog, "detex", CHECKPOINT)
     write_table(tmp_path / "features.csv", [row])
     with (tmp_path / "features.csv").open(newline="") as file:
         (line,) = csv.DictReader(file)
     assert line["folder.folder"] == "../subjects/dog2"
     assert (line["class.value"], line["train.steps"]) == ("dog", "600")
-    assert row_name("detex", dog, 0) == "detex dog2 1"
+    assert row_name("detex", dog.asked[0], 0) == "detex dog2 1"
 
 
 def test_a_training_that_brought_no_concept_is_told():
@@ -244,7 +245,7 @@ def method(name: str, low: float) -> Evaluation:
 def test_a_table_has_the_mean_over_subjects_and_its_interval():
     """(0.25 + 0.75) / 2 = 0.5; of two subjects the interval reaches from one to the other."""
     found = {"detex": method("DETEX", 0.25), "custom_diffusion": method("Custom Diffusion", 0.25)}
-    (table,) = score_tables(found)
+    (table,) = score_tables(DREAMBENCH, {"": found})
     assert table.head == ("method", "CLIP-T", "CLIP-I", "CLIP-I fg_ref")
     assert [row[0] for row in table.rows] == ["Custom Diffusion", "DETEX"]
     assert table.rows[0][1] == "0.5000 (0.2500 to 0.7500)"
@@ -254,7 +255,7 @@ def test_a_table_has_the_mean_over_subjects_and_its_interval():
 
 def test_an_ablation_has_a_table_of_its_own():
     found = {name: method(name, 0.25) for name in ("detex", "detex_without_joint")}
-    assert [table.title for table in score_tables(found)] == [
+    assert [table.title for table in score_tables(DREAMBENCH, {"": found})] == [
         "Table 1: methods",
         "Table 3: DETEX's parts",
     ]
@@ -262,14 +263,15 @@ def test_an_ablation_has_a_table_of_its_own():
 
 def test_the_page_says_how_many_subjects_and_what_differs_from_the_papers(photos: Path):
     bench = read_bench(photos)
-    protocol = Protocol(checkpoint="a.safetensors", clip_vision="l", pictures=1, prior=20)
-    lines = facts(Bench(bench.subjects, 30), protocol, {"detex": method("DETEX", 0.25)})
-    text = markdown(score_tables({"detex": method("DETEX", 0.25)}), lines)
+    amounts = Amounts(checkpoint="a.safetensors", clip_vision="l", pictures=1, prior=20)
+    found = {"": {"detex": method("DETEX", 0.25)}}
+    lines = facts(DREAMBENCH, Bench(bench.subjects, 30), amounts, found)
+    text = markdown("DreamBench", score_tables(DREAMBENCH, found), lines)
     assert "2 of 30 subjects, 1 or 2 prompts each, 1 pictures a prompt, 1 methods" in text
     assert "cannot stand beside figures over all of them" in text
     assert "Not as in the papers: --prior 20, --pictures 1." in text
     assert f"Encoders: {EYE}." in text
-    assert deviations(CHECKPOINT) == []
+    assert deviations(DREAMBENCH, CHECKPOINT) == []
 
 
 @pytest.mark.parametrize(

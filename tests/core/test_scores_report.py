@@ -119,6 +119,12 @@ def test_five_prompts_are_too_few_however_clear_they_are():
     )
 
 
+def test_one_prompt_is_too_few():
+    found = differences([shifted("new", 0.5, 1), shifted("old", 0.0, 1)])
+    assert sentence(found, "prompts").endswith("One prompt is too few to be sure of anything: "
+                                               "take 6 or more.")  # fmt: skip
+
+
 def test_every_two_of_three_are_compared_under_one_correction():
     three = [shifted(name, gain) for name, gain in (("a", 0.0), ("b", 0.05), ("c", 0.1))]
     found = differences(three)

@@ -1,0 +1,69 @@
+"""DreamBench in small: two toys, two prompts each, small encoders; its command, and that killed."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .batch_jobs import HANGS, wait_for
+from .host_process import own_group
+from .pack_host import ROOT, register_pack
+from .small_encoders import write_clip, write_dino
+
+register_pack()
+
+from detex_pack.detex.canvas.pictures import as_picture
+from detex_pack.detex.toys.subjects import demo_subject
+
+LIST = """subject_name,class
+ball_one,{0}
+ball_two,{1}
+lost,vase
+
+Object Prompts
+'a {{0}} {{1}} in water background'.format(unique_token, class_token),
+'a small {{0}} {{1}}'.format(unique_token, class_token),
+
+Live Subject Prompts
+'a {{0}} {{1}} wearing a hat'.format(unique_token, class_token),
+"""
+
+
+def write_bench(folder: Path) -> None:
+    """Photos, masks and encoders."""
+    toys = {name: demo_subject(number, 3, seed=0) for number, name in
+            enumerate(("ball_one", "ball_two"))}  # fmt: skip
+    for name, toy in toys.items():
+        for kind, planes in (("photos", toy.images), ("masks", toy.masks)):
+            (folder / kind / name).mkdir(parents=True)
+            for i, plane in enumerate(planes):
+                shown = plane if plane.ndim == 3 else plane[..., None].repeat(1, 1, 3)
+                as_picture(shown).save(folder / kind / name / f"{i:02d}.png")
+    text = LIST.format(*(toy.class_word for toy in toys.values()))
+    (folder / "photos" / "prompts_and_classes.txt").write_text(text)
+    write_clip(folder / "clip")
+    write_dino(folder / "dino")
+
+
+def bench_words(home: Path, out: Path, server: str, checkpoint: str, less: str) -> list[str]:
+    """The command's words for what `write_bench` wrote; less: amounts."""
+    line = ["--photos", str(home / "photos"), "--masks", str(home / "masks"), "--server", server]
+    line += ["--encoders", str(home / "clip"), str(home / "dino"), "--out", str(out)]
+    return ["dreambench", *line, "--methods", "detex,textual_inversion", "--checkpoint", checkpoint,
+            *less.split()]  # fmt: skip
+
+
+def records(folder: Path) -> int:
+    """How many rows of a table are home."""
+    return len(list((folder / ".jobs").glob("??/*/record.json")))
+
+
+def kill_when(words: Sequence[str], done: Callable[[], bool]) -> None:
+    """Start the command and kill it as soon as this is done."""
+    command = [sys.executable, "-m", "detex.evaluate", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes, **own_group())
+    wait_for(lambda: done() or process.poll() is not None)
+    assert process.poll() is None, process.communicate(timeout=HANGS)[0]
+    process.kill()
+    process.wait()
