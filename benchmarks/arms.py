@@ -181,15 +181,17 @@ _ON_PLACES = _changed(  # what the nodes do where they have places
     "places",
     "DETEX on places",
     center_features=True,
-    high_noise=True,
+    layout_noise=True,
     keep_weight=0.1,
     token_rate=8.0,
     mapper_rate=2.0,
+    averaged_steps=50,
 )
 _ABSOLUTE = {"center_poses": True, "relative_speed": False}
 _PLACES = {  # from that, one each
     "not_kept": ("K, V not kept", {"keep_weight": 0.0}),
-    "any_noise": ("every noise as often", {"high_noise": False}),
+    "any_noise": ("every noise as often", {"layout_noise": False}),
+    "last_step": ("the last step's weights, not their average", {"averaged_steps": None}),
     "features_as_they_are": ("features not centered", {"center_features": False}),
     "slower": ("[V] half, mappers a quarter as fast", _SLOWER),
 }

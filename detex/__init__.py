@@ -36,6 +36,7 @@ methods/        what is learned: the register, what methods share (base), one fi
 training/       how
   config          steps, rates, seed
   loop            draw, predict, losses, step; watchers
+  average         of the last steps' weights
   steady          the loss on fixed draws
   snapshot        the state of a run in a file
   memory          how many passes a step takes

@@ -24,6 +24,7 @@ RENAMED = {
     "lambda_cx": "contextual_weight",
     "lambda_delta": "delta_weight",
 }
+NONE_AT_0 = ("rank", "averaged_steps")
 SETTLED = {
     "hidden": True
 }  # questions that docs/science.md answers: in old workflows, not on the page
@@ -34,7 +35,7 @@ def config_of(method: Any, inputs: Mapping[str, Any]) -> tuple[Any, TrainConfig]
     given = {RENAMED.get(name, name): value for name, value in inputs.items()}
     if "attributes" in given:
         given["attributes"] = Attributes(given["attributes"])
-    given["rank"] = given.get("rank") or None
+    given |= {name: given.get(name) or None for name in NONE_AT_0}
 
     def known(kind: type) -> dict[str, Any]:
         return {f.name: given[f.name] for f in fields(kind) if f.name in given}
@@ -291,14 +292,15 @@ def appended_inputs() -> list[io.Input]:
             "about 77 MB each for Stable Diffusion 1.x. 0 keeps none.",
         ),
         io.Boolean.Input(
-            "high_noise",
-            default=RECOMMENDED.high_noise,
+            "layout_noise",
+            default=RECOMMENDED.layout_noise,
             optional=True,
             advanced=True,
-            extra_dict=only_of("high_noise"),
-            tooltip="Three in four photos train in the noisier half of the steps: there it is "
+            extra_dict=only_of("layout_noise"),
+            tooltip="Nearly all photos train in the noisier half of the timesteps: there it is "
             "decided where the subject is and before which background, which is what [P] and [B] "
-            "say. Off: as in the paper.",
+            "say. Of the samples of the subject alone, which teach its look, three in four do. "
+            "Off: as in the paper.",
         ),
         io.Float.Input(
             "lambda_keep",
@@ -312,6 +314,17 @@ def appended_inputs() -> list[io.Input]:
             tooltip="Weight of what holds K and V still under prompts without [V], [P] and [B]: so "
             "other words go on meaning what they did, and new positions are obeyed. More of it "
             "keeps less of the look. 0: as in the paper.",
+        ),
+        io.Int.Input(
+            "averaged_steps",
+            default=TrainConfig.recommended().averaged_steps,
+            min=0,
+            max=20000,
+            optional=True,
+            advanced=True,
+            tooltip="The concept is the average of about so many last steps: single steps leave "
+            "noise in what is learned, and without it more of the look is kept. 0: as in the "
+            "paper, what the last step leaves.",
         ),
     ]
 

@@ -43,8 +43,9 @@ PAPER: dict[str, Any] = {
     "learn_word": True,
     "relative_speed": False,
     "keep_every": 0,
-    "high_noise": False,
+    "layout_noise": False,
     "lambda_keep": 0.0,
+    "averaged_steps": 0,
 }
 COPIES = 12
 

@@ -100,7 +100,7 @@ class LiveView(Watcher):
             return None
         self.read_losses(run)  # waits for the card, so that the times below are of the pictures
         if self.sample_is_due(run):
-            with self.sampling.spend():
+            with self.sampling.spend(), run.averaged():
                 self.take_samples(run)
         if last or self.measuring.affords(self.measuring.last or self.seconds_per_step(run)):
             with self.measuring.spend():

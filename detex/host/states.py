@@ -32,7 +32,7 @@ class StateKeeper(Watcher):
         run.check_weights()
         path = self.store.folder.path / f"state_{run.step:06d}.safetensors"
         if not path.exists():
-            with torch.no_grad():
+            with torch.no_grad(), run.averaged():
                 made = self.make()
             made = replace(made, config={**made.config, "steps": run.step})
             self.store.trying(lambda: write_new(path, concept_bytes(made)))

@@ -207,6 +207,10 @@ class SubjectMethod:
             ),
         )
 
+    def noisier(self, timesteps: Tensor, chosen: Chosen) -> Tensor:
+        """The photos' timesteps [B], drawn evenly, moved to where there is most to learn."""
+        return timesteps
+
     def losses(self, batch: Batch, predict: Predict, turn: Sequence[str]) -> dict[str, Tensor]:
         """The diffusion loss of the photos, and of their prior images."""
         return self.diffusion_terms(batch, predict(batch, self.condition(batch), ()))
@@ -273,6 +277,7 @@ class SubjectMethod:
             sizes = torch.cat([sizes, whole_picture(size, given.resolution, given.resolution)])
         noise_rng, stratified = self.rngs["noise"], self.train_config.stratified_timesteps
         timesteps = self.schedule.sample(len(latents), noise_rng, stratified=stratified)
+        timesteps[:size] = self.noisier(timesteps[:size], chosen)
         noise = torch.randn(latents.shape, generator=noise_rng)
         drawn = (photos, latents, noise, valid, sizes, chosen.blanked)
         photos, latents, noise, valid, sizes, blanked = (

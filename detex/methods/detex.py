@@ -51,7 +51,8 @@ class DetexConfig:
     subject_attention: bool = False  # [V] is held to the subject as [P] is; not in the paper
     # the [P] words average to their anchor, so what all photos share is [V]'s; not in the paper
     center_poses: bool = False
-    high_noise: bool = False  # photos train at high noise more often; not in the paper
+    # photos train where a picture's layout is decided, at high noise; not in the paper
+    layout_noise: bool = False
     # mapper_rate is a speed: at 1 the words [P] and [B] move as fast as [V]; not in the paper
     relative_speed: bool = False
     masked_pose: bool = True  # the [P] term also acts on blanked samples
@@ -77,7 +78,7 @@ class DetexConfig:
             "center_poses": True,
             "relative_speed": True,
             "center_features": True,
-            "high_noise": True,
+            "layout_noise": True,
             "keep_weight": 0.1,
         }
         return cls(**(ours | settings))
@@ -159,13 +160,14 @@ class Detex(SubjectMethod):
         ]
         return [deltas, subject, *mappers]
 
-    def draw(self) -> Batch:
-        batch = super().draw()
-        if not self.config.high_noise:
-            return batch
-        times, n = batch.timesteps, batch.count
-        times = torch.cat([self.schedule.noisier(times[:n]), times[n:]])
-        return replace(batch, timesteps=times)
+    def noisier(self, timesteps: Tensor, chosen: Chosen) -> Tensor:
+        """Photos teach what [P] and [B] say, the layout; the cut-out subject teaches the look too,
+        which is decided later.
+        """
+        if not self.config.layout_noise:
+            return timesteps
+        look, layout = (self.schedule.noisier(timesteps, root) for root in (2, 4))
+        return torch.where(chosen.blanked, look, layout)
 
     def choose(self, photos: Tensor, copies: Tensor) -> Chosen:
         """Each photo as it is or, with chance gamma, its subject on a blank."""

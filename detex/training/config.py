@@ -22,13 +22,15 @@ class TrainConfig:
     # of the K, V deltas; None: as the family has it, 16 for SDXL, else full matrices
     rank: int | None = None
     seed: int = 0
+    # over which what is learned is averaged; None: as the last step leaves it, as in the paper
+    averaged_steps: int | None = None
 
     @classmethod
     def recommended(cls, **settings: Any) -> "TrainConfig":
-        """What the nodes do: at the paper's single rate [V] hardly moves, and [P] and [B] say what
-        differs, which is a part of their motion.
+        """What the nodes do: at the paper's single rate [V] hardly moves, [P] and [B] say what
+        differs, which is a part of their motion, and single steps leave noise.
         """
-        ours: dict[str, Any] = {"token_rate": 8.0, "mapper_rate": 2.0}
+        ours: dict[str, Any] = {"token_rate": 8.0, "mapper_rate": 2.0, "averaged_steps": 50}
         return cls(**(ours | settings))
 
     def __post_init__(self):
@@ -38,6 +40,10 @@ class TrainConfig:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank must be at least 1, or None for the family's, got {self.rank}.")
+        if self.averaged_steps is not None and self.averaged_steps < 1:
+            raise ValueError(
+                f"averaged_steps must be at least 1, or None for none, got {self.averaged_steps}."
+            )
         if not 0 < self.learning_rate < 1:
             raise ValueError(
                 f"learning_rate must lie between 0 and 1, got {self.learning_rate}. "

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from ..unet.condition import Condition
 from ..unet.interfaces import Denoiser, Tap
 from ..unet.losses import weighted_total
 from ..unet.transfer import to_device
+from .average import Average
 from .config import TrainConfig
 from .memory import describe_passes
 
@@ -30,6 +32,8 @@ class Run:
             name: torch.optim.AdamW(groups, weight_decay=config.weight_decay)
             for name, groups in method.optimisers().items()
         }
+        averaged = config.averaged_steps
+        self.average = Average(method.learned, averaged) if averaged else None
         self.scaler = denoiser.grad_scaler()
         self.predict = predictor(denoiser)
         self.rngs = dict(method.rngs)
@@ -69,6 +73,8 @@ class Run:
         self.scaler.update()
         self.forget_gradients()
         self.step += 1
+        if self.average:
+            self.average.add(self.step)
         self.remember(terms)
         if self.step % CHECK_EVERY == 0 or self.step == self.config.steps:
             check_finite({f"{name} loss": term for name, term in terms.items()}, self.step)
@@ -81,6 +87,10 @@ class Run:
             absent = torch.full((), math.nan, device=self.denoiser.device)
             values += [absent] * (self.step - 1 - len(values))
             values.append(terms.get(name, absent))
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While what is learned is shown or kept: its average, where there is one."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def check_weights(self) -> None:
         """Raise FloatingPointError where a learned weight is no number."""
@@ -129,6 +139,8 @@ def train(
                 for watcher in watchers:
                     watcher.on_step(run)
             run.check_weights()
+            if run.average:
+                run.average.settle()
         except BaseException as error:
             run.rewind()
             for watcher in watchers:

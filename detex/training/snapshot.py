@@ -1,7 +1,7 @@
 """The state of a training run as one .safetensors: what a run needs to go on as if never stopped.
 
 Tensors: `learned.<name>.<key>`, `optimiser.<name>.<parameter>.<key>`, `generator.<name>` (uint8),
-`history.<term>` [steps]. Scalars are JSON in the header.
+`average.<parameter>` where there is one, `history.<term>` [steps]. Scalars are JSON in the header.
 """
 
 import json
@@ -39,6 +39,8 @@ class Snapshot:
         """
         self.check_fit(run)
         run.method.learned.load_state_dict(self.part("learned."))
+        if run.average:
+            run.average.load(self.part("average."))
         for name, optimiser in run.optimisers.items():
             moments: dict[int, dict[str, Tensor]] = {}
             for key, tensor in self.part(f"optimiser.{name}.").items():
@@ -74,6 +76,8 @@ def snapshot_bytes(run: Run) -> bytes:
     for name, optimiser in run.optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{name}.{index}.{key}": t for key, t in moments.items()}
+    averages = run.average.values if run.average else {}
+    tensors |= {f"average.{name}": tensor for name, tensor in averages.items()}
     tensors |= {f"generator.{name}": rng.get_state() for name, rng in run.rngs.items()}
     tensors |= {f"history.{name}": torch.stack(terms) for name, terms in run.history.items()}
     scalars = {

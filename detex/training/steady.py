@@ -45,7 +45,8 @@ def steady_loss(run: Run, predict: Predict) -> float:
     change what is measured.
     """
     turn = tuple(run.optimisers)
-    each = [run.method.losses(one, predict, turn)["diffusion"] for one in fixed_batches(run)]
+    with run.averaged():
+        each = [run.method.losses(one, predict, turn)["diffusion"] for one in fixed_batches(run)]
     return torch.stack(each).mean().item()
 
 

@@ -100,7 +100,7 @@ PAPER = {  # what cells leave out because the paper has it; a new setting's valu
     "prior_weight": 1.0, "attention_norm": "mse", "attention_map": "max",
     "subject_attention": False, "center_poses": False, "masked_pose": True, "masked_loss": False,
     "detach_start_token": True, "center_features": False, "plain_mapper": False,
-    "relative_speed": False, "keep_weight": 0.0, "high_noise": False,
+    "relative_speed": False, "keep_weight": 0.0, "layout_noise": False,
     "reduction": "mean",
 }  # fmt: skip
 

@@ -76,7 +76,8 @@ def test_same_seed_gives_the_same_bytes_and_another_other_ones(kind: type[Method
     assert first == second != other
 
 
-def test_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(kind, tmp_path: Path):
+@pytest.mark.parametrize("averaged", [None, 4])
+def test_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(kind, averaged, tmp_path: Path):
     path = tmp_path / "step.safetensors"
 
     class Keep(Watcher):
@@ -88,10 +89,27 @@ def test_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(kind, tmp_path:
         def on_start(self, run: Run) -> None:
             read_snapshot(path).apply(run)
 
-    whole, losses = trained(kind, Keep())
-    resumed, again = trained(kind, PutBack())
+    whole, losses = trained(kind, Keep(), averaged_steps=averaged)
+    resumed, again = trained(kind, PutBack(), averaged_steps=averaged)
     assert learned_bytes(resumed) == learned_bytes(whole)
     assert again == losses
+
+
+def test_what_comes_out_is_the_average_and_the_steps_go_on_from_the_weights(kind: type[Method]):
+    seen: list[list[bytes]] = []
+
+    class Look(Watcher):
+        def on_step(self, run: Run) -> None:
+            with run.averaged():
+                averaged = learned_bytes(run.method)
+            seen.append([learned_bytes(run.method), averaged])
+
+    plain = trained(kind, Look())[0]
+    assert all(own == averaged for own, averaged in seen)
+    first, seen = seen, []
+    method = trained(kind, Look(), averaged_steps=4)[0]
+    assert [own for own, _ in seen] == [own for own, _ in first]
+    assert learned_bytes(method) == seen[-1][1] != learned_bytes(plain)
 
 
 def test_nothing_but_what_is_learned_has_gradients(kind: type[Method]):

@@ -81,6 +81,12 @@ def test_three_in_four_of_the_noisier_timesteps_lie_in_the_noisier_half():
     assert (high < 500).sum().item() == pytest.approx(250, abs=1)  # 0.5^2
 
 
+def test_of_the_fourth_root_fifteen_in_sixteen_lie_in_the_noisier_half():
+    high = LONG.noisier(torch.arange(1000), root=4)
+    assert high.max() == 999
+    assert (high < 500).sum().item() == pytest.approx(1000 / 16, abs=1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_stratified_timesteps_fall_one_into_each_quarter(seed: int):
     drawn = LONG.sample(4, torch.Generator().manual_seed(seed), stratified=True)

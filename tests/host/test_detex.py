@@ -234,15 +234,19 @@ def test_attention_weight_zero_takes_no_maps(made, session: tuple, weight: float
     assert asked == [taken]
 
 
-def test_high_noise_is_for_the_photos_and_not_for_the_prior_images(made):
-    method = made(high_noise=True)
-    times = torch.stack([method.draw().timesteps for _ in range(400)]).float() / 1000
-    assert times[:, :3].mean().item() == pytest.approx(2 / 3, abs=0.03)  # of sqrt(u)
-    assert times[:, 3:].mean().item() == pytest.approx(1 / 2, abs=0.03)
+def test_photos_train_at_high_noise_the_subject_alone_less_and_prior_images_at_any(made):
+    method = made(layout_noise=True)
+    drawn = [method.draw() for _ in range(400)]
+    blanked = torch.stack([batch.blanked for batch in drawn])
+    times = torch.stack([batch.timesteps for batch in drawn]).float() / 1000
+    photos, prior = times[:, :3], times[:, 3:]
+    assert photos[~blanked].mean().item() == pytest.approx(4 / 5, abs=0.03)  # of u^(1/4)
+    assert photos[blanked].mean().item() == pytest.approx(2 / 3, abs=0.03)  # of sqrt(u)
+    assert prior.mean().item() == pytest.approx(1 / 2, abs=0.03)
 
 
-def test_high_noise_changes_nothing_else_that_is_drawn(made):
-    plain, high = made().draw(), made(high_noise=True).draw()
+def test_layout_noise_changes_nothing_else_that_is_drawn(made):
+    plain, high = made().draw(), made(layout_noise=True).draw()
     for field in dataclasses.fields(Batch):
         one, other = getattr(plain, field.name), getattr(high, field.name)
         same = torch.equal(one, other) if isinstance(one, Tensor) else one == other

@@ -93,7 +93,7 @@ def test_advanced_inputs_are_folded_until_asked_for(page: Page):
     }"""
     assert "Show Advanced" in page.evaluate(menu)
     train = next(node for node in browser.canvas_nodes(page) if node["type"] == "DETEXTrain")
-    assert train["visible"][-1] == "lambda_keep"
+    assert train["visible"][-1] == "averaged_steps"
     assert train["size"][1] >= train["needs"][1]
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from devtools import page as browser
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
-from devtools.workflows import read_workflow
+from devtools.workflows import read_workflow, widget_values
 
 pytestmark = [
     pytest.mark.page,
@@ -38,8 +38,9 @@ def short_quickstart() -> dict[str, Any]:
     workflow = read_workflow("quickstart")
     for node in workflow["nodes"]:
         if node["type"] == "DETEXTrain":
-            node["widgets_values"][1] = STEPS
-            node["widgets_values"][-4] = 5  # preview_every, before the three later inputs
+            names = [*widget_values(node)]
+            for name, value in {"steps": STEPS, "preview_every": 5}.items():
+                node["widgets_values"][names.index(name)] = value
         if node["type"] == "DETEXClassPriorImages":
             node["widgets_values"][1] = PRIORS
     return workflow
