@@ -68,8 +68,8 @@ PLACES_FIRST = (
     Hypothesis("P6", "[B_j] brings as much, less 0.02", "R_B", _PF, "improved", margin=0.02),
     Hypothesis("P7", "purity is greater", "D", _PF, "improved"),
 )
-# Declared before its first run on a reported subject: the same of the second recipe, and whether it
-# is better than the first.
+# Declared before the second recipe's first run on a reported subject, and again before the third's,
+# which is "places" now: the same, and whether it is better than the first.
 PLACES_AGAIN = (
     *(replace(one, arm="places") for one in PLACES_FIRST),
     Hypothesis("P8", "[P_i] brings the pose more often than at first", "R_P", "places", _PF),
