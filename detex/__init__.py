@@ -35,6 +35,7 @@ methods/        what is learned: the register, what methods share (base), one fi
   detex, custom_diffusion, textual_inversion, dreambooth_lora, disendiff, dis2booth
 training/       how
   config          steps, rates, seed
+  presets         from a quick look to the paper's amounts
   loop            draw, predict, losses, step; watchers
   average         of the last steps' weights
   steady          the loss on fixed draws

@@ -1,7 +1,7 @@
 """The whole of DETEX on one toy, through a real ComfyUI server: `python dev.py demo`.
 
-Learns as workflows/quickstart.json does, the file a user drags in, once by DETEX and once by each of
-two other methods; renders the same prompts and seeds with all; leaves pictures, files and a report.
+Learns as workflows/quickstart.json does, the file a user drags in, once by DETEX and once by each
+of two other methods; renders the same prompts and seeds with all; leaves pictures, files, a report.
 """
 
 import argparse

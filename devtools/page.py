@@ -135,14 +135,19 @@ def add_by_search(page: Page, name: str) -> None:
     page.wait_for_timeout(1000)
 
 
-def wire_demo_model(page: Page, title: str, values: dict[str, Any]) -> None:
-    """Put the demo model and a demo toy before the node of this title, and set its widgets."""
+def wire_demo_model(
+    page: Page, title: str, values: dict[str, Any], *, subject: bool = True
+) -> None:
+    """Put the demo model, and a demo toy if asked, before the node of this title, and set its
+    widgets.
+    """
+    sources = ["DETEXDemoModel", *(["DETEXDemoSubject"] if subject else [])]
     page.evaluate(
-        """([title, values]) => {
+        """([title, values, sources]) => {
             const graph = window.app.graph;
             const learner = graph._nodes.find(n => n.title === title);
             learner.pos = [0, 0];
-            for (const [place, type] of ["DETEXDemoModel", "DETEXDemoSubject"].entries()) {
+            for (const [place, type] of sources.entries()) {
                 const node = graph.add(window.LiteGraph.createNode(type));
                 node.pos = [-420, 190 * place];
                 for (const [slot, output] of node.outputs.entries()) {
@@ -154,7 +159,7 @@ def wire_demo_model(page: Page, title: str, values: dict[str, Any]) -> None:
             for (const widget of learner.widgets)
                 if (widget.name in values) widget.value = values[widget.name];
         }""",
-        [title, values],
+        [title, values, sources],
     )
 
 

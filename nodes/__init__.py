@@ -19,6 +19,7 @@ from .grid import LabelledGrid, PromptGrid
 from .merge import MergeConcepts
 from .one_photo import ConceptsInOnePhoto
 from .places import PlacePictures
+from .preset import TrainingPreset
 from .prior import ClassPriorImages
 from .sam import SubjectMask
 from .subject import SubjectImages
@@ -44,6 +45,7 @@ class DetexExtension(ComfyExtension):
             VariedImages,
             ClassPriorImages,
             PlacePictures,
+            TrainingPreset,
             Train,
             DisenDiffTrain,
             Dis2BoothTrain,

@@ -41,6 +41,7 @@ class Family:
 
     name: str
     rank: int | None = None  # of the K, V deltas where the settings name none; None: full matrices
+    side: int = 512  # pixels of its pictures
     vector: Vector = no_vector
 
     def __str__(self) -> str:
@@ -49,8 +50,8 @@ class Family:
 
 SD1 = Family("Stable Diffusion 1.x")
 SD2 = Family("Stable Diffusion 2.x")
-SDXL = Family("Stable Diffusion XL", rank=16, vector=sdxl_vector)
-DEMO = Family("the DETEX demo model")
+SDXL = Family("Stable Diffusion XL", rank=16, side=1024, vector=sdxl_vector)
+DEMO = Family("the DETEX demo model", side=64)
 WORKING = f"{SD1}, {SD2} and {SDXL}"
 
 KNOWN_ANSWERS = (EPS.calculate_denoised, V_PREDICTION.calculate_denoised)
@@ -137,6 +138,12 @@ def schedule_kind(model: ModelPatcher) -> type[Schedule]:
     """By what the UNet answers, a patch of it included."""
     is_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
     return VSchedule if is_v else EpsSchedule
+
+
+def training_side(model: ModelPatcher) -> int:
+    """Pixels a side of the pictures that the model was made for: 2.x answers with v at 768."""
+    family = family_of(model)
+    return 768 if family is SD2 and schedule_kind(model) is VSchedule else family.side
 
 
 def restore_unet(patcher: ModelPatcher) -> None:

@@ -61,7 +61,13 @@ def test_senseless_method_settings_are_refused(settings: dict, message: str):
 def test_nodes_defaults_are_the_papers_and_our_additions():
     paper, nodes = DetexConfig(), DetexConfig.recommended()
     changed = {name: v for name, v in vars(nodes).items() if v != getattr(paper, name)}
-    ours = ("subject_attention", "center_poses", "relative_speed", "center_features", "layout_noise")
+    ours = (
+        "subject_attention",
+        "center_poses",
+        "relative_speed",
+        "center_features",
+        "layout_noise",
+    )
     assert changed == dict.fromkeys(ours, True) | {"keep_weight": 0.1}
     paper, nodes = TrainConfig(), TrainConfig.recommended()
     changed = {name: v for name, v in vars(nodes).items() if v != getattr(paper, name)}

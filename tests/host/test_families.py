@@ -25,6 +25,7 @@ from detex_pack.detex.host.families import (
     family_of,
     fingerprint,
     schedule_of,
+    training_side,
     unet_layout,
 )
 from detex_pack.detex.unet.deltas import text_layers
@@ -55,6 +56,15 @@ def test_sd1_layout_at_its_real_width_is_stable_diffusion_1():
 
 def test_sd20_is_stable_diffusion_2():
     assert family_of(tiny.tiny_model(comfy.supported_models.SD20)) == SD2
+
+
+def test_training_side_is_that_of_the_pictures_which_the_model_was_made_for():
+    v, eps = comfy.model_base.ModelType.V_PREDICTION, comfy.model_base.ModelType.EPS
+    assert training_side(sd15(model_channels=320)) == 512
+    assert training_side(of_kind(comfy.supported_models.SD20, v)) == 768
+    assert training_side(of_kind(comfy.supported_models.SD20, eps)) == 512
+    assert training_side(of_kind(comfy.supported_models.SDXL)) == 1024
+    assert training_side(of_kind(comfy.supported_models.SD15)) == 64  # small: the demo model
 
 
 def of_kind(kind: type, model_type: object = None, **unet) -> ModelPatcher:

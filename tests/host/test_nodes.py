@@ -28,6 +28,7 @@ from detex_pack.detex.training.loop import Losses
 from detex_pack.nodes import comfy_entrypoint
 from detex_pack.nodes import train as train_node
 from detex_pack.nodes.concept import ApplyEmbeddings, LoadEmbeddings, SaveEmbeddings
+from detex_pack.nodes.preset import TrainingPreset
 from detex_pack.nodes.subject import SubjectImages
 from detex_pack.nodes.train import Train, prior_note
 from detex_pack.nodes.train import prior_latents as prior_latents_of
@@ -60,6 +61,7 @@ IDS = {
     "DETEXSubjectImages",
     "DETEXSubjectMask",
     "DETEXTrain",
+    "DETEXTrainingPreset",
     "DETEXVariedImages",
 }
 
@@ -384,6 +386,15 @@ def test_subject_images_shows_the_word_that_auto_chose(vae, photos: list[Tensor]
     widgets = dict(zip(names, [[word], ["auto"], [32], ["white"], [0], [0]], strict=True))
     shown = SubjectImages.execute([p[None] for p in photos], [vae], **widgets).ui
     assert shown.as_dict()["text"] == (f"Photo 1: {prompt}",)
+
+
+def test_a_preset_says_what_it_chose_for_the_model(model):
+    chosen = TrainingPreset.execute(model, "fast")
+    assert chosen.args == (64, 50, 20, 300)
+    assert chosen.ui.as_dict()["text"][0] == (
+        "the DETEX demo model: 64 pixels, 300 steps; 50 prior images and all places in 20 sampling "
+        "steps each"
+    )
 
 
 def test_load_gives_what_save_wrote(model, model_folders: Path, concept: Concept):

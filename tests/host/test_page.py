@@ -222,7 +222,7 @@ def test_the_info_button_shows_the_help_page(page: Page):
 
 def test_every_node_has_a_help_page_that_names_its_sockets(page: Page, server: ComfyServer):
     ours = {k: v for k, v in server.object_info().items() if k.startswith("DETEX")}
-    assert len(ours) == 26
+    assert len(ours) == 27
     for node_id, schema in ours.items():
         answer = page.request.get(f"{server.url}/extensions/ComfyUI-DETEX/docs/{node_id}.md")
         text = answer.text()

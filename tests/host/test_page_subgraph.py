@@ -1,4 +1,4 @@
-"""The blueprint "Train a subject" in the real page: found, wired to the demo model, run."""
+"""The blueprints in the real page: found, wired to the demo model, run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from workflow_files import box, overlaps
 from devtools import page as browser
 from devtools.pack_host import ROOT
 from devtools.server import ComfyServer
+from devtools.workflows import write_photos
 
 pytestmark = [
     pytest.mark.page,
@@ -36,12 +37,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 
 
 @pytest.fixture
-def page(server: ComfyServer) -> Iterator[Page]:
-    """An empty canvas on which the blueprint was put by the node search."""
+def empty(server: ComfyServer) -> Iterator[Page]:
+    """An empty canvas."""
     with browser.open_page(server.url, width=1600, height=1000) as page:
         browser.load_workflow(page, browser.EMPTY)
-        browser.add_by_search(page, NAME)
         yield page
+
+
+@pytest.fixture
+def page(empty: Page) -> Page:
+    """A canvas on which the blueprint was put by the node search."""
+    browser.add_by_search(empty, NAME)
+    return empty
 
 
 def test_the_node_search_puts_it_on_the_canvas(page: Page):
@@ -84,3 +91,63 @@ def test_wired_to_the_demo_model_it_learns_for_all_to_see_and_saves(
     browser.screenshot(page, SHOTS / "subgraph_done.png")
     assert (Path(server.base) / "models" / "detex" / "from_blueprint.safetensors").is_file()
     assert [node["title"] for node in browser.canvas_nodes(page) if node["wrong"]] == []
+
+
+SETTINGS = {
+    "folder": "my_subject",
+    "class_word": "star",
+    "preset": "fast",
+    "prompt": "photo of a [V] star in sand background",
+    "name": "my_star",
+}
+
+
+@pytest.mark.slow
+def test_my_subject_goes_from_a_folder_to_a_picture(empty: Page, server: ComfyServer):
+    """Checkpoint, My Subject, what a sampler needs, and no more: the demo model stands for the
+    checkpoint.
+    """
+    page = empty
+    write_photos(server.base / "input")
+    browser.add_by_search(page, "My Subject")
+    (node,) = browser.canvas_nodes(page)
+    assert node["visible"] == list(SETTINGS)
+    browser.wire_demo_model(page, "My Subject", SETTINGS, subject=False)
+    page.evaluate(SAMPLE)
+    browser.press_run(page)
+    browser.wait_for_end(page, seconds=400)
+    page.wait_for_timeout(2000)
+    browser.fit_view(page)
+    browser.screenshot(page, SHOTS / "my_subject_done.png")
+    assert [node["title"] for node in browser.canvas_nodes(page) if node["wrong"]] == []
+    assert (Path(server.base) / "models" / "detex" / "my_star.safetensors").is_file()
+    shown = "(window.app.graph._nodes.find(n => n.type === 'PreviewImage').imgs ?? []).length"
+    assert page.evaluate(shown) == 1
+
+
+SAMPLE = """() => {
+    const graph = window.app.graph, place = [520, 0];
+    const put = type => {
+        const node = graph.add(window.LiteGraph.createNode(type));
+        node.pos = [...place];
+        place[1] += node.size[1] + 80;
+        return node;
+    };
+    const find = name => graph._nodes.find(n => n.title === name || n.type === name);
+    const subject = find("My Subject"), model = find("DETEXDemoModel");
+    const [sampler, empty, latent, decode, preview] = [
+        "KSampler", "CLIPTextEncode", "EmptyLatentImage", "VAEDecode", "PreviewImage"].map(put);
+    const join = (from, output, to, input) => from.connect(
+        from.outputs.findIndex(o => o.name === output), to,
+        to.inputs.findIndex(i => i.name === input));
+    join(subject, "model", sampler, "model");
+    join(subject, "conditioning", sampler, "positive");
+    join(model, "clip", empty, "clip");
+    join(empty, "CONDITIONING", sampler, "negative");
+    join(latent, "LATENT", sampler, "latent_image");
+    join(sampler, "LATENT", decode, "samples");
+    join(model, "vae", decode, "vae");
+    join(decode, "IMAGE", preview, "images");
+    for (const widget of latent.widgets) if (widget.name !== "batch_size") widget.value = 64;
+    sampler.widgets.find(w => w.name === "steps").value = 10;
+}"""

@@ -10,7 +10,7 @@ from workflow_files import box, overlaps
 from devtools.server import ComfyServer
 from devtools.workflows import SUBGRAPHS, in_step
 
-NAMES = ("Train a subject",)
+NAMES = ("Train a subject", "My Subject")
 INPUT_NODE, OUTPUT_NODE = -10, -20  # ids that the page gives the two ends of a subgraph
 
 
