@@ -31,8 +31,8 @@ class Schedule:
         return (position * len(self)).long().clamp(max=len(self) - 1)
 
     def noisier(self, timesteps: Tensor, root: int = 2) -> Tensor:
-        """t = T u^(1 / root) in place of T u: with root 2 three in four lie in the noisier half, with
-        4 fifteen in sixteen. There a picture's layout is decided.
+        """t = T u^(1 / root) in place of T u: with root 2 three in four lie in the noisier half,
+        with 4 fifteen in sixteen. There a picture's layout is decided.
         """
         drawn = (timesteps + 0.5) / len(self)
         return (len(self) * drawn ** (1 / root)).long().clamp(max=len(self) - 1)
