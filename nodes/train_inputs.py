@@ -317,14 +317,14 @@ def appended_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "averaged_steps",
-            default=TrainConfig.recommended().averaged_steps,
+            default=TrainConfig.recommended().averaged_steps or 0,
             min=0,
             max=20000,
             optional=True,
             advanced=True,
-            tooltip="The concept is the average of about so many last steps: single steps leave "
-            "noise in what is learned, and without it more of the look is kept. 0: as in the "
-            "paper, what the last step leaves.",
+            tooltip="The concept is the average of about so many last steps, a tenth of all at "
+            "most: single steps leave noise in what is learned, and without it more of the look "
+            "is kept. 0: as in the paper, what the last step leaves.",
         ),
     ]
 

@@ -88,6 +88,7 @@ def follow(options: argparse.Namespace) -> int:
     chosen = [name.strip() for name in options.subjects.split(",") if name.strip()]
     bench = benchmark.read(options.photos, options.masks, chosen, amounts)
     check_masks(recipes, bench, benchmark)
+    check_picture_masks(options.picture_masks, bench, benchmark)
     check_encoders(options.encoders)
     for subject in bench.subjects:
         for asked in subject.asked:
@@ -121,6 +122,23 @@ def check_masks(recipes: Mapping[str, Recipe], bench: Bench, benchmark: Benchmar
         raise ValueError(
             f"{', '.join(needing)} needs masks of the photos: name a folder of them with --masks, "
             f"in which {benchmark.mask_example}, or choose methods without."
+        )
+
+
+def check_picture_masks(folder: Path | None, bench: Bench, benchmark: Benchmark) -> None:
+    """Raise ValueError for a folder that is none, and for photos that lack masks: fg_both needs
+    both.
+    """
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ValueError(
+            f"--picture-masks {folder} is no folder. Name the one with a mask of every picture."
+        )
+    if not bench.is_masked:
+        raise ValueError(
+            "--picture-masks is for fg_both, which wants masks of the photos, too: name a folder "
+            f"of them with --masks, in which {benchmark.mask_example}, or leave it out."
         )
 
 

@@ -191,7 +191,21 @@ def scene_pixels(
     if not masks:
         return read_photo(PhotoFile(photo, None)).pixels, []
     read = [read_photo(PhotoFile(photo, mask)) for mask in masks]
+    for file, one in zip(masks, read, strict=True):
+        check_plain(file, one.mask)
     return read[0].pixels, concept_masks(read[0].pixels, [one.mask for one in read], named)
+
+
+def check_plain(file: Path, plane: Tensor) -> None:
+    """Raise ValueError for a mask that the servers, which read its red channel, take for another
+    than plane [H, W].
+    """
+    red = read_photo(PhotoFile(file, None)).pixels[..., 0]
+    if red.shape == plane.shape and (red - plane).abs().max() > 0.01:
+        raise ValueError(
+            f"{file} is not a grey picture: it has transparency, colours, or white that is not "
+            "255. Save it as a grey picture, white on the concept and black elsewhere."
+        )
 
 
 def reference_files(folder: Path, photo: Path, number: int) -> tuple[Path, ...]:
@@ -199,7 +213,8 @@ def reference_files(folder: Path, photo: Path, number: int) -> tuple[Path, ...]:
     photo itself.
     """
     there = sorted(folder.iterdir(), key=natural_order) if folder.is_dir() else []
-    files = tuple(file for file in there if file.suffix.casefold() in SUFFIXES)
+    visible = (file for file in there if not file.name.startswith("."))
+    files = tuple(file for file in visible if file.suffix.casefold() in SUFFIXES)
     if not files and number:
         raise ValueError(
             f"there is no picture in {folder}, with which those of concept {number} are compared. "

@@ -286,7 +286,11 @@ def masks_of(folder: Path, drawn: Files) -> dict[Path, Path]:
     where methods or subjects are added. Raises ValueError where one is missing.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix.casefold() in SUFFIXES)
-    by_name = {unnumbered(masked_name(file) or file.stem): file for file in files}
+    by_name: dict[str, Path] = {}
+    for file in files:
+        other = by_name.setdefault(unnumbered(masked_name(file) or file.stem), file)
+        if other is not file:
+            raise ValueError(f"{other} and {file} are both masks of one picture. Delete one.")
     pictures = [picture for some in drawn.values() for picture in some]
     missing = [picture.name for picture in pictures if unnumbered(picture.stem) not in by_name]
     if missing:

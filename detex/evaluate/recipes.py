@@ -115,7 +115,7 @@ class SubjectRecipe(Recipe):
 
     @property
     def needs_masks(self) -> bool:
-        """So does DETEX, and image features of the photos."""
+        """DETEX does, which is the node's own choice of a method."""
         return "method" not in self.changes
 
     @property

@@ -100,7 +100,7 @@ class LiveView(Watcher):
             return None
         self.read_losses(run)  # waits for the card, so that the times below are of the pictures
         if self.sample_is_due(run):
-            with self.sampling.spend(), run.averaged():
+            with self.sampling.spend():
                 self.take_samples(run)
         if last or self.measuring.affords(self.measuring.last or self.seconds_per_step(run)):
             with self.measuring.spend():
@@ -135,9 +135,10 @@ class LiveView(Watcher):
         self.sampled_at = run.step
         method = run.method
         denoiser: Any = run.denoiser  # a ComfyDenoiser
-        conds = method.samples()
         try:
-            latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
+            with run.averaged():
+                conds = method.samples()
+                latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
             pictures = pixels_of(latents, denoiser.patcher, self.decode)
         except RuntimeError as error:
             if not denoiser.is_out_of_memory(error):

@@ -38,9 +38,12 @@ class Snapshot:
         Raises ValueError, the run as it was, where the learned tensors are not of the same shapes.
         """
         self.check_fit(run)
+        averages = self.part("average.")
+        if run.average and averages.keys() != run.average.values.keys():
+            raise ValueError(f"The snapshot of step {self.scalars['step']} has no average.")
         run.method.learned.load_state_dict(self.part("learned."))
         if run.average:
-            run.average.load(self.part("average."))
+            run.average.load(averages)
         for name, optimiser in run.optimisers.items():
             moments: dict[int, dict[str, Tensor]] = {}
             for key, tensor in self.part(f"optimiser.{name}.").items():

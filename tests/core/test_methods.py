@@ -90,6 +90,9 @@ def test_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(kind, averaged,
             read_snapshot(path).apply(run)
 
     whole, losses = trained(kind, Keep(), averaged_steps=averaged)
+    if not averaged:
+        with pytest.raises(ValueError, match="The snapshot of step 2 has no average"):
+            trained(kind, PutBack(), averaged_steps=4)
     resumed, again = trained(kind, PutBack(), averaged_steps=averaged)
     assert learned_bytes(resumed) == learned_bytes(whole)
     assert again == losses

@@ -7,6 +7,7 @@ import torch
 
 from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.evaluate.benchmark import Bench
+from detex_pack.detex.evaluate.command import check_picture_masks
 from detex_pack.detex.evaluate.disendiff import CUT_OUT, DISENDIFF, read_scenes, squared
 from detex_pack.detex.evaluate.evaluation import Evaluation, Score
 from detex_pack.detex.evaluate.protocol import lay_out, masks_of, row_name, training_row
@@ -198,6 +199,10 @@ def faults(photos: Path, masks: Path, fault: str) -> None:
         (masks / "cat_dog" / "subject2.png").unlink()
     if fault == "an empty mask":
         save(masks / "cat_dog" / "subject2.png", torch.zeros(80, 100, 3))
+    if fault == "a green mask":
+        green = torch.zeros(80, 100, 3)
+        green[20:60, 60:90, 1] = 1
+        save(masks / "cat_dog" / "subject2.png", green)
 
 
 @pytest.mark.parametrize(
@@ -225,12 +230,30 @@ def test_what_does_not_fit_is_told(
     [
         ("no mask", "cat_dog: there is no subject2.png in .*cat_dog: the mask of concept 2"),
         ("an empty mask", r"cat_dog: The mask of \[V2\] dog is empty"),
+        ("a green mask", "cat_dog: .*subject2.png is not a grey picture"),
     ],
 )
 def test_masks_that_do_not_fit_are_told(photos: Path, masks: Path, fault: str, message: str):
     faults(photos, masks, fault)
     with pytest.raises(ValueError, match=message):
         read_scenes(photos, masks, [], AMOUNTS)
+
+
+def test_masks_of_pictures_want_a_folder_and_masks_of_the_photos(photos, masks, tmp_path):
+    bare, masked = (read_scenes(photos, m, [], AMOUNTS) for m in (None, masks))
+    check_picture_masks(None, bare, DISENDIFF)
+    check_picture_masks(tmp_path, masked, DISENDIFF)
+    with pytest.raises(ValueError, match="is no folder"):
+        check_picture_masks(tmp_path / "mistyped", masked, DISENDIFF)
+    with pytest.raises(ValueError, match="--picture-masks is for fg_both, which wants masks of"):
+        check_picture_masks(tmp_path, bare, DISENDIFF)
+
+
+def test_two_masks_of_one_picture_are_refused(tmp_path: Path):
+    for name in ("0001_a.png", "0002_a.png"):
+        save(tmp_path / name, torch.ones(8, 8, 3))
+    with pytest.raises(ValueError, match=r"0001_a.png and .*0002_a.png are both masks of one"):
+        masks_of(tmp_path, {})
 
 
 def test_a_picture_has_the_mask_of_its_name_wherever_its_row_stands(tmp_path: Path):
