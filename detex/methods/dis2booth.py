@@ -183,7 +183,9 @@ class Dis2Booth(SubjectMethod):
         )
 
     def timesteps_of(self, batch: VariedBatch, coded: Sequence[bool]) -> Tensor:
-        """What an individual looks like is decided early."""
+        """What an individual looks like is decided early. Not by `noisier` of the draw: which
+        samples have a code is known with the turn.
+        """
         times, n = batch.timesteps, batch.count
         if not self.config.high_noise:
             return times

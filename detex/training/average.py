@@ -37,11 +37,9 @@ class Average:
         for name, value in self.values.items():
             value.copy_(values[name])
 
-    @torch.no_grad()
     def settle(self) -> None:
         """Give the module the average for good."""
-        for name, parameter in self.module.named_parameters():
-            parameter.copy_(self.values[name])
+        self.give(self.values)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -51,6 +49,10 @@ class Average:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, parameter in self.module.named_parameters():
-                    parameter.copy_(own[name])
+            self.give(own)
+
+    @torch.no_grad()
+    def give(self, values: Mapping[str, Tensor]) -> None:
+        """Write these into the module's parameters."""
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(values[name])
