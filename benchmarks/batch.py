@@ -4,14 +4,14 @@
     soak       many light jobs over several servers, an actor killed every minute
     trainings  trainings on two cards, whose ComfyUIs are killed while they train
     scale      what a run costs its driver, over simulated servers
+    protocol   DreamBench's protocol at real size, killed twice
 
-docs/batch_rendering.md has the results.
+docs/batch_rendering.md has the results, docs/evaluation.md those of the protocol.
 """
 
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import tempfile
@@ -38,7 +38,9 @@ from devtools.host_process import exit_on_terminate
 from devtools.server import ComfyServer
 
 from .batch_kills import HARMS, kills
+from .batch_protocol import protocol
 from .batch_scale import scale
+from .machine import facts
 
 KILL_EVERY = 60.0  # s
 BARE = 300  # prompts that the bare server is measured with
@@ -160,19 +162,12 @@ def trainings(folder: Path, *, seed: int, rows: int, kills: int) -> Iterator[dic
     }
 
 
-def facts() -> dict[str, str]:
-    return {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
 MEASURES: dict[str, tuple[Callable[..., Iterator[dict[str, Any]]], dict[str, int]]] = {
     "kills": (kills, {}),
     "soak": (soak, {"rows": 2000, "servers": 4}),
     "trainings": (trainings, {"rows": 10, "kills": 4}),
     "scale": (scale, {"rows": 1_000_000, "kept": 6000}),
+    "protocol": (protocol, {}),
 }
 
 

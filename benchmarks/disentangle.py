@@ -141,8 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.report:
         # they need matplotlib, which a run does not
-        from .report import write_report  # noqa: PLC0415
-        from .tables import readme_table  # noqa: PLC0415
+        from .report import write_report
+        from .tables import readme_table
 
         print(f"wrote {write_report(options.subjects, options.seeds)}; README's table is now:\n")
         print(readme_table())

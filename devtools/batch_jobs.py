@@ -13,14 +13,12 @@ from typing import Any
 
 import psutil
 
+from detex_pack.detex.batch.api_prompt import to_api_prompt
+
 from .graphs import Graph, upstream
 from .host_process import own_group, prepare_base
-from .pack_host import ROOT, host_folder, register_pack
+from .pack_host import ROOT, host_folder
 from .workflows import read_workflow
-
-register_pack()
-
-from detex_pack.detex.batch.api_prompt import to_api_prompt
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 # A node whose cores are all busy answers late; one that has died closes its connection at once.

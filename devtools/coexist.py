@@ -59,7 +59,7 @@ class Bench:
         graph = trial_graph(trial, order)
         entry = self.server.run(graph)
         told = dict(entry["status"]["messages"])
-        if "sample" in told["execution_cached"]["nodes"]:
+        if "trial sample" in told["execution_cached"]["nodes"]:
             raise RuntimeError(f"{trial.name}: the sampler did not run again.")
         outputs = entry["outputs"]
         found = {name: outputs.get(name, {}).get("images", ()) for name in ("picture", "masks")}

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .coexist_files import CHECKPOINT, CONCEPT, EMBEDS, IP_ADAPTER, MOTION, T2I
-from .graphs import Graph, Wire, node
+from .graphs import DEMO_SIDE, Graph, Wire, node, sampled
 
-SIDE, STEPS, CFG = 64, 2, 4.0  # pixels; of the sampler
+STEPS = 2  # of the sampler
 PROMPT = "photo of a [V] dog"
 Patch = Callable[[Wire], Graph]  # a MODEL -> nodes, of which "theirs" has the patched MODEL
 
@@ -36,17 +35,6 @@ def ip_adapter(model: Wire) -> Graph:
             "IPAdapterEmbeds", model=model, **loaded, **settings, embeds_scaling="V only"
         ),
     }
-
-
-def twice(patch: Patch) -> Patch:
-    """The node behind itself."""
-
-    def both(model: Wire) -> Graph:
-        first = patch(model)
-        second = patch(["first", 0])["theirs"]
-        return {**first, "first": first["theirs"], "theirs": second}
-
-    return both
 
 
 def evolved(context: Graph | None = None) -> Patch:
@@ -79,7 +67,7 @@ def kj_nodes(model: Wire) -> Graph:
 
 
 def chained(*patches: Patch) -> Patch:
-    """One pack's nodes behind another's."""
+    """One pack's nodes behind another's; what both would load is loaded once."""
 
     def patch(model: Wire) -> Graph:
         graph: Graph = {}
@@ -98,7 +86,7 @@ def applied(net: Wire, image: Wire) -> Graph:
     return {"control": node("ACN_AdvancedControlNetApply_v2", **wires, image=image, **times)}
 
 
-HINT = {"hint": node("EmptyImage", width=SIDE, height=SIDE, batch_size=1, color=0x40A0F0)}
+HINT = {"hint": node("EmptyImage", width=DEMO_SIDE, height=DEMO_SIDE, batch_size=1, color=0x40A0F0)}
 ADAPTER = {
     **HINT,
     "net": node("ACN_ControlNetLoaderAdvanced", cnet=T2I),
@@ -113,14 +101,17 @@ REFERENCE = {
         ref_weight=1.0,
     ),
     "seen": node(
-        "ACN_ReferencePreprocessor", image=["hint", 0], vae=["base", 2], latent_size=["latent", 0]
+        "ACN_ReferencePreprocessor",
+        image=["hint", 0],
+        vae=["base", 2],
+        latent_size=["trial latent", 0],
     ),
     **applied(["net", 0], ["seen", 0]),
 }
 WINDOWS = {"context": node("ADE_StandardStaticContextOptions", context_length=3, context_overlap=1)}
 PLAIN = Trial("no other pack's node")
 ONCE = Trial("IPAdapter_plus", ip_adapter)
-TWICE = Trial("IPAdapter_plus, twice in a row", twice(ip_adapter))
+TWICE = Trial("IPAdapter_plus, twice in a row", chained(ip_adapter, ip_adapter))
 TRIALS = (
     ONCE,
     Trial("AnimateDiff-Evolved, four frames", evolved(), count=4),
@@ -133,60 +124,47 @@ TRIALS = (
 
 
 def ours(step: str, model: Wire) -> Graph:
-    """Load or Capture behind this MODEL, under that name."""
+    """Load or Capture behind this MODEL, under that name, and what belongs to it."""
     if step == "load":
-        return {"load": node("DETEXLoadEmbeddings", model=model, file=CONCEPT, strength=1.0)}
+        words = {"text": PROMPT, "pose": 0, "background": 0}
+        return {
+            "load": node("DETEXLoadEmbeddings", model=model, file=CONCEPT, strength=1.0),
+            "positive": node("DETEXComposePrompt", clip=["base", 1], concept=["load", 1], **words),
+        }
     words = {"text": ["positive", 1], "words": "[V], dog"}
-    return {"capture": node("DETEXCaptureAttention", model=model, clip=["base", 1], **words)}
+    wires = {"attention": ["capture", 1], "image": ["trial pixels", 0]}
+    return {
+        "capture": node("DETEXCaptureAttention", model=model, clip=["base", 1], **words),
+        "preview": node("DETEXAttentionPreview", **wires),
+        "planes": node("MaskToImage", mask=["preview", 1]),
+        "masks": node("SaveImage", images=["planes", 0], filename_prefix="masks"),
+    }
 
 
 def trial_graph(trial: Trial, order: Sequence[str] = ("theirs",)) -> Graph:
-    """order: of "load", "capture" and "theirs", as they patch the MODEL; "load" for our nodes."""
-    graph: Graph = {"base": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)}
+    """order: of "load", "capture" and "theirs", as they patch the MODEL; "load" for our nodes.
+
+    "latents" and "picture" save what was sampled, "masks" the captured maps.
+    """
+    plain = PROMPT.replace("[V] ", "")
+    graph: Graph = {
+        "base": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
+        "positive": node("CLIPTextEncode", clip=["base", 1], text=plain),
+        "negative": node("CLIPTextEncode", clip=["base", 1], text=""),
+    }
     model: Wire = ["base", 0]
     for step in order:
         nodes = trial.nodes(model) if step == "theirs" else ours(step, model)
         graph |= nodes
         model = [step, 0] if step in nodes else model
-    prompts = composed() if "load" in order else {"positive": encoded(PROMPT.replace("[V] ", ""))}
-    graph |= {**prompts, "negative": encoded(""), **(trial.control or {})}
-    graph |= sampled(model, trial)
-    return graph | (maps() if "capture" in order else {})
-
-
-def encoded(text: str) -> dict[str, Any]:
-    return node("CLIPTextEncode", clip=["base", 1], text=text)
-
-
-def composed() -> Graph:
-    words = {"text": PROMPT, "pose": 0, "background": 0}
-    wires = {"clip": ["base", 1], "concept": ["load", 1]}
-    return {"positive": node("DETEXComposePrompt", **wires, **words)}
-
-
-def sampled(model: Wire, trial: Trial) -> Graph:
-    """The stock sampler and decoder; "latents" and "picture" save what they made."""
-    prompts: tuple[Wire, Wire] = (["positive", 0], ["negative", 0])
+    positive, negative = ["positive", 0], ["negative", 0]
     if trial.control:
-        prompts = ["control", 0], ["control", 1]
-    wires = {"model": model, "positive": prompts[0], "negative": prompts[1]}
-    how = {"sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    size = {"width": SIDE, "height": SIDE, "batch_size": trial.count}
+        positive, negative = ["control", 0], ["control", 1]
+    settings = {"seed": 1, "count": trial.count, "steps": STEPS}
+    graph |= sampled("trial", model, positive, **settings, negative=negative, base="base")
     return {
-        "latent": node("EmptyLatentImage", **size),
-        "sample": node(
-            "KSampler", **wires, latent_image=["latent", 0], seed=1, steps=STEPS, cfg=CFG, **how
-        ),
-        "pixels": node("VAEDecode", samples=["sample", 0], vae=["base", 2]),
-        "latents": node("SaveLatent", samples=["sample", 0], filename_prefix="latents"),
-        "picture": node("SaveImage", images=["pixels", 0], filename_prefix="picture"),
-    }
-
-
-def maps() -> Graph:
-    """ "masks" saves the captured maps."""
-    return {
-        "preview": node("DETEXAttentionPreview", attention=["capture", 1], image=["pixels", 0]),
-        "planes": node("MaskToImage", mask=["preview", 1]),
-        "masks": node("SaveImage", images=["planes", 0], filename_prefix="masks"),
+        **graph,
+        **(trial.control or {}),
+        "latents": node("SaveLatent", samples=["trial sample", 0], filename_prefix="latents"),
+        "picture": node("SaveImage", images=["trial pixels", 0], filename_prefix="picture"),
     }

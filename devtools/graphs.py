@@ -44,17 +44,25 @@ def demo_model() -> Graph:
 
 
 def sampled(
-    name: str, model: Wire, positive: Wire, *, seed: int, count: int = 1, steps: int = STEPS
+    name: str,
+    model: Wire,
+    positive: Wire,
+    *,
+    seed: int,
+    count: int = 1,
+    steps: int = STEPS,
+    negative: Sequence[Any] = ("empty", 0),
+    base: str = "demo",
 ) -> Graph:
-    """The demo model samples; "{name} pixels" has the pictures."""
+    """Sampling at the demo model's size; "{name} pixels" has the pictures. base: who loads."""
     sampler = {"sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
-    wires = {"model": model, "positive": positive, "negative": ["empty", 0]}
+    wires = {"model": model, "positive": positive, "negative": [*negative]}
     wires["latent_image"] = [f"{name} latent", 0]
     size = {"width": DEMO_SIDE, "height": DEMO_SIDE, "batch_size": count}
     return {
         f"{name} latent": node("EmptyLatentImage", **size),
         f"{name} sample": node("KSampler", **wires, seed=seed, steps=steps, cfg=CFG, **sampler),
-        f"{name} pixels": node("VAEDecode", samples=[f"{name} sample", 0], vae=["demo", 2]),
+        f"{name} pixels": node("VAEDecode", samples=[f"{name} sample", 0], vae=[base, 2]),
     }
 
 
@@ -77,8 +85,8 @@ def render_graph(file: str, branches: Sequence[Branch]) -> Graph:
         words = {"text": branch.text, "pose": branch.pose, "background": branch.background}
         wires = {"clip": ["demo", 1], "concept": ["load", 1]}
         graph[prompt] = node("DETEXComposePrompt", **wires, **words)
-        numbers = {"seed": branch.seed, "count": branch.count}
-        graph |= sampled(name, [branch.model, 0], [prompt, 0], **numbers)
+        model = [branch.model, 0]
+        graph |= sampled(name, model, [prompt, 0], seed=branch.seed, count=branch.count)
         graph[name] = node("SaveImage", images=[f"{name} pixels", 0], filename_prefix=name)
     return graph
 

@@ -17,6 +17,9 @@ from typing import Any
 import aiohttp
 from PIL import Image
 
+from detex_pack.detex.batch.api_prompt import to_api_prompt
+from detex_pack.detex.batch.client import Client, PromptError, ServerLost, failure
+
 from .host_process import (
     end_process_tree,
     free_port,
@@ -25,12 +28,6 @@ from .host_process import (
     prepare_base,
     unlink_pack,
 )
-from .pack_host import register_pack
-
-register_pack()
-
-from detex_pack.detex.batch.api_prompt import to_api_prompt
-from detex_pack.detex.batch.client import Client, PromptError, ServerLost, failure
 
 __all__ = ["ComfyServer", "PromptError", "to_api_prompt"]
 

@@ -5,15 +5,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .batch_jobs import HANGS, wait_for
-from .host_process import own_group
-from .pack_host import ROOT, register_pack
-from .small_encoders import write_clip, write_dino
-
-register_pack()
-
 from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.toys.subjects import demo_subject
+
+from .batch_jobs import HANGS, wait_for
+from .host_process import own_group
+from .pack_host import ROOT
+from .small_encoders import write_clip, write_dino
 
 LIST = """subject_name,class
 ball_one,{0}

@@ -10,15 +10,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
+from detex_pack.detex.batch.api_prompt import MUTED, to_api_prompt
+
 from .graphs import Graph, upstream, with_demo_model
 from .host_process import exit_on_terminate
-from .pack_host import register_pack
 from .server import ComfyServer
 from .workflows import FOLDER, demo_settings, read_workflow, write_photos
-
-register_pack()
-
-from detex_pack.detex.batch.api_prompt import MUTED, to_api_prompt
 
 COUNT = 4  # pictures of a prompt
 SIDE, GAP = 512, 8  # pixels of a thumbnail

@@ -16,15 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .host_process import exit_on_terminate
-from .pack_host import ROOT, register_pack
-from .server import ComfyServer
-
-register_pack()
-
 from detex_pack.detex.batch.api_prompt import SEED_CONTROLS, is_widget, schema_inputs
 from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.toys.subjects import demo_places, demo_subject
+
+from .host_process import exit_on_terminate
+from .pack_host import ROOT
+from .server import ComfyServer
 
 FOLDER = ROOT / "workflows"
 SUBGRAPHS = ROOT / "subgraphs"

@@ -19,19 +19,15 @@ import argparse
 import logging
 from pathlib import Path
 
-from devtools.pack_host import enter_host
-
-enter_host()
-
-import torch  # noqa: E402
-from comfy.cli_args import args as host_arguments  # noqa: E402
+import torch
+from comfy.cli_args import args as host_arguments
 
 host_arguments.use_pytorch_cross_attention = True  # read when the host's attention is imported
 
-from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH  # noqa: E402
+from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
 
-from . import denoiser, export, vae, vision  # noqa: E402
-from .worlds import WORLDS, Run  # noqa: E402
+from . import denoiser, export, vae, vision
+from .worlds import WORLDS, Run
 
 _STAGES = {
     "vae": lambda run, a: vae.train(run, a.minutes, a.steps, a.peak or vae.PEAK),

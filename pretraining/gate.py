@@ -15,18 +15,12 @@ import json
 import logging
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
-
-if "detex_pack" not in sys.modules:
-    from devtools.pack_host import enter_host
-
-    enter_host()
 
 import torch
 from safetensors import safe_open

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,14 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-if "detex_pack" not in sys.modules:
-    from devtools.pack_host import enter_host
-
-    enter_host()
-
 from detex_pack.detex.toyland import world as toyland
 from detex_pack.detex.toys import world as toys
 
+from . import vae
+from .common import Clock, learning_rate
 from .worlds import ROOT, WORLDS, Run, World
 
 WEIGHTS = ROOT / "devtools" / "judge.safetensors"  # of the old world
@@ -163,8 +159,6 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 @torch.no_grad()
 def _coded_pool(run: Run) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Factors and pictures [N,64,64,3] as the VAE gives them back."""
-    from . import vae  # noqa: PLC0415  (needs the host, which a user of the judge does not)
-
     scenes = run.world.any_scenes(_CODED, torch.Generator().manual_seed(91))
     images = run.world.render(scenes)[0]
     return run.world.factors(scenes), vae.coded(vae.trained(run), images, noise=0.1)
@@ -172,8 +166,6 @@ def _coded_pool(run: Run) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 def train(run: Run, minutes: float) -> None:
     """Trains, from the stored weights where there are some, and writes the weights."""
-    from .common import Clock, learning_rate  # noqa: PLC0415
-
     world, path = run.world, run.file(CHECKPOINT)
     torch.manual_seed(93)
     net = load_net(path, world).train() if path.is_file() else NETS[world.NAME]()

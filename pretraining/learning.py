@@ -10,15 +10,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-if "detex_pack" not in sys.modules:
-    from devtools.pack_host import enter_host
-
-    enter_host()
-
 import nodes
 import torch
 
 from detex_pack.detex.host.deltas import apply_concept
+from detex_pack.detex.host.demo_model import load_demo_model
 from detex_pack.detex.host.images import feature_encoder, latent_encoder
 from detex_pack.detex.host.text import compose
 from detex_pack.detex.host.training import train_concept
@@ -29,7 +25,7 @@ from detex_pack.detex.training.config import TrainConfig
 
 from .common import sheet
 from .judge import judge_weights, load_judge
-from .sampling import load_demo_model, sample, sample_conditions
+from .sampling import sample, sample_conditions
 from .worlds import Run
 
 PHOTOS = 4

@@ -1,28 +1,13 @@
-"""Pictures from prompts by the stock nodes, and contact sheets to look at.
-
-python -m pretraining.sampling "a red ball" "a star in snow background" --out runs/look.png
-"""
+"""Pictures from prompts by the stock nodes."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-import torch
-
-if "detex_pack" not in sys.modules:
-    from devtools.pack_host import enter_host
-
-    enter_host()
 
 import nodes
+import torch
 
-from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, DemoModel, load_demo_model
-
-from .common import sheet
-from .worlds import RUNS, WORLDS
+from detex_pack.detex.host.demo_model import DemoModel
 
 _CHUNK = 25
 
@@ -56,23 +41,3 @@ def sample_conditions(
         )[0]
         pieces.append(nodes.VAEDecode().decode(demo.vae, done)[0])
     return torch.cat(pieces)
-
-
-def main() -> None:
-    """Draws the given prompts, or captions of scenes of a world."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prompts", nargs="*")
-    parser.add_argument("--world", choices=WORLDS, default="toyland", help="where none are given")
-    parser.add_argument("--weights", type=Path, default=DEMO_MODEL_PATH)
-    parser.add_argument("--out", type=Path, default=RUNS / "look.png")
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    world, generator = WORLDS[given.world], torch.Generator().manual_seed(given.seed)
-    prompts = given.prompts or world.gate_captions(world.sample_scenes(48, generator))
-    with torch.inference_mode():
-        images = sample(load_demo_model(given.weights), prompts, given.seed)
-    sheet(images, given.out, columns=8, scale=3)
-
-
-if __name__ == "__main__":
-    main()

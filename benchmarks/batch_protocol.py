@@ -1,41 +1,24 @@
-"""DreamBench's protocol at Stable Diffusion 1.5's size, killed twice, beside a run that is not.
+"""DreamBench's protocol at Stable Diffusion 1.5's size, killed twice, beside a run that is not."""
 
-    OMP_NUM_THREADS=1 nice -n 5 python -m benchmarks.protocol_kills FOLDER
-
-Two subjects, two prompts, two methods; random weights, pictures of 64 pixels, few steps. Command
-and ComfyUI are killed when the first concept is there, and again among the pictures. Tables and
-page must come out the same, byte for byte.
-"""
-
-import argparse
 import hashlib
-import json
-import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from detex_pack.detex.evaluate.command import main as evaluate
 from devtools.checkpoints import write_checkpoint, write_clip_vision
 from devtools.host_process import prepare_base
-from devtools.pack_host import register_pack
 from devtools.server import ComfyServer
 from devtools.small_bench import bench_words, kill_when, records, write_bench
-
-from .machine import facts
-
-register_pack()
-
-from detex_pack.detex.evaluate.command import main as evaluate
 
 CHECKPOINT, VISION = "random_sd15.safetensors", "random_vitl14.safetensors"
 LESS = (
     "--steps 3 --prior 2 --pictures 2 --sampling-steps 3 --references 2 --resolution 64 "
     f"--clip-vision {VISION}"
 )
-SAME = ("tables.md", "index.html")
 
 
 class Bench:
@@ -68,23 +51,22 @@ class Bench:
     def finish(self) -> None:
         with self.server:
             status = evaluate(self.words())
-        if status:
-            sys.exit(f"The command ended with {status}: see {self.server.log}")
+        assert not status, f"The command ended with {status}: see {self.server.log}"
 
     def digests(self) -> dict[str, str]:
-        return {n: hashlib.sha256((self.out / n).read_bytes()).hexdigest() for n in SAME}
+        pages = (self.out / name for name in ("tables.md", "index.html"))
+        return {page.name: hashlib.sha256(page.read_bytes()).hexdigest() for page in pages}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="an empty one; not in the repository")
-    home = parser.parse_args().folder.resolve()
-    os.environ["OMP_NUM_THREADS"] = "1"  # more threads add in another order
-    home.mkdir(parents=True, exist_ok=True)
-    write_bench(home)
-    write_checkpoint(home / CHECKPOINT, "sd15")
-    write_clip_vision(home / VISION)
-    calm, killed = Bench(home, "calm"), Bench(home, "killed")
+def protocol(folder: Path, *, seed: int) -> Iterator[dict[str, Any]]:
+    """Two subjects, two prompts, two methods; random weights, pictures of 64 pixels, few steps.
+    Command and ComfyUI are killed when the first concept is there, and again among the pictures.
+    Tables and page must come out the same, byte for byte.
+    """
+    write_bench(folder)
+    write_checkpoint(folder / CHECKPOINT, "sd15", seed)
+    write_clip_vision(folder / VISION, seed)
+    calm, killed = Bench(folder, "calm"), Bench(folder, "killed")
     start = time.monotonic()
     calm.finish()
     between = time.monotonic()
@@ -95,10 +77,5 @@ def main() -> None:
     killed.finish()
     seconds = {"calm": round(between - start), "killed": round(time.monotonic() - between)}
     found = {"rows": calm.done(), "done at each kill": kills, "seconds": seconds}
-    found |= {"digests": calm.digests(), "same": calm.digests() == killed.digests()}
-    print(json.dumps({**found, **facts()}, indent=1))
-    sys.exit(not found["same"])
-
-
-if __name__ == "__main__":
-    main()
+    assert calm.digests() == killed.digests()
+    yield found | {"digests": calm.digests()}
