@@ -12,15 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detex_pack.detex.toys.scene import (
-    BACKGROUNDS,
-    COLOURS,
-    PATTERNS,
-    POSITIONS,
-    SHAPES,
-    Identity,
-    Scenes,
-)
+from detex_pack.detex.toys.scene import BACKGROUNDS, POSITIONS, Scenes, indices
 from detex_pack.detex.toys.subjects import WITHHELD
 
 from .arms import arm_named
@@ -211,12 +203,6 @@ def _word_measures(
         wanted = {"position": position, "background": background}
         values["R_PB"] = retention(view("PB"), wanted)
     return values
-
-
-def indices(identity: Identity) -> dict[str, int]:
-    """An identity's words as indices."""
-    tables = {"shape": SHAPES, "main": COLOURS, "second": COLOURS, "pattern": PATTERNS}
-    return {n: t.index(w) for (n, t), w in zip(tables.items(), identity, strict=True)}
 
 
 def decoded(text: str) -> Factor:

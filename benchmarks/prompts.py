@@ -5,9 +5,9 @@ Colours are the subject's identity in this world, so there are no colour edits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice, product
+from itertools import cycle, islice, permutations, product
 
 from detex_pack.detex.prompt.grammar import attribute_word, with_clauses
 from detex_pack.detex.toys.scene import BACKGROUNDS, POSITIONS, Scenes
@@ -44,50 +44,32 @@ def requests(scenes: Scenes, class_word: str, *, words: bool) -> list[Request]:
 
 
 def _choices(scenes: Scenes, class_word: str) -> dict[str, list[Request]]:
-    subject = f"photo of a [V] {class_word}"
+    subject, word = f"photo of a [V] {class_word}", attribute_word(class_word)
     grounds = _unseen(len(BACKGROUNDS), scenes.background.tolist())
     places = _unseen(len(POSITIONS), scenes.position.tolist())
-    word = attribute_word(class_word)
-    view = {p: f"{subject} with {POSITIONS[p]} {word}" for p in places}
-    return {
-        "neutral": [Request("neutral", subject)],
-        "background": [
-            Request("background", f"{subject} in {BACKGROUNDS[b]} background", background=b)
-            for b in grounds
-        ],
-        "position": [Request("position", view[p], position=p) for p in places],
-        "both": [
-            Request("both", f"{view[p]} in {BACKGROUNDS[b]} background", background=b, position=p)
-            for p, b in product(places, grounds)
-        ],
-        **_word_choices(scenes, subject, word),
-    }
-
-
-def _word_choices(scenes: Scenes, subject: str, word: str) -> dict[str, list[Request]]:
     photos = range(len(scenes))
-    position, background = scenes.position.tolist(), scenes.background.tolist()
+
+    def named(kind: str, background: int = -1, position: int = -1) -> Request:
+        view = f" with {POSITIONS[position]} {word}" if position >= 0 else ""
+        ground = f" in {BACKGROUNDS[background]} background" if background >= 0 else ""
+        return Request(kind, f"{subject}{view}{ground}", background, position)
+
+    def shown(kind: str, pose_of: int = -1, background_of: int = -1) -> Request:
+        text = with_clauses(subject, word, pose_of + 1, background_of + 1)
+        background = int(scenes.background[background_of]) if background_of >= 0 else -1
+        position = int(scenes.position[pose_of]) if pose_of >= 0 else -1
+        return Request(kind, text, background, position, pose_of, background_of)
+
     return {
-        "P": [
-            Request("P", with_clauses(subject, word, i + 1, 0), -1, position[i], pose_of=i)
-            for i in photos
-        ],
-        "B": [
-            Request("B", with_clauses(subject, word, 0, j + 1), background[j], background_of=j)
-            for j in photos
-        ],
-        "PB": [
-            Request(
-                "PB", with_clauses(subject, word, i + 1, j + 1), background[j], position[i], i, j
-            )
-            for i, j in _mixed_pairs(photos)
-        ],
+        "neutral": [named("neutral")],
+        "background": [named("background", b) for b in grounds],
+        "position": [named("position", position=p) for p in places],
+        "both": [named("both", b, p) for p, b in product(places, grounds)],
+        "P": [shown("P", i) for i in photos],
+        "B": [shown("B", background_of=j) for j in photos],
+        "PB": [shown("PB", i, j) for i, j in permutations(photos, 2)],
     }
 
 
 def _unseen(kinds: int, seen: Sequence[int]) -> list[int]:
     return [kind for kind in range(kinds) if kind not in seen] or list(range(kinds))
-
-
-def _mixed_pairs(photos: range) -> Iterator[tuple[int, int]]:
-    return ((i, j) for i, j in product(photos, photos) if i != j)

@@ -9,18 +9,16 @@ import torch
 from detex_pack.detex.toys.render import render
 from detex_pack.detex.toys.scene import (
     BACKGROUNDS,
-    COLOURS,
     NOISE_WIDTH,
-    PATTERNS,
     POSITIONS,
-    SHAPES,
     SUBJECTS,
     Identity,
     Scenes,
     held_out_identities,
+    indices,
     place,
 )
-from detex_pack.detex.toys.subjects import RATE_SUBJECTS, DemoSubject
+from detex_pack.detex.toys.subjects import RATE_SUBJECTS, DemoSubject, home_and_away
 
 _OTHER_BACKGROUNDS = 5  # beside the home background; two or more stay unseen, for edits
 _OTHER_POSITIONS = 3  # beside the home position; one stays unseen
@@ -65,17 +63,11 @@ def reference_scenes(identity: Identity, count: int, rho: float, seed: int) -> S
     digest = hashlib.sha256(f"{identity} {seed}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
     home = count if rho == 1 else max(1, min(int(count * rho + 0.5), count - 1))
-    position = _confounded(len(POSITIONS), _OTHER_POSITIONS, home, count, generator)
+    position = home_and_away(len(POSITIONS), count, generator, home, _OTHER_POSITIONS)
     radius = 12.5 + 5.0 * torch.rand(count, generator=generator)
-    factors = zip(
-        ("shape", "main", "second", "pattern"),
-        (SHAPES, COLOURS, COLOURS, PATTERNS),
-        identity,
-        strict=True,
-    )
     return Scenes(
-        **{name: torch.full((count,), table.index(word)) for name, table, word in factors},
-        background=_confounded(len(BACKGROUNDS), _OTHER_BACKGROUNDS, home, count, generator),
+        **{name: torch.full((count,), index) for name, index in indices(identity).items()},
+        background=home_and_away(len(BACKGROUNDS), count, generator, home, _OTHER_BACKGROUNDS),
         position=position,
         centre=place(position, radius, generator),
         radius=radius,
@@ -88,12 +80,3 @@ def reference_photos(identity: Identity, count: int, rho: float, seed: int) -> D
     """The photos themselves with their exact masks."""
     scenes = reference_scenes(identity, count, rho, seed)
     return DemoSubject(*render(scenes), identity[0], scenes)
-
-
-def _confounded(
-    kinds: int, others: int, home: int, count: int, generator: torch.Generator
-) -> torch.Tensor:
-    """One kind for the first `home` photos, `others` other kinds in turn for the rest, [count]."""
-    order = torch.randperm(kinds, generator=generator)
-    away = torch.arange(count - home) % others + 1
-    return order[torch.cat((torch.zeros(home, dtype=torch.long), away))]

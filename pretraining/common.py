@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from PIL import Image
-from torch.nn import functional as F
+from PIL import Image, ImageOps
+from torchvision.utils import make_grid
 
 from detex_pack.detex.canvas.pictures import as_picture
 
@@ -37,16 +37,6 @@ def initialise(model: torch.nn.Module, seed: int) -> None:
                 torch.nn.init.zeros_(module.bias)
             elif isinstance(module, torch.nn.Embedding):
                 torch.nn.init.normal_(module.weight, std=0.02)
-
-
-def attend(attention: torch.nn.Module, x: torch.Tensor, *, causal: bool) -> torch.Tensor:
-    """A host text or vision tower's self-attention, with gradients."""
-    split = [
-        proj(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
-    mixed = F.scaled_dot_product_attention(*split, is_causal=causal)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Team:
@@ -135,11 +125,12 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
 
-    @torch.no_grad()
-    def copy_to(self, parameters: Iterable[torch.Tensor]) -> None:
-        """Writes the average into a model."""
-        for p, value in zip(parameters, self.values, strict=True):
-            p.copy_(value)
+
+@torch.no_grad()
+def restore(parameters: Iterable[torch.Tensor], values: Iterable[torch.Tensor]) -> None:
+    """Writes a checkpoint's values into a model's parameters."""
+    for p, value in zip(parameters, values, strict=True):
+        p.copy_(value)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -164,13 +155,7 @@ def load(path: Path, made_by: str = "") -> dict[str, Any]:
 
 def sheet(images: torch.Tensor, path: Path, columns: int = 12, scale: int = 2) -> None:
     """Writes pictures [N,H,W,3] in 0..1 as one contact sheet."""
-    count, high, wide, _ = images.shape
-    rows = math.ceil(count / columns)
-    canvas = torch.zeros(rows * high, columns * wide, 3)
-    for k, image in enumerate(images.detach().cpu()):
-        top, left = (k // columns) * high, (k % columns) * wide
-        canvas[top : top + high, left : left + wide] = image
-    picture = as_picture(canvas)
+    page = make_grid(images.detach().cpu().movedim(-1, 1), columns, padding=0)
+    picture = as_picture(page.movedim(0, -1))
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = (picture.width * scale, picture.height * scale)
-    picture.resize(size, Image.Resampling.NEAREST).save(path)
+    ImageOps.scale(picture, scale, Image.Resampling.NEAREST).save(path)

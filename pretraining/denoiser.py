@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from detex_pack.detex.host.demo_model import build_clip, build_unet
+from detex_pack.detex.host.towers import walk
 
 from . import vae
 from .captions import CaptionTokens, training_captions
-from .common import Average, Clock, Team, attend, device, initialise, learning_rate, load, save
+from .common import Average, Clock, Team, device, initialise, learning_rate, load, restore, save
 from .guide import SceneGuide
 from .words import Meanings
 from .worlds import Run, World
@@ -107,11 +108,8 @@ def encode(
 
     `added` [B,77,C] moves words off their rows.
     """
-    x = tower.embeddings(ids) + added
-    for layer in tower.encoder.layers:
-        x = x + attend(layer.self_attn, layer.layer_norm1(x), causal=True)
-        x = x + layer.mlp(layer.layer_norm2(x))
-    return tower.final_layer_norm(x)
+    hidden = walk(tower.encoder.layers, tower.embeddings(ids) + added)
+    return tower.final_layer_norm(hidden)
 
 
 # ---- latents -------------------------------------------------------------------------------------
@@ -258,7 +256,7 @@ class Learner:
 
     def resume(self, held: dict[str, Any]) -> None:
         """Takes a checkpoint's values; one of `unpack` holds the networks alone."""
-        restore(self.pair, held["model"])
+        restore(self.parameters, held["model"])
         self.average.values = held["average"]
         if "optimiser" in held:
             for name, part in self._parts().items():
@@ -309,16 +307,9 @@ def train(run: Run, minutes: float, steps: int, peak: float = PEAK) -> None:
         learner.keep(clock.seconds(), step)
 
 
-@torch.no_grad()
-def restore(pair: Pair, values: list[torch.Tensor]) -> None:
-    """Writes a checkpoint's parameters into the pair."""
-    for p, value in zip(pair.parameters(), values, strict=True):
-        p.copy_(value)
-
-
 def trained(run: Run) -> tuple[Pair, dict[str, Any]]:
     """The averaged networks of the checkpoint, and the checkpoint's figures."""
     held = load(run.file(CHECKPOINT), made_by="denoiser")
     pair = build(run.world)
-    restore(pair, held["average"])
+    restore(pair.parameters(), held["average"])
     return pair, {key: held[key] for key in ("seconds", "step", "batch")}

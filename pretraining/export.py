@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 
+from detex_pack.detex.concept.files import replace_file
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, FORMAT, load_demo_model
 
 from . import denoiser, vae, vision
@@ -50,9 +51,7 @@ def export(run: Run, path: Path) -> None:
         | {"minutes": round(figures["seconds"] / 60, 1)},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(halves, part, metadata={"format": FORMAT, "configs": json.dumps(configs)})
-    part.replace(path)
+    replace_file(path, as_bytes(halves, {"format": FORMAT, "configs": json.dumps(configs)}))
     log.info("wrote %s, %.1f MB, %s", path, path.stat().st_size / 1e6, configs["training"])
 
 

@@ -10,11 +10,8 @@ python -m pretraining.gate subjects    Custom Diffusion on six others
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import logging
-import os
-import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +22,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from detex_pack.benchmarks.machine import facts
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, load_demo_model
 from detex_pack.detex.toys.subjects import GATE_SUBJECTS, RATE_SUBJECTS, SUBJECTS
 
@@ -156,10 +154,7 @@ def record(path: Path, weights: Path, name: str, result: dict[str, Any]) -> None
     with safe_open(str(weights), framework="pt") as file:
         training = json.loads(file.metadata()["configs"])["training"]
     report["model"] = training | {"megabytes": round(weights.stat().st_size / 1e6, 1)}
-    report[name] = result | {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
+    report[name] = result | facts()
     path.write_text(json.dumps(_rounded(report), indent=2) + "\n", encoding="utf-8")
     log.info("%s: %s", name, json.dumps(result))
 

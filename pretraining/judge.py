@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional as F
 
+from detex_pack.detex.concept.files import replace_file
 from detex_pack.detex.toyland import world as toyland
 from detex_pack.detex.toys import world as toys
 
@@ -198,9 +199,7 @@ def train(run: Run, minutes: float) -> None:
 
 def _store(net: nn.Module, path: Path) -> None:
     state = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    part = path.with_suffix(".part")
-    save_file(state, part)
-    part.replace(path)
+    replace_file(path, save(state))
 
 
 def scores(

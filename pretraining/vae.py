@@ -18,6 +18,7 @@ from .common import (
     initialise,
     learning_rate,
     load,
+    restore,
     save,
     sheet,
 )
@@ -160,9 +161,7 @@ def trained(run: Run) -> AutoencoderKL:
     """The averaged model of the checkpoint."""
     held = load(run.file(CHECKPOINT), made_by="vae")
     model = build()
-    average = Average(model.parameters(), 0)
-    average.values = held["average"]
-    average.copy_to(model.parameters())
+    restore(model.parameters(), held["average"])
     return model.eval()
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import comfy.ops
 import torch
 from comfy.clip_model import CLIPVisionModelProjection
+from comfy.ldm.modules.attention import attention_pytorch
 from torch.nn import functional as F
 
-from .common import Clock, attend, device, initialise, learning_rate, load, save
+from .common import Clock, device, initialise, learning_rate, load, save
 from .guide import cell_loss, cell_width
 from .worlds import Run, World
 
@@ -54,7 +55,7 @@ def embed(model: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, t
     tower = model.vision_model
     x = tower.pre_layrnorm(tower.embeddings(images.permute(0, 3, 1, 2) * 2 - 1))
     for layer in tower.encoder.layers:
-        x = x + attend(layer.self_attn, layer.layer_norm1(x), causal=False)
+        x = x + layer.self_attn(layer.layer_norm1(x), None, attention_pytorch)
         x = x + layer.mlp(layer.layer_norm2(x))
     return model.visual_projection(tower.post_layernorm(x[:, 0])), x[:, 1:]
 

@@ -93,7 +93,7 @@ def _photos(numbers: Sequence[int], count: int, seed: int, shared: float) -> Pho
         torch.stack([shuffled(len(LOOKS), count, generator) for _ in range(2)], 1),
         torch.stack((first, first + pair), 1),
         torch.full((count,), pair),
-        home_and_away(len(FAMILIES), count, generator, shared),
+        home_and_away(len(FAMILIES), count, generator, round(count * shared)),
         generator,
     )
     words = tuple(SUBJECTS[number][0] for number in numbers)

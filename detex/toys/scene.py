@@ -129,8 +129,13 @@ def trained_identities() -> torch.Tensor:
     every = product(SHAPES, COLOURS, COLOURS, PATTERNS)
     held = {each for s, m, t, p in held_out_identities() for each in ((s, m, t, p), (s, t, m, p))}
     drawn = [identity for identity in every if identity[1] != identity[2] and identity not in held]
-    tables = (SHAPES, COLOURS, COLOURS, PATTERNS)
-    return torch.tensor([[t.index(w) for t, w in zip(tables, i, strict=True)] for i in drawn])
+    return torch.tensor([[*indices(identity).values()] for identity in drawn])
+
+
+def indices(identity: Identity) -> dict[str, int]:
+    """An identity's words as indices, by factor."""
+    tables = {"shape": SHAPES, "main": COLOURS, "second": COLOURS, "pattern": PATTERNS}
+    return {n: t.index(w) for (n, t), w in zip(tables.items(), identity, strict=True)}
 
 
 def sample_scenes(count: int, generator: torch.Generator) -> Scenes:

@@ -14,12 +14,11 @@ from .scene import (
     COLOURS,
     IMAGE_SIDE,
     NOISE_WIDTH,
-    PATTERNS,
     POSITIONS,
-    SHAPES,
     SUBJECTS,
     Identity,
     Scenes,
+    indices,
     place,
     sample_scenes,
 )
@@ -107,15 +106,11 @@ def check_request(number: int, count: int, shared: float) -> None:
 def _photo_scenes(
     identity: Identity, count: int, generator: torch.Generator, shared: float
 ) -> Scenes:
-    shape, main, second, pattern = identity
     position = shuffled(len(POSITIONS), count, generator)
     radius = 12.5 + 5.0 * torch.rand(count, generator=generator)
     return Scenes(
-        shape=torch.full((count,), SHAPES.index(shape)),
-        main=torch.full((count,), COLOURS.index(main)),
-        second=torch.full((count,), COLOURS.index(second)),
-        pattern=torch.full((count,), PATTERNS.index(pattern)),
-        background=home_and_away(len(BACKGROUNDS), count, generator, shared),
+        **{name: torch.full((count,), index) for name, index in indices(identity).items()},
+        background=home_and_away(len(BACKGROUNDS), count, generator, round(count * shared)),
         position=position,
         centre=place(position, radius, generator),
         radius=radius,
@@ -125,12 +120,11 @@ def _photo_scenes(
 
 
 def home_and_away(
-    families: int, count: int, generator: torch.Generator, shared: float
+    kinds: int, count: int, generator: torch.Generator, home: int, others: int = 0
 ) -> torch.Tensor:
-    """The home background for the first photos, other families in turn for the rest, [N]."""
-    order = torch.randperm(families, generator=generator)
-    home = round(count * shared)
-    away = torch.arange(count - home) % (families - 1) + 1
+    """One kind for the first `home` photos, so many others (all) in turn for the rest, [N]."""
+    order = torch.randperm(kinds, generator=generator)
+    away = torch.arange(count - home) % (others or kinds - 1) + 1
     return order[torch.cat((torch.zeros(home, dtype=torch.long), away))]
 
 

@@ -16,6 +16,7 @@ from .scene import (
     SHAPES,
     SIZES,
     Scenes,
+    indices,
     sample_scenes,
     words_of,
     write_captions,
@@ -117,6 +118,4 @@ def subject_photos(
 
 def subject_answers(number: int) -> tuple[dict[str, int], dict[str, int]]:
     """What the judge should say of a subject: of what has a word, and of what has none."""
-    tables = (SHAPES, COLOURS, COLOURS, PATTERNS)
-    words = zip(("shape", "main", "second", "pattern"), tables, SUBJECTS[number], strict=True)
-    return {name: table.index(word) for name, table, word in words}, {}
+    return indices(SUBJECTS[number]), {}
