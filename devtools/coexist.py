@@ -9,7 +9,6 @@ of random weights and real size; it takes 6 GB of memory and 4 GB of disk.
 """
 
 import argparse
-import io
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -62,17 +60,13 @@ class Bench:
         if "trial sample" in told["execution_cached"]["nodes"]:
             raise RuntimeError(f"{trial.name}: the sampler did not run again.")
         outputs = entry["outputs"]
-        found = {name: outputs.get(name, {}).get("images", ()) for name in ("picture", "masks")}
-        pixels = {
-            name: tuple(self.pixels(image) for image in images) for name, images in found.items()
-        }
+        shown = self.server.shown(outputs)
+        picture, masks = (
+            tuple(seen.tobytes() for seen in shown.get(name, ())) for name in ("picture", "masks")
+        )
         (latents,) = outputs["latents"]["latents"]
         path = self.server.base / "output" / latents["subfolder"] / latents["filename"]
-        return Made(load_file(path)["latent_tensor"], pixels["picture"], pixels["masks"])
-
-    def pixels(self, image: dict[str, str]) -> bytes:
-        with Image.open(io.BytesIO(self.server.image(**image))) as picture:
-            return picture.tobytes()
+        return Made(load_file(path)["latent_tensor"], picture, masks)
 
 
 @contextmanager

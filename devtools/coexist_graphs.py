@@ -75,7 +75,8 @@ def chained(*patches: Patch) -> Patch:
             last, nodes = f"theirs {number}", one(model)
             graph |= {last if name == "theirs" else name: entry for name, entry in nodes.items()}
             model = [last, 0]
-        return {**graph, "theirs": graph.pop(f"theirs {len(patches) - 1}")}
+        graph["theirs"] = graph.pop(f"theirs {len(patches) - 1}")
+        return graph
 
     return patch
 

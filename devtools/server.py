@@ -152,9 +152,16 @@ class ComfyServer(Client):
         self, prompt: dict[str, Any], on_progress: OnProgress | None = None
     ) -> dict[str, list[Image.Image]]:
         """Run it -> the pictures of every node that shows some, by its title or else its number."""
-        outputs = self.run(prompt, on_progress)["outputs"]
+        found = self.shown(self.run(prompt, on_progress)["outputs"])
         return {
-            prompt[number].get("_meta", {"title": number})["title"]: [
+            prompt[number].get("_meta", {"title": number})["title"]: pictures
+            for number, pictures in found.items()
+        }
+
+    def shown(self, outputs: dict[str, Any]) -> dict[str, list[Image.Image]]:
+        """The pictures in a history entry's outputs, by the number of the node."""
+        return {
+            number: [
                 Image.open(io.BytesIO(self.image(**entry))).convert("RGB")
                 for entry in output["images"]
             ]

@@ -1,9 +1,16 @@
-"""DreamBench in small: two toys, two prompts each, small encoders; its command, and that killed."""
+"""DreamBench in small: two toys, two prompts each; its command, and that killed.
 
+Folders of CLIP and DINO with random weights, as Hugging Face lays them out.
+"""
+
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.toys.subjects import demo_subject
@@ -11,7 +18,6 @@ from detex_pack.detex.toys.subjects import demo_subject
 from .batch_jobs import HANGS, wait_for
 from .host_process import own_group
 from .pack_host import ROOT
-from .small_encoders import write_clip, write_dino
 
 LIST = """subject_name,class
 ball_one,{0}
@@ -25,6 +31,13 @@ Object Prompts
 Live Subject Prompts
 'a {{0}} {{1}} wearing a hat'.format(unique_token, class_token),
 """
+TOWER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+WORDS = ("<|startoftext|>", "<|endoftext|>", "a</w>", "red</w>", "dog</w>", "blue</w>")
 
 
 def write_bench(folder: Path) -> None:
@@ -65,3 +78,32 @@ def kill_when(words: Sequence[str], done: Callable[[], bool]) -> None:
     assert process.poll() is None, process.communicate(timeout=HANGS)[0]
     process.kill()
     process.wait()
+
+
+def write_clip(folder: Path) -> Path:
+    """A CLIP of 24 features that knows six words."""
+    import transformers
+
+    text = {**TOWER, "vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1}
+    config = transformers.CLIPConfig(
+        text_config={**text, "pad_token_id": 1},
+        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
+        projection_dim=24,
+    )
+    torch.manual_seed(0)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
+    return folder
+
+
+def write_dino(folder: Path) -> Path:
+    """A DINO of 32 features."""
+    import transformers
+
+    config = transformers.ViTConfig(**TOWER, image_size=224, patch_size=32)
+    torch.manual_seed(1)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder

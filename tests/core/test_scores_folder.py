@@ -18,7 +18,7 @@ from detex_pack.detex.evaluate.folder_encoder import (
     prepared,
 )
 from detex_pack.detex.evaluate.scores import caption_similarity, photo_similarity
-from devtools.small_encoders import write_clip, write_dino
+from devtools.small_bench import write_clip, write_dino
 
 EYES = [torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 

@@ -10,7 +10,7 @@ from detex_pack.detex.canvas.pictures import as_picture
 from detex_pack.detex.evaluate.command import main
 from detex_pack.detex.toys.subjects import demo_subject
 from devtools.server import ComfyServer
-from devtools.small_encoders import write_clip
+from devtools.small_bench import write_clip
 
 PROMPTS = {
     "global": "photo of a <new1> {0} and <new2> {1}\n",
