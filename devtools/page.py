@@ -107,8 +107,10 @@ def press(page: Page, command: str) -> None:
 
 def set_modern(page: Page, modern: bool) -> None:  # noqa: FBT001
     """Switch between the page's two looks: the classic canvas and Nodes 2.0."""
-    change_setting(page, "Comfy.VueNodes.Enabled", modern)
-    page.wait_for_timeout(1000)
+    name = "Comfy.VueNodes.Enabled"
+    if page.evaluate("k => window.app.extensionManager.setting.get(k)", name) != modern:
+        change_setting(page, name, modern)
+        page.wait_for_timeout(1000)
 
 
 def set_language(page: Page, language: str) -> None:

@@ -29,6 +29,8 @@ from devtools.graphs import Graph, upstream
 from devtools.server import ComfyServer, to_api_prompt
 from devtools.workflows import read_workflow, write_photos
 
+pytestmark = pytest.mark.slow
+
 DEMO = [
     name
     for name in NAMES
