@@ -198,9 +198,8 @@ def _word_measures(
         "R_P+D": kept + pure,
     }
     if _of(asked, "PB"):
-        position = photos("PB", "pose_of")["position"]
-        background = photos("PB", "background_of")["background"]
-        wanted = {"position": position, "background": background}
+        owners = {"position": "pose_of", "background": "background_of"}
+        wanted = {name: photos("PB", owner)[name] for name, owner in owners.items()}
         values["R_PB"] = retention(view("PB"), wanted)
     return values
 

@@ -46,31 +46,23 @@ class Made:
         return self.latents.numpy().tobytes(), *self.files
 
 
-class Bench:
-    """A server that makes graphs, each computed anew behind its loaders."""
-
-    def __init__(self, server: ComfyServer):
-        self.server = server
-
-    def make(self, trial: Trial, order: Sequence[str] = ("theirs",)) -> Made:
-        """Raises RuntimeError where the sampler's result is only remembered."""
-        graph = trial_graph(trial, order)
-        entry = self.server.run(graph)
-        told = dict(entry["status"]["messages"])
-        if "trial sample" in told["execution_cached"]["nodes"]:
-            raise RuntimeError(f"{trial.name}: the sampler did not run again.")
-        outputs = entry["outputs"]
-        shown = self.server.shown(outputs)
-        picture, masks = (
-            tuple(seen.tobytes() for seen in shown.get(name, ())) for name in ("picture", "masks")
-        )
-        (latents,) = outputs["latents"]["latents"]
-        path = self.server.base / "output" / latents["subfolder"] / latents["filename"]
-        return Made(load_file(path)["latent_tensor"], picture, masks)
+def make(server: ComfyServer, trial: Trial, order: Sequence[str] = ("theirs",)) -> Made:
+    """Run the trial's graph. Raises RuntimeError where the sampler's result is only remembered."""
+    entry = server.run(trial_graph(trial, order))
+    if "trial sample" in dict(entry["status"]["messages"])["execution_cached"]["nodes"]:
+        raise RuntimeError(f"{trial.name}: the sampler did not run again.")
+    outputs = entry["outputs"]
+    shown = server.shown(outputs)
+    picture, masks = (
+        tuple(seen.tobytes() for seen in shown.get(name, ())) for name in ("picture", "masks")
+    )
+    (latents,) = outputs["latents"]["latents"]
+    path = server.base / "output" / latents["subfolder"] / latents["filename"]
+    return Made(load_file(path)["latent_tensor"], picture, masks)
 
 
 @contextmanager
-def bench(base: Path, packs: Path, names: Sequence[str]) -> Iterator[Bench]:
+def bench(base: Path, packs: Path, names: Sequence[str]) -> Iterator[ComfyServer]:
     """A server with these packs alone. It forgets what the last graph did not use, so that a graph
     between two runs of another has it computed again.
     """
@@ -83,7 +75,7 @@ def bench(base: Path, packs: Path, names: Sequence[str]) -> Iterator[Bench]:
         failed = [line for line in server.log_text().splitlines() if "IMPORT FAILED" in line]
         if failed:
             raise RuntimeError(f"{failed[0].strip()}. The log is {server.log}.")
-        yield Bench(server)
+        yield server
 
 
 Row = tuple[str, str, bool]  # what was tried, what came, whether it is as it should be
@@ -93,29 +85,29 @@ def compare(
     base: Path, packs: Path, names: Sequence[str], trials: Sequence[Trial]
 ) -> Iterator[Row]:
     with bench(base, packs, ()) as bare:
-        lone = bare.make(PLAIN)
+        lone = make(bare, PLAIN)
     with bench(base, packs, names) as theirs:
-        alone = {trial.name: theirs.make(trial) for trial in (PLAIN, *trials)}
+        alone = {trial.name: make(theirs, trial) for trial in (PLAIN, *trials)}
     yield row(f"{PLAIN.name}: their packs beside none", lone, alone[PLAIN.name])
     with bench(base, packs, [*names, PACK_FOLDER]) as beside:
-        yield row(f"{PLAIN.name}: ours beside theirs", alone[PLAIN.name], beside.make(PLAIN))
+        yield row(f"{PLAIN.name}: ours beside theirs", alone[PLAIN.name], make(beside, PLAIN))
         for trial in trials:
-            yield row(f"{trial.name}: without our nodes", alone[trial.name], beside.make(trial))
+            yield row(f"{trial.name}: without our nodes", alone[trial.name], make(beside, trial))
             yield from orders_of(beside, trial)
-            yield row(f"{trial.name}: afterwards", alone[trial.name], beside.make(trial))
-            yield row("  and a plain graph", alone[PLAIN.name], beside.make(PLAIN))
+            yield row(f"{trial.name}: afterwards", alone[trial.name], make(beside, trial))
+            yield row("  and a plain graph", alone[PLAIN.name], make(beside, PLAIN))
 
 
-def orders_of(beside: Bench, trial: Trial) -> Iterator[Row]:
+def orders_of(beside: ComfyServer, trial: Trial) -> Iterator[Row]:
     """Load, Capture and their patch in every order, against Load and their patch alone; what acts
     on the prompts has no place among them.
     """
-    wanted = beside.make(trial, ("load", "theirs"))
+    wanted = make(beside, trial, ("load", "theirs"))
     first = None
     for order in ORDERS if trial.patch else ORDERS[:1]:
         name = f"{trial.name}: {', '.join(order)}"
         try:
-            made = beside.make(trial, order)
+            made = make(beside, trial, order)
         except RuntimeError as error:  # a node has failed, or the sampler was not asked
             yield name, f"{error}", False
             continue
@@ -144,9 +136,9 @@ def maps_row(trial: Trial, first: Made, made: Made) -> Row:
 def of_their_own(base: Path, packs: Path, names: Sequence[str]) -> Iterator[Row]:
     """What goes wrong among them, without our pack."""
     with bench(base, packs, names) as theirs:
-        once = theirs.make(ONCE)
-        theirs.make(TWICE)
-        yield row(f"{ONCE.name} alone: once, after {TWICE.name}", once, theirs.make(ONCE))
+        once = make(theirs, ONCE)
+        make(theirs, TWICE)
+        yield row(f"{ONCE.name} alone: once, after {TWICE.name}", once, make(theirs, ONCE))
 
 
 def main() -> int:
