@@ -213,7 +213,7 @@ class ComfyTextEncoder:
         if len(chunks) > 1:
             raise ValueError(
                 f'The training caption "{text}" is longer than {len(chunks[0])} tokens. Use '
-                "shorter class words, or fewer."
+                "shorter class words, or fewer, and short names of places."
             )
         ids = tuple(tuple(int(token) for token, *_ in one.chunks[0]) for one in marked.values())
         return PromptTokens(ids, tuple((position, word) for _, position, word in places))

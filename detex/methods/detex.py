@@ -97,6 +97,9 @@ class Detex(SubjectMethod):
             "keep": self.config.keep_weight,
         }
         self._kept: Tensor | None = None
+        made = self.photos.composites
+        for words, place in {said for row in made.said for said in row} if made else ():
+            self.prompt("", words, place)  # one that is too long is refused now
 
     @classmethod
     def needs(cls, config: DetexConfig) -> Collection[str]:

@@ -12,6 +12,7 @@ from detex_pack.detex.photos.places import (
     place_files,
     place_names,
     places_in,
+    square_middle,
 )
 
 
@@ -43,9 +44,16 @@ def test_a_picture_smaller_than_the_training_picture_is_refused():
         own_places([torch.zeros(8, 12, 3)], ["beach"], 10)
 
 
-def test_a_name_for_each_picture():
-    with pytest.raises(ValueError, match="2 place pictures but 1 names"):
-        own_places([torch.zeros(8, 8, 3)] * 2, ["beach"], 8)
+def test_a_larger_picture_is_shrunk():
+    wide = torch.zeros(20, 60, 3)
+    wide[:, 20:40] = 1
+    assert square_middle(wide, "beach", 10).mean().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("pictures", "names"), [(2, 1), (1, 2)])
+def test_a_name_for_each_picture(pictures: int, names: int):
+    with pytest.raises(ValueError, match=f"{pictures} place pictures but {names} names"):
+        own_places([torch.zeros(8, 8, 3)] * pictures, ["beach"] * names, 8)
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from detex_pack.detex.concept.file import Concept
+from detex_pack.detex.host import attention as host_attention
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.export import Export, plan, write
+from detex_pack.detex.host.families import cross_attentions
 from detex_pack.detex.host.images import latent_encoder
 from detex_pack.detex.host.sampling import sample as sample_live
 from detex_pack.detex.host.text import ComfyTextEncoder
@@ -27,13 +29,16 @@ from detex_pack.detex.photos.concepts import make_concepts, make_scene, named_co
 from detex_pack.detex.photos.photos import Photos
 from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run
+from detex_pack.detex.unet.attention import AttentionTap, attention_probs
 from detex_pack.detex.unet.deltas import as_matrix
+from detex_pack.detex.unet.features import quarter_grid
 from detex_pack.nodes.attention import CaptureAttention
 from detex_pack.nodes.compose import ComposePrompt
 from detex_pack.nodes.concept import LoadEmbeddings
 from detex_pack.nodes.grid import PromptGrid
 from detex_pack.nodes.merge import MergeConcepts
 from detex_pack.nodes.one_photo import ConceptsInOnePhoto
+from devtools.checkpoints import LAYOUTS
 
 SIDE = 32
 BOTH = "photo of a [V] red ball and [V2] cup"
@@ -153,6 +158,27 @@ def test_maps_of_a_quarter_exist_where_the_unet_halves_twice(vae: comfy.sd.VAE, 
     assert tap.grid == (8, 8)
     # at 8 x 8: input block 5 or so, the middle, two of the output; the finer ones have no map
     assert tap.layers == 4
+
+
+def test_maps_at_real_size_are_those_of_16_by_16_alone(monkeypatch: pytest.MonkeyPatch):
+    """Stable Diffusion 1.5's own UNet at 512 pixels: shapes without numbers."""
+    layout, meta, seen = LAYOUTS["sd15"], torch.device("meta"), []
+
+    def probs(q: Tensor, k: Tensor, heads: int) -> Tensor:
+        seen.append(q.shape[1])
+        return attention_probs(q, k, heads)
+
+    monkeypatch.setattr(host_attention, "attention_probs", probs)
+    with meta:
+        base = layout.kind(dict(layout.unet)).get_model({}, "", meta)
+        latents, context = torch.zeros(1, 4, 64, 64), torch.zeros(1, 77, 768)
+        tap = AttentionTap(quarter_grid(latents), rows=1)
+        layers = cross_attentions(ModelPatcher(base, meta, meta))
+        options = host_attention.training_options(layers, (tap,))
+        unet = base.diffusion_model
+        unet(latents, torch.zeros(1), context=context, transformer_options=options)
+    assert len(layers) == 16 and tap.grid == (16, 16)
+    assert seen == [256] * 5  # input blocks 7 and 8, output blocks 3, 4 and 5
 
 
 # ---- the nodes -----------------------------------------------------------------------------------

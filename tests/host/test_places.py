@@ -11,11 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
+from detex_pack.detex.host.denoiser import training_session
 from detex_pack.detex.host.runs import ResumeStore
-from detex_pack.detex.methods.detex import DetexConfig
+from detex_pack.detex.methods.detex import Detex, DetexConfig
 from detex_pack.detex.photos.photos import Photos
 from detex_pack.detex.photos.places import Places
 from detex_pack.detex.photos.recipe import COMPOSITES
+from detex_pack.detex.training.config import TrainConfig
 from detex_pack.nodes.places import PlacePictures
 from detex_pack.nodes.subject import SubjectImages
 from detex_pack.nodes.train import suited
@@ -95,6 +97,12 @@ def test_a_folder_that_changes_is_read_again(tmp_path: Path):
     assert PlacePictures.execute(**settings).args[0].names == ("stony beach",)
 
 
+def test_a_long_name_of_an_own_picture_is_refused_where_clip_is_wired(clip: comfy.sd.CLIP):
+    own = {"names": "very " * 70 + "sandy beach", "images": torch.rand(1, SIDE, SIDE, 3)}
+    with pytest.raises(ValueError, match="is too long"):
+        PlacePictures.execute(resolution=SIDE, each=1, clip=clip, **own)
+
+
 # ---- wired into Subject Images -------------------------------------------------------------------
 
 SMALL = 32  # the tiny model's training picture
@@ -152,6 +160,18 @@ def test_a_training_on_places_runs_and_ends_alike_each_time(train, placed: Photo
     again, _ = train(DetexConfig.recommended(), **settings)
     assert all(torch.isfinite(torch.tensor(values)).all() for values in losses.terms.values())
     assert torch.equal(first.words["V"]["l"], again.words["V"]["l"])
+
+
+def test_a_place_that_is_too_long_is_refused_before_the_first_step(
+    model: ModelPatcher, clip: comfy.sd.CLIP, placed: Photos
+):
+    made = placed.composites
+    row = (made.said[0][0]._replace(place="very " * 70 + "sandy beach"), *made.said[0][1:])
+    photos = replace(placed, composites=replace(made, said=(row, *made.said[1:])))
+    settings = None, DetexConfig.recommended(keep_weight=0.0), TrainConfig(batch_size=1)
+    with training_session(model, clip, (1, 4, 8, 8)) as opened:
+        with pytest.raises(ValueError, match="beach background.* longer than 77 tokens"):
+            Detex(photos, *settings, *opened)
 
 
 def test_another_place_is_another_run(
