@@ -28,6 +28,7 @@ from detex_pack.detex.evaluate.folder_encoder import DINO, Preparation, prepared
 from detex_pack.detex.evaluate.masked import blanked
 from detex_pack.detex.evaluate.scores import cosines
 from detex_pack.detex.photos.folder import read_photo
+from detex_pack.detex.photos.places import square_middle
 
 from .machine import ROOT, facts
 from .markdown import fill, table
@@ -109,16 +110,6 @@ def otsu(values: np.ndarray) -> float:
     return float(ordered[at : at + 2].mean())
 
 
-def middle_square(picture: Tensor) -> Tensor:
-    """The middle square of a photo [H, W, 3] at SIDE pixels."""
-    height, width = picture.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side].movedim(-1, 0)[None]
-    scaled = F.interpolate(square, size=(SIDE, SIDE), mode="bicubic", antialias=True)
-    return scaled[0].movedim(0, -1).clamp(0, 1)
-
-
 def gaps(alike: Tensor, subjects: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
     """alike [N, N]: cosines of all photos. For each subject the mean over its photos of the
     similarity to its own other photos less that to others'; for each with others of its class, that
@@ -151,7 +142,7 @@ def measure(folder: Path) -> dict[str, Any]:
         for files in subject.photos:
             subjects.append(subject.name)
             classes.append(subject.class_words[0])
-            squares.append(middle_square(read_photo(files).pixels))
+            squares.append(square_middle(read_photo(files).pixels, subject.name, SIDE))
     looks = encoders()
     masker = next(iter(looks.values()))
     masks = [rough_mask(masker, square) for square in squares]

@@ -6,6 +6,8 @@ python -m benchmarks.speed step         where the time of a step goes
 python -m benchmarks.speed choices      what each choice about a step does
 python -m benchmarks.speed sampling     what a concept and the capture of attention cost
 python -m benchmarks.speed growth       how cost grows with photos, batch, pixels and concepts
+python -m benchmarks.speed photos       real photos: places, composites, DisenDiff beside DETEX
+python -m benchmarks.speed scenes       DisenDiff on real photos side by side, to its end
 python -m benchmarks.speed stages       from a checkpoint to a picture, stage by stage
 python -m benchmarks.speed live         what the live picture costs
 python -m benchmarks.speed report       docs/performance.md of what was measured
@@ -25,7 +27,9 @@ from pathlib import Path
 from .measure import default_file, keep
 
 HELP = {
+    "bench": "the folder dataset of google/dreambooth",
     "checkpoint": "the model to measure",
+    "encoded": "composites that the VAE encodes; all are cut out",
     "pixels": "a side",
     "photos": "a step, and as many prior images",
     "priors": "prior images to make",
@@ -55,7 +59,7 @@ def main() -> None:
         )
     parser.add_argument("--out", type=Path, default=default_file(name))
     options = parser.parse_args(words[1:])
-    settings = {n: value for n, value in vars(options).items() if n not in ("checkpoint", "out")}
+    settings = {n: value for n, value in vars(options).items() if not isinstance(value, Path)}
     command.measure(options, lambda found: keep(settings | found, options.out))
 
 

@@ -53,6 +53,21 @@ SAMPLING = (
     ("billion operations, one step", "{billions:,.3f}"),
     ("peak", "{peak_gb:.1f} GB"),
 )
+METHODS = (
+    ("a step of", "{name}"),
+    ("s", "{seconds:.1f}"),
+    ("ratio", "**{ratio:.2f}**"),
+    ("peak", "{peak_gb:.1f} GB"),
+    ("kept for the backward pass", "{kept_mb:,.0f} MB"),
+)
+SCENES = (
+    ("side by side", "{words}"),
+    ("masks used", "{masks}"),
+    ("s", "{seconds:.0f}"),
+    ("peak", "{peak_gb:.1f} GB"),
+    ("last total loss", "{losses[total]:.3f}"),
+    ("a picture of it is finite", "{finite}"),
+)
 Report = dict[str, Any]
 
 
@@ -192,6 +207,53 @@ def stages(report: Report) -> str:
     return f"{told}.\n\n{table(('stage', 's'), rows)}"
 
 
+def photos(report: Report) -> str:
+    """What was measured of places, composites and steps; what follows from it is told as such."""
+    told = []
+    if "drawing" in report:
+        a_step, after = (report["drawing"][f"seconds_{name}"] for name in ("a_step", "after"))
+        hours = 25 * (50 * a_step + after) / 3600
+        told.append(
+            f"**Place Pictures**: {a_step:.1f} s a sampling step of one picture of "
+            f"{report['pixels']} pixels, {after:.1f} s for the VAE and the file, peak "
+            f"{report['drawing']['peak_gb']:.1f} GB; {report['steps']} steps were drawn. By "
+            f"multiplication the node's defaults, 25 places and 50 steps, take {hours:.1f} hours "
+            "here."
+        )
+    made = report["composites"]
+    count = made["subject_photos"] * made["of_each"]
+    told.append(
+        f"**Composites** of {made['subject_photos']} photos, {made['of_each']} of each, "
+        f"{report['pixels']} pixels: {made['cutting_seconds']:.1f} s to cut out all {count} and to "
+        f"put them on their grounds, {made['cutting_gb']:.2f} GB beside what was held; "
+        f"{made['encoding_seconds']:.1f} s to encode one (median of {report['encoded']}; by "
+        f"multiplication {count * made['encoding_seconds'] / 60:.0f} minutes for all), "
+        f"{made['encoding_gb']:.2f} GB beside the VAE. What training keeps of them takes "
+        f"{made['kept_mb']:.1f} MB, the 25 pictures of places {made['places_mb']:.0f} MB."
+    )
+    if "methods" in report:
+        told.append(shown(METHODS, report["methods"]))
+        told.append(f"{size(report)}, median of {report['rounds']} steps.")
+    if report["threads"] == 1:
+        told.append(
+            "Seconds are one thread's processor time, and no less than an idle core would take: "
+            "other programs had the rest of the machine."
+        )
+    return "\n\n".join(told)
+
+
+def scenes(report: Report) -> str:
+    rows = (
+        {
+            **one,
+            "words": ", ".join(one["concepts"]),
+            "held": "masks" if one["masks"] else "the maps",
+        }
+        for one in report["scenes"]
+    )
+    return f"{size(report)}, {report['steps']} steps.\n\n{shown(SCENES, rows)}"
+
+
 SECTIONS: dict[str, Callable[[Report], str]] = {
     "contenders": contenders,
     "step": step,
@@ -200,4 +262,7 @@ SECTIONS: dict[str, Callable[[Report], str]] = {
     "growth": growth,
     "stages": stages,
     "stages_sdxl": stages,
+    "photos": photos,
+    "photos_sdxl": photos,
+    "scenes": scenes,
 }

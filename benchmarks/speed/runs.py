@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ def loaded(checkpoint: Path) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]
     return found[:3]
 
 
+def loaded_vae(checkpoint: Path) -> comfy.sd.VAE:
+    """The VAE alone, of models whose UNet would not fit beside it."""
+    parts = {"output_model": False, "output_clip": False}
+    found: Any = comfy.sd.load_checkpoint_guess_config(str(checkpoint), **parts)
+    return found[2]
+
+
 def random_pictures(count: int, pixels: int) -> Tensor:
     """[count, S, S, 3]"""
     return torch.rand((count, pixels, pixels, 3), generator=torch.Generator().manual_seed(SEED))
@@ -49,10 +56,37 @@ def random_subject(photos: Tensor, encode: Callable[[Tensor], Tensor]) -> Photos
     count, side = photos.shape[:2]
     mask = torch.zeros(side, side)
     mask[side // 4 : -side // 4, side // 4 : -side // 4] = 1
-    features = torch.randn(count, 768, generator=torch.Generator().manual_seed(SEED))
     return make_photos(
-        list(photos), [mask] * count, lambda _: features, encode, "dog", resolution=side
+        list(photos), [mask] * count, random_features, encode, "dog", resolution=side
     )
+
+
+def random_features(photos: Tensor) -> Tensor:
+    """[N, 768], as CLIP ViT-L/14 gives of N photos; the cost does not depend on the values."""
+    return torch.randn(len(photos), 768, generator=torch.Generator().manual_seed(SEED))
+
+
+Arm = tuple[Photos, Any]  # what is trained on, and the settings of any method
+
+
+@contextmanager
+def open_runs(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    arms: Mapping[str, Arm],
+    prior: Tensor,
+    train: TrainConfig,
+) -> Iterator[tuple[dict[str, Run], ComfyDenoiser]]:
+    """A run for each arm, all on one copy of the weights; its steps stand in `method.insert`."""
+    scale = model.model.process_latent_in
+    shape = (2 * train.batch_size, *prior.shape[1:])
+    with training_session(model, clip, shape) as (denoiser, text):
+        runs = {}
+        for name, (photos, config) in arms.items():
+            given = photos.for_training(scale), scale(prior)
+            method = method_of(config)(*given, config, train, denoiser, text)
+            runs[name] = Run(method, denoiser, train)
+        yield runs, denoiser
 
 
 @contextmanager
@@ -65,13 +99,9 @@ def open_run(
     train: TrainConfig,
 ) -> Iterator[tuple[Run, ComfyDenoiser]]:
     """A run that can take its steps one by one. config: the settings of any method."""
-    scale = model.model.process_latent_in
-    shape = (2 * train.batch_size, *photos.latents.shape[-3:])
-    with training_session(model, clip, shape) as (denoiser, text):
-        given = photos.for_training(scale), scale(prior)
-        method = method_of(config)(*given, config, train, denoiser, text)
-        with method.insert(denoiser):
-            yield Run(method, denoiser, train), denoiser
+    with open_runs(model, clip, {"": (photos, config)}, prior, train) as (runs, denoiser):
+        with runs[""].method.insert(denoiser):
+            yield runs[""], denoiser
 
 
 def real_inputs(options: Namespace, config: Any = DETEX) -> tuple[Any, ...]:

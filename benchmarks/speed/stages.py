@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,7 @@ from detex_pack.detex.host.training import train_concept
 from detex_pack.detex.training.config import TrainConfig
 from detex_pack.detex.training.loop import Run, Watcher
 
-from .measure import Keep, gigabytes, peak, reset_peak, synchronize
+from .measure import Keep, gigabytes, now, peak, reset_peak
 from .runs import DETEX, SEED, loaded, random_pictures, random_subject, sampled
 
 OPTIONS = {"checkpoint": None, "pixels": 256, "photos": 1, "steps": 8, "priors": 1}
@@ -39,14 +38,12 @@ class Clock(Watcher):
     def __init__(self, tell: Callable[[dict[str, float]], None] = lambda seconds: None) -> None:
         self.seconds: dict[str, float] = {}
         self.tell = tell
-        self.since = time.perf_counter()
+        self.since = now()
 
     def done(self, stage: str) -> None:
-        synchronize()
-        now = time.perf_counter()
-        self.seconds[stage] = round(now - self.since, 2)
+        self.seconds[stage] = round(now() - self.since, 2)
         self.tell(self.seconds)
-        self.since = time.perf_counter()
+        self.since = now()
 
     def on_start(self, run: Run) -> None:
         self.done("copies of MODEL and CLIP, their hash, first maps of the words")

@@ -7,7 +7,7 @@ import torch
 from detex_pack.benchmarks import reader
 from detex_pack.benchmarks.field_scores import PAIRS, caption_reader, correlation, ranks, spearman
 from detex_pack.benchmarks.prompts import Request
-from detex_pack.benchmarks.real_photos import gaps, middle_square, otsu, rough_mask
+from detex_pack.benchmarks.real_photos import gaps, otsu, rough_mask
 from detex_pack.detex.evaluate.measures import MEASURES
 from detex_pack.detex.toys.scene import BACKGROUNDS
 from detex_pack.detex.toys.subjects import demo_subject
@@ -91,9 +91,3 @@ def test_gaps_between_own_and_other_photos():
     assert found["subject"] == pytest.approx({"a": 0.6, "b": 0.6, "c": 0.8})
     assert found["class"] == pytest.approx({"a": 0.4, "b": 0.4})
     assert found["nearest"] == {"a": 1, "b": 1, "c": 1}
-
-
-def test_photos_are_cut_to_their_middle_square():
-    picture = torch.zeros(10, 30, 3)
-    picture[:, 10:20] = 1
-    assert middle_square(picture).mean().item() == pytest.approx(1)

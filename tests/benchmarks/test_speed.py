@@ -8,12 +8,13 @@ import folder_paths
 import pytest
 import torch
 
-from detex_pack.benchmarks.speed import choices, contenders, report, stages, step
+from detex_pack.benchmarks.speed import choices, contenders, photos, report, stages, step
 from detex_pack.benchmarks.speed.choices import CHOICES
 from detex_pack.benchmarks.speed.measure import operations
 from detex_pack.benchmarks.speed.runs import encoded, random_concept, sampled, toy_run
 from detex_pack.detex.host.deltas import apply_concept
 from detex_pack.detex.host.demo_model import load_demo_model
+from detex_pack.detex.toys.subjects import demo_subject
 from detex_pack.detex.training.loop import gradients
 from devtools.checkpoints import write_checkpoint
 
@@ -99,6 +100,46 @@ def test_choice_changes_neither_the_losses_nor_what_comes_after_it(name: str):
         run.take_step()
         assert run.step == 2
         assert [weight.data_ptr() for weight in denoiser.unet.parameters()] == weights
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> list[photos.Masked]:
+    """Three, in place of DreamBench's subjects."""
+    monkeypatch.setattr(photos, "SIDE", 64)
+    found = [demo_subject(number, 4, 0) for number in range(3)]
+    return [photos.Masked(toy.class_word, list(toy.images), list(toy.masks)) for toy in found]
+
+
+def test_subjects_side_by_side_keep_their_own_masks(toys: list[photos.Masked]):
+    scene = photos.side_by_side(toys, 192, photos.unseen)
+    assert [one.class_word for one in scene.named] == [toy.class_word for toy in toys]
+    assert scene.masks is not None
+    masks = scene.masks[0, 0]  # of the plain copy: [3, 24, 24]
+    shares, own = masks.mean((1, 2)), torch.stack([toy.masks[0].mean() for toy in toys])
+    torch.testing.assert_close(shares / shares.sum(), own / own.sum(), rtol=0.02, atol=0)
+    assert (masks > 0.5).sum(dim=0).max() == 1
+    columns = masks.sum(1) @ torch.arange(24.0) / masks.sum((1, 2))
+    assert columns.tolist() == sorted(columns.tolist())
+
+
+def test_a_step_on_places_keeps_as_much_as_one_on_blanks(
+    toys: list[photos.Masked], monkeypatch: pytest.MonkeyPatch
+):
+    demo = load_demo_model()
+    monkeypatch.setattr(folder_paths, "output_directory", folder_paths.output_directory)  # put back
+    monkeypatch.setattr(photos, "masked_subjects", lambda *_: lambda number: toys[number % 3])
+    monkeypatch.setattr(photos, "loaded", lambda _: (demo.model, demo.clip, demo.vae))
+    settings = {"pixels": 64, "photos": 1, "steps": 2, "encoded": 2, "rounds": 1}
+    kept: list[dict] = []
+    options = argparse.Namespace(checkpoint=Path(), bench=Path(), **settings)
+    photos.measure(options, kept.append)
+    told = kept[-1]
+    # 4 photos of 12 composites of 4 channels, mask and valid cells, 8 x 8 float32
+    assert told["composites"]["kept_mb"] == round(4 * 12 * (4 + 1 + 1) * 64 * 4 / 2**20, 2)
+    blanks, places, two, three = (method["kept_mb"] for method in told["methods"])
+    assert places == pytest.approx(blanks, rel=0.02)
+    assert two > 0 and three > 0
+    assert "| DETEX on places |" in report.photos(settings | told)
 
 
 @torch.inference_mode()
