@@ -263,6 +263,7 @@ SECTIONS: dict[str, Callable[[Report], str]] = {
     "stages": stages,
     "stages_sdxl": stages,
     "photos": photos,
-    "photos_sdxl": photos,
+    "photos_512": photos,
+    "photos_1024": photos,
     "scenes": scenes,
 }
