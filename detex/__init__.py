@@ -39,6 +39,7 @@ training/       how
   loop            draw, predict, losses, step; watchers
   average         of the last steps' weights
   steady          the loss on fixed draws
+  pace            how long the rest takes, from the first steps
   snapshot        the state of a run in a file
   memory          how many passes a step takes
   live            the picture on the node

@@ -157,7 +157,7 @@ def drawn(
             'for example "photo of {place}".'
         )
     config = PriorConfig(prompt=prompt, resolution=resolution, **settings)
-    places, made = drawn_places(model, clip, vae, names, each, config, progress())
+    places, made = drawn_places(model, clip, vae, names, each, config, progress(config.steps))
     return places, f"{len(places.names) - made} found, {made} drawn"
 
 

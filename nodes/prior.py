@@ -8,8 +8,10 @@ from comfy_api.latest import io, ui
 
 from ..detex.canvas.pictures import as_picture
 from ..detex.host.prior import PriorConfig, Report, prior_pictures
+from ..detex.host.progress import say
 from ..detex.photos.checks import check_class_word
 from ..detex.prompt.grammar import with_article
+from ..detex.training.pace import Pace
 from .sockets import CATEGORY
 
 
@@ -118,7 +120,7 @@ class ClassPriorImages(io.ComfyNode):
         text = class_prompt(prompt, class_word)
         config = PriorConfig(prompt=text, **settings)
         images, folder, made = prior_pictures(
-            model, clip, vae, config, count, batch_size, progress()
+            model, clip, vae, config, count, batch_size, progress(config.steps)
         )
         said = f'"{text}": {count - made} pictures found, {made} made\n{folder}'
         if made < count:
@@ -140,14 +142,17 @@ def class_prompt(prompt: str, class_word: str) -> str:
     return named.replace("{class}", word)
 
 
-def progress() -> Report:
-    """Moves the node's bar over the whole count and shows each batch's last picture."""
-    bar = comfy.utils.ProgressBar(1)
+def progress(steps: int) -> Report:
+    """Moves the node's bar over the whole count, shows each batch's last picture, and says how long
+    the rest takes. steps: of a picture.
+    """
+    bar, pace = comfy.utils.ProgressBar(1), Pace("pictures", say, warm_up=0, measured=1)
 
     def report(done: int, of_all: int, picture) -> None:
         preview = None
         if picture is not None:
             preview = ("JPEG", as_picture(picture), 512)
+            pace.done(done // steps, of_all // steps)
         bar.update_absolute(done, of_all, preview)
 
     return report

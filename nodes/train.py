@@ -20,6 +20,7 @@ from ..detex.photos.checks import check_picture
 from ..detex.photos.photos import Photos, Subject
 from ..detex.prompt.words import Attributes
 from ..detex.training.config import TrainConfig
+from ..detex.training.pace import TimeLeft
 from .sockets import CATEGORY, ConceptSocket, SubjectSocket
 from .train_inputs import (
     RECOMMENDED,
@@ -156,6 +157,7 @@ def train_method(
     again = inputs["resume"] == START_OVER
     store = ResumeStore(inputs["snapshot_every"], start_over=again, say=say)
     view = LiveView(train.steps, inputs["preview_every"], subject.decode, store.keep_samples)
+    left = TimeLeft(lambda text: say(f"{store.note} {text}".strip()))
     concept, losses = train_concept(
         model,
         clip,
@@ -163,7 +165,7 @@ def train_method(
         prior,
         config,
         train,
-        [view],
+        [left, view],
         store,
         inputs.get("keep_every", 0),
     )

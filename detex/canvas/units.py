@@ -12,3 +12,8 @@ def duration(seconds: float) -> str:
 def gigabytes(count: float) -> str:
     """Of so many bytes: "6.1 GB"."""
     return f"{count / 2**30:.1f} GB"
+
+
+def in_seconds(seconds: float) -> str:
+    """Of one step or picture: "0.021 s", "1.3 s", "240 s"."""
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..canvas.charts import GRID, LINES, PANEL, PAPER, SCALE
 from ..canvas.pictures import as_picture
 from ..canvas.sheets import GAP, INK, cut_to
-from ..canvas.units import duration
+from ..canvas.units import duration, in_seconds
 
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28
@@ -61,7 +61,7 @@ def status(progress: Progress) -> str:
     left = (progress.steps - progress.step) * progress.seconds_per_step
     parts = [f"step {progress.step} of {progress.steps}"]
     if progress.seconds_per_step:
-        parts += [f"{progress.seconds_per_step:.2g} s/step", f"{duration(left)} left"]
+        parts += [f"{in_seconds(progress.seconds_per_step)}/step", f"{duration(left)} left"]
     return "   ".join([*parts, progress.memory, progress.note]).strip()
 
 

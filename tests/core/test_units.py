@@ -2,7 +2,7 @@
 
 import pytest
 
-from detex_pack.detex.canvas.units import duration, gigabytes
+from detex_pack.detex.canvas.units import duration, gigabytes, in_seconds
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,11 @@ def test_durations_are_words(seconds: float, text: str):
 
 def test_bytes_are_gigabytes_of_1024_cubed():
     assert gigabytes(6.1 * 2**30) == "6.1 GB"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0213, "0.021 s"), (0.2, "0.2 s"), (9.87, "9.9 s"), (10.4, "10 s"), (240, "240 s")],
+)
+def test_a_step_takes_seconds_of_two_digits_or_whole_ones(seconds: float, text: str):
+    assert in_seconds(seconds) == text

@@ -1,5 +1,6 @@
 """Class Prior Images: what is made, what is found on disk, what a cancel leaves."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -170,9 +171,17 @@ def test_node_bar_shows_the_newest_picture(make: Make, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: shown.append(preview)
     )
-    make(2, report=progress())
+    make(2, report=progress(2))
     pictures = [preview for preview in shown if preview]
     assert len(pictures) == 1 and pictures[0][1].size == (SIDE, SIDE)
+
+
+def test_time_of_the_pictures_to_come_is_told_after_the_second_batch(
+    make: Make, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "detex")
+    make(4, batch_size=1, report=progress(2))
+    assert re.search(r"2 pictures at [\d.]+ s: about \d+ s left", caplog.text)
 
 
 def test_batches_are_cut_alike_whatever_is_missing():

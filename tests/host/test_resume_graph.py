@@ -1,5 +1,6 @@
 """Training graphs that are cancelled, queued again, and found again, in ComfyUI's own executor."""
 
+import re
 from pathlib import Path
 
 import comfy.model_management
@@ -34,10 +35,15 @@ def interrupted(
     return executor
 
 
-def test_cancelled_graph_goes_on_when_it_is_queued_again(interrupted: execution.PromptExecutor):
+def test_cancelled_graph_goes_on_when_it_is_queued_again(
+    interrupted: execution.PromptExecutor, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "detex")
     run(interrupted, training_graph("TinyModels", steps=12))
     assert interrupted.success, interrupted.status_messages
     assert "Continued after step 4." in said_by(interrupted, "train")
+    rest = r"Continued after step 4\. 3 steps at [\d.]+ s: about \d+ s left"
+    assert re.search(rest, caplog.text)  # by then the node shows the same
 
 
 def test_concept_of_a_cancelled_training_is_had_with_fewer_steps(
