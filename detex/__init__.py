@@ -62,6 +62,7 @@ evaluate/       how good it is
   verdict         of several evaluations: what is sure, what may be noise
   plots           charts of evaluations
   knee            which step of a training is best
+  live_scores     the same by its live samples, a hint
   averages        pictures, prompts, subjects
   command         `python -m detex.evaluate`: the papers' protocols
   benchmark       what one of them has of its own

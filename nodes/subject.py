@@ -4,6 +4,7 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
 from ..detex.canvas.masks import subject_sheet
+from ..detex.host.encoders import looks_of
 from ..detex.host.images import (
     feature_encoder,
     latent_decoder,
@@ -136,7 +137,8 @@ class SubjectImages(io.ComfyNode):
             encoded = with_composites(
                 encoded, photos, planes, where, encode, seed=seed, report=report
             )
-        subject = Subject(encoded, encode, latent_decoder(vae[0]))
+        looks = looks_of(clip_vision[0], photos, planes) if clip_vision else None
+        subject = Subject(encoded, encode, latent_decoder(vae[0]), looks)
         (named,) = encoded.named
         prompt = training_prompt(named.class_word, named.attribute, ("V",))
         said = f"Photo 1: {with_clauses(prompt, named.attribute, 1, 1)}"

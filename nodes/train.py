@@ -11,6 +11,8 @@ from comfy_api.latest import io, ui
 
 from ..detex.canvas.filmstrip import filmstrip
 from ..detex.concept.file import Concept
+from ..detex.evaluate.live_scores import best_so_far
+from ..detex.host.encoders import judge_of
 from ..detex.host.images import rgb
 from ..detex.host.progress import LiveView, say
 from ..detex.host.runs import ResumeStore
@@ -156,7 +158,8 @@ def train_method(
     prior = prior_latents(subject, images)
     again = inputs["resume"] == START_OVER
     store = ResumeStore(inputs["snapshot_every"], start_over=again, say=say)
-    view = LiveView(train.steps, inputs["preview_every"], subject.decode, store.keep_samples)
+    judge = judge_of(subject, clip)
+    view = LiveView(train.steps, inputs["preview_every"], subject.decode, store.keep_samples, judge)
     left = TimeLeft(lambda text: say(f"{store.note} {text}".strip()))
     concept, losses = train_concept(
         model,
@@ -170,7 +173,8 @@ def train_method(
         inputs.get("keep_every", 0),
     )
     notes = prior_note(subject, images), words_note(subject.photos, config)
-    text = "\n".join(filter(None, [store.note, *notes, summary(concept)]))
+    best = best_so_far({int(step): scores for step, scores in losses.scores.items()})
+    text = "\n".join(filter(None, [store.note, *notes, summary(concept), best]))
     curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
     return io.NodeOutput(concept, curves, filmstrip(store.samples), ui=ui.PreviewText(text))
 

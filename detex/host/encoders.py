@@ -13,9 +13,14 @@ from comfy.clip_vision import ClipVisionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..evaluate.encoder import Encoder, Reader, weights_hash
+from ..evaluate.encoder import Encoder, Read, Reader, See, weights_hash
 from ..evaluate.folder_encoder import folder_encoder
-from .images import CLIP_KIND
+from ..evaluate.live_scores import Judge
+from ..evaluate.masked import subject_alone
+from ..methods.base import NEW_PLACE
+from ..photos.photos import Looks, Subject
+from ..prompt.grammar import plain_caption, training_prompt
+from .images import CLIP_KIND, has_room
 from .towers import towers_of
 
 KINDS = {CLIP_KIND: "CLIP", "dinov2": "DINO", "dinov3": "DINO"}
@@ -40,6 +45,13 @@ def vision_encoder(clip_vision: ClipVisionModel, reader: Reader | None = None) -
             "feature of a picture for. Wire CLIP ViT-L/14, ViT-H/14 or DINOv2."
         )
 
+    label = f"{vision_name(kind, clip_vision)} {weights_hash(clip_vision.model)}"
+    return Encoder(KINDS[kind], label, seeing(clip_vision), reader)
+
+
+def seeing(clip_vision: ClipVisionModel) -> See:
+    """Its one feature a picture, [N, F] float32 on the CPU, of pictures [H, W, 3] of any sizes."""
+
     @torch.inference_mode()
     def see(pictures: Sequence[Tensor]) -> Tensor:
         return torch.cat(
@@ -49,8 +61,23 @@ def vision_encoder(clip_vision: ClipVisionModel, reader: Reader | None = None) -
             ]
         )
 
-    label = f"{vision_name(kind, clip_vision)} {weights_hash(clip_vision.model)}"
-    return Encoder(KINDS[kind], label, see, reader)
+    return see
+
+
+def looks_of(
+    clip_vision: ClipVisionModel, photos: Sequence[Tensor], masks: Sequence[Tensor] | None
+) -> Looks:
+    """What samples are compared with while a training runs: photos [H, W, 3], the subject on white
+    where there are masks, as in `fg_ref`. Then nothing is seen where the encoder has no room.
+    """
+    see, names = seeing(clip_vision), [f"photo {i + 1}" for i in range(len(photos))]
+
+    def see_in_training(pictures: Tensor) -> Tensor | None:
+        needed = clip_vision.patcher.model_size()
+        return see([*pictures]) if has_room(needed, clip_vision.load_device) else None
+
+    alone = photos if masks is None else subject_alone(photos, masks, names)
+    return Looks(see(alone), see_in_training)
 
 
 def same_sized(pictures: Sequence[Tensor]) -> list[Tensor]:
@@ -75,8 +102,17 @@ def vision_name(kind: str, clip_vision: ClipVisionModel) -> str:
 
 
 def text_reader(clip: comfy.sd.CLIP, width: int) -> Reader | str:
-    """The text tower of a CLIP whose projected features are as wide as those of the image encoder;
-    or, where it has no projection, a sentence that says so.
+    """The text tower as `text_side`, named by the hash of its weights."""
+    side = text_side(clip, width)
+    if isinstance(side, str):
+        return side
+    tower, read = side
+    return Reader(f"text {weights_hash(tower.transformer)}", read)
+
+
+def text_side(clip: comfy.sd.CLIP, width: int) -> tuple[Any, Read] | str:
+    """The text tower of a CLIP whose projected features are as wide as those of the image encoder,
+    and what it makes of captions; or, where it has no projection, a sentence that says so.
 
     The projection is trained together with the image encoder and no part of Stable Diffusion, so
     checkpoints of SD 1.x, and the "l" tower of XL, come without. Raises ValueError where no tower
@@ -109,7 +145,7 @@ def text_reader(clip: comfy.sd.CLIP, width: int) -> Reader | str:
         features = [tower([caption_tokens(clip, name, text)])[1] for text in captions]
         return torch.cat(features).float().cpu()
 
-    return Reader(f"text {weights_hash(tower.transformer)}", read)
+    return tower, read
 
 
 def caption_tokens(clip: comfy.sd.CLIP, tower: str, caption: str) -> list[int]:
@@ -157,6 +193,21 @@ def keys_of_files(clip: comfy.sd.CLIP) -> list[str] | None:
         except SafetensorError:
             return None
     return keys
+
+
+def judge_of(subject: Subject, clip: comfy.sd.CLIP) -> Judge | None:
+    """What scores the live samples; None without an image encoder. The checkpoint's CLIP may be its
+    text side, and is asked here, as it is not to be loaded while a training runs.
+    """
+    if subject.looks is None:
+        return None
+    named = subject.photos.named[0]
+    asked = training_prompt(named.class_word, named.attribute, "V", place=NEW_PLACE)
+    try:
+        side = text_side(clip, subject.looks.photos.shape[1])
+    except ValueError:  # no pair
+        side = ""
+    return Judge(subject.looks, None if isinstance(side, str) else side[1]([plain_caption(asked)]))
 
 
 def wired_encoders(

@@ -36,16 +36,19 @@ def latent_decoder(vae: VAE) -> Callable[[Tensor], Tensor | None]:
 
     @torch.inference_mode()  # as ComfyUI's nodes, which use what the VAE's weights become here
     def decode(latents: Tensor) -> Tensor | None:
-        if model_management.DISABLE_SMART_MEMORY:
-            return None
         needed = vae.memory_used_decode(latents.shape, vae.vae_dtype) + vae.patcher.model_size()
-        reserve = model_management.minimum_inference_memory()
-        free: Any = model_management.get_free_memory(vae.device)  # a tuple only where asked for
-        if free < 2 * needed + reserve:
-            return None
-        return vae.decode(latents).float().cpu()
+        return vae.decode(latents).float().cpu() if has_room(needed, vae.device) else None
 
     return decode
+
+
+def has_room(needed: float, device: torch.device) -> bool:
+    """Whether so many bytes are surely free beside a model in training, so that ComfyUI will not
+    unload it.
+    """
+    free: Any = model_management.get_free_memory(device)  # a tuple only where asked for
+    reserve = model_management.minimum_inference_memory()
+    return not model_management.DISABLE_SMART_MEMORY and free >= 2 * needed + reserve
 
 
 def check_latents(latents: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ..evaluate.live_scores import NO_TEXT, OBEY, Judge, best_so_far
 from ..photos.photos import Decode
-from ..training.live import Progress, live_picture
+from ..training.live import Bar, Progress, live_picture
 from ..training.loop import Run, Watcher
 from ..training.steady import SHARE, SteadyLoss
 from .sampling import memory_in_use, pixels_of, sample
@@ -66,7 +67,7 @@ class LiveView(Watcher):
 
     preview_every: the least steps between samples; 0: no picture. There are fewer samples where
     they are slow: all pictures together take no more than a twentieth of the time. keep: gets them,
-    with their step and by their captions.
+    with their step and by their captions. judge: scores them, within that time.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class LiveView(Watcher):
         preview_every: int,
         decode: Decode,
         keep: Callable[[int, dict[str, Tensor]], object] = lambda step, pictures: None,
+        judge: Judge | None = None,
     ):
         self.bar = comfy.utils.ProgressBar(steps)
         self.preview_every, self.decode, self.keep = preview_every, decode, keep
+        self.judge = judge
         self.can_sample = True
         self.losses: dict[str, list[float]] = {}
         self.samples: list[tuple[str, Tensor]] = []
@@ -140,15 +143,24 @@ class LiveView(Watcher):
                 conds = method.samples()
                 latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
             pictures = pixels_of(latents, denoiser.patcher, self.decode)
+            shown = dict(zip(filter(None, conds), pictures, strict=True))
+            self.score(run, shown)
         except RuntimeError as error:
             if not denoiser.is_out_of_memory(error):
                 raise
             self.can_sample = False
             denoiser.free_memory()
             return
-        shown = dict(zip(filter(None, conds), pictures, strict=True))
         self.samples = [(f"{words}   step {run.step}", one) for words, one in shown.items()]
         self.keep(run.step, shown)
+
+    def score(self, run: Run, shown: Mapping[str, Tensor]) -> None:
+        """Those of full size: the coarse pictures that stand in for the VAE's tell nothing."""
+        side = run.method.photos.resolution
+        if self.judge and all(len(picture) >= side for picture in shown.values()):
+            scores = self.judge.scores(shown)
+            if scores:
+                run.scores[run.step] = scores
 
     def progress(self, run: Run) -> Progress:
         return Progress(
@@ -159,5 +171,19 @@ class LiveView(Watcher):
             losses=self.losses,
             steady=run.steady,
             samples=self.samples,
+            bars=bars_of(run.scores),
+            verdict=best_so_far(run.scores),
             note=f"{run.passes} passes" if run.passes > 1 else "",
         )
+
+
+def bars_of(scores: Mapping[int, Mapping[str, float]]) -> list[Bar]:
+    """The latest samples' scores, beside the highest so far."""
+    if not scores:
+        return []
+    latest = scores[max(scores)]
+    bars = [
+        Bar(name, value, max(s.get(name, value) for s in scores.values()))
+        for name, value in latest.items()
+    ]
+    return bars if OBEY in latest else [*bars, Bar(NO_TEXT)]

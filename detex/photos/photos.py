@@ -94,14 +94,22 @@ class Photos:
         return replace(self, **copies | latents, composites=composites)
 
 
+class Looks(NamedTuple):
+    """What tells whether a picture looks like the subject."""
+
+    photos: Tensor  # [N, F] image embeddings, of the subject alone where there are masks
+    see: Callable[[Tensor], Tensor | None]  # pictures [n, H, W, 3] -> [n, F]; None without room
+
+
 class Subject(NamedTuple):
     """What Subject Images hands on: the photos, and the two ways of the VAE that encoded them, for
-    prior images and for previews.
+    prior images and for previews; and what previews are compared with, where that is known.
     """
 
     photos: Photos
     encode: Encode
     decode: Decode
+    looks: Looks | None = None
 
 
 def copy_sizes(

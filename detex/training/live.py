@@ -3,18 +3,28 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..canvas.charts import GRID, LINES, PANEL, PAPER, SCALE
+from ..canvas.charts import FAINT, GRID, LINES, PANEL, PAPER, SCALE
 from ..canvas.pictures import as_picture
 from ..canvas.sheets import GAP, INK, cut_to
 from ..canvas.units import duration, in_seconds
 
 WIDTH, CHART = 512, 170  # pixels
 HEADER, LEGEND, CAPTION = 34, 28, 28
+BARS, VERDICT = 44, 26  # pixels: two bars under their names, a sentence
 BETWEEN = 18  # pixels, of the legend's entries
+
+
+class Bar(NamedTuple):
+    """A score, as long as its share of the highest so far; of no highest, its name alone."""
+
+    name: str
+    value: float = 0.0
+    highest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Progress:
     steady: Mapping[int, float] = field(default_factory=dict)  # the steady loss after so many steps
     samples: Sequence[tuple[str, Tensor]] = field(default=())  # caption, [H, W, 3] in [0, 1]
     note: str = ""
+    bars: Sequence[Bar] = ()
+    verdict: str = ""
 
 
 def live_picture(progress: Progress) -> Image.Image:
@@ -37,16 +49,21 @@ def live_picture(progress: Progress) -> Image.Image:
     columns = 2 if count in (1, 2, 4) else 3
     side = (WIDTH - (columns + 1) * GAP) // columns
     below = -(-count // columns) * (side + CAPTION + GAP)
-    height = HEADER + LEGEND + CHART + GAP + below
+    judged = (BARS if progress.bars else 0) + (VERDICT if progress.verdict else 0)
+    under = HEADER + LEGEND + CHART + GAP
+    height = under + judged + below
     page = Image.new("RGB", (WIDTH * SCALE, height * SCALE), PAPER)
     pen = ImageDraw.Draw(page)
     _header(pen, progress)
     _legend(pen, progress)
     _chart(pen, progress)
+    _bars(pen, progress.bars, under)
+    if progress.verdict:
+        _text(pen, (GAP + 2, under + judged - VERDICT + 2), progress.verdict, INK, 15)
     for place, (caption, image) in enumerate(progress.samples):
         row, column = divmod(place, columns)
         left = GAP + column * (side + GAP)
-        top = HEADER + LEGEND + CHART + GAP + row * (side + CAPTION + GAP)
+        top = under + judged + row * (side + CAPTION + GAP)
         letters = _fitting([caption], 15, side)
         text = cut_to(caption, ImageFont.load_default(letters), side)
         _text(pen, (left + 2, top + 5), text, INK, letters)
@@ -130,6 +147,19 @@ def _chart(pen: ImageDraw.ImageDraw, progress: Progress) -> None:
         _curve(pen, {i + 1: line[i] for i in shown}, max(line), progress.steps, colour)
     if progress.steady:
         _curve(pen, progress.steady, max(progress.steady.values()), progress.steps, INK)
+
+
+def _bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], top: int) -> None:
+    """Side by side, two at most, each under its name and number."""
+    room = (WIDTH - 3 * GAP) // 2
+    for column, (name, value, highest) in enumerate(bars):
+        left = GAP + column * (room + GAP)
+        text = f"{name} {value:.2f}" if highest else name
+        _text(pen, (left + 2, top + 3), text, INK if highest else FAINT, _fitting([text], 15, room))
+        if highest:
+            for length, ink in ((room, GRID), (room * max(value, 0.0) / highest, LINES[column])):
+                edges = (left, top + 26, left + length, top + 36)
+                pen.rectangle([edge * SCALE for edge in edges], ink)
 
 
 def _curve(

@@ -41,6 +41,7 @@ class Run:
         self.passes = 1  # of a step: more than one where the card is small
         self.history: dict[str, list[Tensor]] = {}  # each loss term, and "total", at each step
         self.steady: dict[int, float] = {}  # the steady loss after so many steps
+        self.scores: dict[int, dict[str, float]] = {}  # of the live samples after so many, by name
         self.mark_between_steps()
 
     def mark_between_steps(self) -> None:
@@ -118,6 +119,7 @@ class Losses(NamedTuple):
 
     terms: dict[str, list[float]]  # each loss term at each step, and "total" as it was weighed
     steady: dict[str, float]  # the steady loss after so many steps, "0" before the first
+    scores: dict[str, dict[str, float]] = {}  # of the live samples after so many steps, by name
 
 
 def train(
@@ -147,7 +149,9 @@ def train(
                 watcher.on_stop(run, error)
             raise
     terms = {name: torch.stack(values).cpu().tolist() for name, values in run.history.items()}
-    return Losses(terms, {str(step): loss for step, loss in sorted(run.steady.items())})
+    steady = {str(step): loss for step, loss in sorted(run.steady.items())}
+    scores = {str(step): found for step, found in sorted(run.scores.items())}
+    return Losses(terms, steady, scores)
 
 
 def predictor(denoiser: Denoiser) -> Predict:

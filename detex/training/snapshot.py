@@ -26,7 +26,7 @@ class Snapshot:
     """What was read from a file."""
 
     tensors: Mapping[str, Tensor]
-    scalars: Mapping[str, Any]  # step, passes, scaler, terms, steady
+    scalars: Mapping[str, Any]  # step, passes, scaler, terms, steady, scores
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """ "learned." -> the tensors of all that is learned, by the rest of their names."""
@@ -61,6 +61,8 @@ class Snapshot:
         }
         run.step, run.passes = self.scalars["step"], self.scalars["passes"]
         run.steady = {int(step): loss for step, loss in self.scalars["steady"].items()}
+        scores = self.scalars.get("scores", {})  # which earlier versions did not keep
+        run.scores = {int(step): values for step, values in scores.items()}
         run.mark_between_steps()
 
     def check_fit(self, run: Run) -> None:
@@ -89,6 +91,7 @@ def snapshot_bytes(run: Run) -> bytes:
         "scaler": run.scaler.state_dict(),
         "terms": list(run.history),  # in their order, which the file does not keep
         "steady": run.steady,
+        "scores": run.scores,
     }
     on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     return save(on_cpu, {"format": FORMAT, "scalars": json.dumps(scalars)})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detex_pack.detex.training.live import LINES, Progress, live_picture, smooth, status
+from detex_pack.detex.training.live import LINES, Bar, Progress, live_picture, smooth, status
 
 LOSSES = {"diffusion": [1.0, 0.5, 0.25, 0.2], "prior": [0.3, 0.3, 0.3, 0.3]}
 
@@ -54,6 +54,22 @@ def test_picture_without_samples_is_the_chart_alone():
     with_samples = live_picture(progress(samples=samples))
     assert alone.width == with_samples.width == 512
     assert alone.height < 256 < with_samples.height < 540
+
+
+def test_a_bar_is_as_long_as_its_share_of_the_highest_so_far():
+    alone = live_picture(progress())
+    bars = [Bar("looks like it", 0.3, 0.6), Bar("obeys the prompt", 0.25, 0.25)]
+    shown = live_picture(progress(bars=bars, verdict="Best so far: step 300."))
+    assert shown.height > alone.height
+    row = np.asarray(shown)[alone.height + 30]  # through both; a bar has half of 512 pixels
+    lengths = [int((row == colour).all(-1).sum()) for colour in LINES[:2]]
+    assert lengths == [pytest.approx(124, abs=2), pytest.approx(247, abs=2)]
+
+
+def test_a_score_that_is_not_there_has_a_name_and_no_bar():
+    shown = live_picture(progress(bars=[Bar("looks like it", 0.3, 0.6), Bar("obeys: unknown")]))
+    row = np.asarray(shown)[live_picture(progress()).height + 30]
+    assert not (row == LINES[1]).all(-1).any()
 
 
 def test_samples_stand_side_by_side():

@@ -90,10 +90,12 @@ def test_run_goes_on_from_a_snapshot_to_the_same_bytes(run: Run, file: Path):
 
 def test_every_part_of_the_state_comes_back(run: Run, file: Path):
     run.passes, run.steady = 2, {0: 0.5, 3: 0.25}
+    run.scores = {2: {"looks like it": 0.75}}
     file.write_bytes(snapshot_bytes(run))
     other = fresh_run()
     read_snapshot(file).apply(other)
     assert (other.step, other.passes, other.steady) == (3, 2, {0: 0.5, 3: 0.25})
+    assert other.scores == {2: {"looks like it": 0.75}}
     assert other.scaler.get_scale() == run.scaler.get_scale() == 128.0  # doubled once in 3 steps
     assert torch.equal(
         torch.stack(other.history["diffusion"]), torch.stack(run.history["diffusion"])

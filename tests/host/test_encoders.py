@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from detex_pack.detex.evaluate.encoder import Reader
 from detex_pack.detex.host.demo_model import load_demo_model
-from detex_pack.detex.host.encoders import text_reader, vision_encoder
+from detex_pack.detex.host.encoders import judge_of, looks_of, text_reader, vision_encoder
+from detex_pack.detex.photos.photos import Looks, Subject
 
 DINO = {
     "model_type": "dinov2",
@@ -129,6 +130,35 @@ def test_the_file_is_asked_whether_it_had_a_projection(tmp_path: Path, key: str,
     assert isinstance(text_reader(clip, 32), Reader) is there
     clip.patcher.cached_patcher_init = (None, (str(file), None))
     assert isinstance(text_reader(clip, 32), Reader) is there
+
+
+def test_samples_are_compared_with_the_subjects_of_the_photos_on_white(clip_vision):
+    photos, masks = PICTURES[:2], [torch.zeros(32, 32) for _ in range(2)]
+    for mask in masks:
+        mask[8:24, 8:24] = 1
+    looks = looks_of(clip_vision, photos, masks)
+    alone = [p * m[..., None] + 1 - m[..., None] for p, m in zip(photos, masks, strict=True)]
+    assert torch.equal(looks.photos, vision_encoder(clip_vision).see(alone))
+    assert torch.equal(looks_of(clip_vision, photos, None).photos, looks.see(torch.stack(photos)))
+
+
+def test_encoder_is_not_loaded_beside_a_training_where_memory_is_short(clip_vision, monkeypatch):
+    looks = looks_of(clip_vision, PICTURES[:1], None)
+    monkeypatch.setattr("comfy.model_management.get_free_memory", lambda device: 2**20)
+    assert looks.see(torch.stack(PICTURES[:1])) is None
+
+
+@pytest.mark.parametrize(("width", "there"), [(32, True), (24, False)])
+def test_checkpoints_clip_judges_the_prompt_where_it_is_the_encoders_pair(
+    clip, subject, width: int, there: bool
+):
+    looks = Looks(torch.ones(1, width), lambda pictures: None)
+    judge = judge_of(Subject(subject, torch.zeros_like, torch.zeros_like, looks), clip)
+    assert judge is not None and (judge.caption is not None) is there
+    if there:
+        reader = text_reader(clip, width)
+        asked = reader.read(["photo of a ball in water background"])
+        torch.testing.assert_close(judge.caption, asked)
 
 
 def test_demo_model_says_that_it_has_no_text_side():

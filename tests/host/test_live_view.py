@@ -12,11 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 from detex_pack.detex.concept.file import Concept, concept_bytes
+from detex_pack.detex.evaluate.live_scores import Judge
+from detex_pack.detex.evaluate.scores import caption_similarity, photo_similarity
 from detex_pack.detex.host import progress, sampling
+from detex_pack.detex.host.encoders import looks_of
 from detex_pack.detex.host.images import latent_decoder
 from detex_pack.detex.host.progress import Budget, LiveView
 from detex_pack.detex.host.sampling import pixels_of
 from detex_pack.detex.methods.custom_diffusion import CustomDiffusionConfig
+from detex_pack.detex.photos.photos import Looks
 from detex_pack.detex.training.loop import Losses, Run
 from detex_pack.detex.unet.condition import Condition
 
@@ -98,6 +102,43 @@ def test_samples_have_the_size_of_a_photo_where_the_vae_has_room(train: Train, v
     view = Eager(2, 1, latent_decoder(vae))
     train(None, view, steps=2)
     assert view.samples[0][1].shape == (32, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def looks(clip_vision, photos: list[Tensor], masks: list[Tensor]) -> Looks:
+    return looks_of(clip_vision, photos, masks)
+
+
+def test_scores_of_the_samples_are_those_of_the_pictures_shown(train: Train, vae, looks: Looks):
+    caption = torch.ones(1, 24)
+    view = Eager(2, 1, latent_decoder(vae), judge=Judge(looks, caption))
+    learned, losses = train(None, view, steps=2)
+    assert list(losses.scores) == ["1", "2"]
+    seen = looks.see(torch.stack([picture for _, picture in view.samples[:2]]))
+    assert losses.scores["2"] == pytest.approx(
+        {
+            "looks like it": photo_similarity(seen[:1], looks.photos).item(),
+            "obeys the prompt": caption_similarity(seen[1:], caption).item(),
+        }
+    )
+    assert concept_bytes(learned) == concept_bytes(train(steps=2)[0])
+
+
+def test_scoring_costs_the_encoding_of_the_samples_alone(train: Train, vae, looks: Looks):
+    seen = []
+
+    def see(pictures: Tensor) -> Tensor | None:
+        seen.append(len(pictures))
+        return looks.see(pictures)
+
+    view = Eager(2, 1, latent_decoder(vae), judge=Judge(looks._replace(see=see)))
+    train(None, view, steps=2)
+    assert seen == [1, 1]  # without a text side [V] alone, once a sample
+
+
+def test_coarse_previews_are_not_scored(train: Train, looks: Looks):
+    _, losses = train(None, Eager(2, 1, no_room, judge=Judge(looks)), steps=2)
+    assert losses.scores == {}
 
 
 def test_vae_is_not_loaded_where_the_memory_is_short(vae, monkeypatch: pytest.MonkeyPatch):

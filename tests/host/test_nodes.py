@@ -353,17 +353,35 @@ def test_loss_map_is_the_total_and_the_steady_loss(
     collect: Collect,
     photos: list[Tensor],
     masks: list[Tensor],
+    clip: comfy.sd.CLIP,
     concept: Concept,
     monkeypatch: pytest.MonkeyPatch,
 ):
     terms = {"diffusion": [1.0, 2.0], "prior": [4.0, 2.0], "total": [5.0, 4.0]}
     losses = Losses(terms, {"0": 0.7, "2": 0.5})
     monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
-    wired = {"model": None, "clip": None, "subject": collect(photos, masks)}
+    wired = {"model": None, "clip": clip, "subject": collect(photos, masks)}
     widgets = {name: value for name, value in defaults(Train).items() if value is not None}
     learned, loss_map, _ = Train.execute(**wired, **widgets).args
     assert learned is concept
     assert loss_map == {"loss": [5.0, 4.0], "steady_loss": [0.7, 0.5]}
+
+
+def test_last_text_names_the_best_step_of_the_live_samples(
+    collect: Collect,
+    photos: list[Tensor],
+    masks: list[Tensor],
+    clip: comfy.sd.CLIP,
+    concept: Concept,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    scores = {"1": {"looks like it": 0.7}, "2": {"looks like it": 0.6}}
+    losses = Losses({"total": [5.0, 4.0]}, {"0": 0.7, "2": 0.5}, scores)
+    monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
+    wired = {"model": None, "clip": clip, "subject": collect(photos, masks)}
+    widgets = {name: value for name, value in defaults(Train).items() if value is not None}
+    (text,) = Train.execute(**wired, **widgets).ui.as_dict()["text"]
+    assert text.endswith("\nBest so far: step 1, by its look alone.")
 
 
 def test_photos_go_without_masks_and_image_encoder(vae: comfy.sd.VAE, photos: list[Tensor]):
