@@ -5,6 +5,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..detex.host.mask_makers import go_to_training, lacking_masks
 from ..detex.photos.checks import check_distinct
 from ..detex.photos.folder import (
     files_hash,
@@ -57,6 +58,7 @@ class LoadSubjectFolder(io.ComfyNode):
                     display_name="names", is_output_list=True, tooltip="The photos' file names."
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -69,7 +71,10 @@ class LoadSubjectFolder(io.ComfyNode):
             return str(error)
 
     @classmethod
-    def execute(cls, folder, concept=None) -> io.NodeOutput:
+    async def execute(cls, folder, concept=None) -> io.NodeOutput:
+        """ComfyUI runs what is async before all else: what is wrong in the folder is told before a
+        checkpoint is loaded and pictures are drawn.
+        """
         photos = [read_photo(files) for files in photo_files(_folder(folder))]
         hashes, names = [photo_hash(p.pixels) for p in photos], [p.name for p in photos]
         check_distinct(hashes, names)
@@ -80,6 +85,10 @@ class LoadSubjectFolder(io.ComfyNode):
             + (f"  first of {photo.frames} frames" if photo.frames > 1 else "")
             for number, (i, photo) in enumerate(zip(order, photos, strict=True), start=1)
         ]
+        without = [photo.name for photo in photos if not photo.mask.any()]
+        if without and cls.hidden and go_to_training(cls.hidden.prompt, cls.hidden.unique_id, 1):
+            raise ValueError(lacking_masks(without))
+        lines += ["", lacking_masks(without)] if without else []
         return io.NodeOutput(
             [photo.pixels[None] for photo in photos],
             [photo.mask[None] for photo in photos],

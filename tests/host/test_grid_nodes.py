@@ -1,5 +1,6 @@
 """Load Subject Folder, Prompt Grid and Labelled Grid in real graphs."""
 
+import asyncio
 from pathlib import Path
 
 import folder_paths
@@ -101,12 +102,12 @@ def test_wrong_folder_fails_the_graph_with_our_message(executor, photo_folder: P
 def test_known_photos_keep_their_numbers_when_files_are_renamed(
     executor, photo_folder: Path, concept: Concept
 ):
-    images, _, names = LoadSubjectFolder.execute("toy").args
+    images, _, names = asyncio.run(LoadSubjectFolder.execute("toy")).args
     known = Concept(**(vars(concept) | {"photo_hashes": tuple(photo_hash(i[0]) for i in images)}))
     for name in ("a1.png", "a1.mask.png"):  # P1 now sorts last
         (photo_folder / name).rename(photo_folder / f"z{name[1:]}")
     put_photo(photo_folder, "new", 5)
-    again, _, new_names = LoadSubjectFolder.execute("toy", known).args
+    again, _, new_names = asyncio.run(LoadSubjectFolder.execute("toy", known)).args
     assert names[0] == "a1.png" and new_names == ["z1.png", "a9.png", "a10.png", "new.png"]
     assert torch.equal(images[0], again[0])
 
