@@ -51,7 +51,8 @@ class Bench:
     def finish(self) -> None:
         with self.server:
             status = evaluate(self.words())
-        assert not status, f"The command ended with {status}: see {self.server.log}"
+        if status:
+            raise RuntimeError(f"The command ended with {status}: see {self.server.log}")
 
     def digests(self) -> dict[str, str]:
         pages = (self.out / name for name in ("tables.md", "index.html"))
@@ -77,5 +78,6 @@ def protocol(folder: Path, *, seed: int) -> Iterator[dict[str, Any]]:
     killed.finish()
     seconds = {"calm": round(between - start), "killed": round(time.monotonic() - between)}
     found = {"rows": calm.done(), "done at each kill": kills, "seconds": seconds}
-    assert calm.digests() == killed.digests()
+    if calm.digests() != killed.digests():
+        raise RuntimeError(f"Killed and calm runs differ: {calm.out} and {killed.out}")
     yield found | {"digests": calm.digests()}

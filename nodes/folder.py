@@ -85,7 +85,7 @@ class LoadSubjectFolder(io.ComfyNode):
             + (f"  first of {photo.frames} frames" if photo.frames > 1 else "")
             for number, (i, photo) in enumerate(zip(order, photos, strict=True), start=1)
         ]
-        without = [photo.name for photo in photos if not photo.mask.any()]
+        without = [photo.name for photo in photos if photo.mask_from == "no mask"]
         if without and cls.hidden and go_to_training(cls.hidden.prompt, cls.hidden.unique_id, 1):
             raise ValueError(lacking_masks(without))
         lines += ["", lacking_masks(without)] if without else []

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..detex.canvas.filmstrip import filmstrip
 from ..detex.concept.file import Concept
-from ..detex.evaluate.live_scores import best_so_far
+from ..detex.evaluate.live_scores import best_of_all
 from ..detex.host.encoders import judge_of
 from ..detex.host.images import rgb
 from ..detex.host.progress import LiveView, say
@@ -158,7 +158,7 @@ def train_method(
     prior = prior_latents(subject, images)
     again = inputs["resume"] == START_OVER
     store = ResumeStore(inputs["snapshot_every"], start_over=again, say=say)
-    judge = judge_of(subject, clip)
+    judge = judge_of(subject, clip) if inputs["preview_every"] else None
     view = LiveView(train.steps, inputs["preview_every"], subject.decode, store.keep_samples, judge)
     left = TimeLeft(lambda text: say(f"{store.note} {text}".strip()))
     concept, losses = train_concept(
@@ -173,7 +173,7 @@ def train_method(
         inputs.get("keep_every", 0),
     )
     notes = prior_note(subject, images), words_note(subject.photos, config)
-    best = best_so_far({int(step): scores for step, scores in losses.scores.items()})
+    best = best_of_all({int(step): s for step, s in losses.scores.items()}, train.steps)
     text = "\n".join(filter(None, [store.note, *notes, summary(concept), best]))
     curves = {"loss": losses.terms["total"], "steady_loss": list(losses.steady.values())}
     return io.NodeOutput(concept, curves, filmstrip(store.samples), ui=ui.PreviewText(text))

@@ -75,7 +75,7 @@ def timed(run: Callable[[], T]) -> tuple[float, T]:
 
 def now() -> float:
     """Seconds, once the device has done all it was asked. Of this process' own computing where that
-    is one thread of a CPU: whatever else runs there, it is what an idle core would take.
+    is one thread of a CPU: where other programs share caches and memory, an idle core takes less.
     """
     if device().type == "cuda":
         torch.cuda.synchronize()

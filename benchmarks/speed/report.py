@@ -62,11 +62,11 @@ METHODS = (
 )
 SCENES = (
     ("side by side", "{words}"),
-    ("masks used", "{masks}"),
+    ("separated by", "{held}"),
     ("s", "{seconds:.0f}"),
     ("peak", "{peak_gb:.1f} GB"),
     ("last total loss", "{losses[total]:.3f}"),
-    ("a picture of it is finite", "{finite}"),
+    ("a picture of it is finite", "{fine}"),
 )
 Report = dict[str, Any]
 
@@ -212,13 +212,10 @@ def photos(report: Report) -> str:
     told = []
     if "drawing" in report:
         a_step, after = (report["drawing"][f"seconds_{name}"] for name in ("a_step", "after"))
-        hours = 25 * (50 * a_step + after) / 3600
         told.append(
             f"**Place Pictures**: {a_step:.1f} s a sampling step of one picture of "
             f"{report['pixels']} pixels, {after:.1f} s for the VAE and the file, peak "
-            f"{report['drawing']['peak_gb']:.1f} GB; {report['steps']} steps were drawn. By "
-            f"multiplication the node's defaults, 25 places and 50 steps, take {hours:.1f} hours "
-            "here."
+            f"{report['drawing']['peak_gb']:.1f} GB; {report['steps']} steps were drawn."
         )
     made = report["composites"]
     count = made["subject_photos"] * made["of_each"]
@@ -233,7 +230,10 @@ def photos(report: Report) -> str:
     )
     if "methods" in report:
         told.append(shown(METHODS, report["methods"]))
-        told.append(f"{size(report)}, median of {report['rounds']} steps.")
+        told.append(
+            f"{size(report)}, median of {report['rounds']} steps"
+            + ("." if report["rounds"] > 2 else ": differences of some per cent say nothing.")  # noqa: PLR2004
+        )
     if report["threads"] == 1:
         told.append(
             "Seconds are one thread's processor time, and no less than an idle core would take: "
@@ -247,11 +247,13 @@ def scenes(report: Report) -> str:
         {
             **one,
             "words": ", ".join(one["concepts"]),
+            "fine": "yes" if one["finite"] else "no",
             "held": "masks" if one["masks"] else "the maps",
         }
         for one in report["scenes"]
     )
-    return f"{size(report)}, {report['steps']} steps.\n\n{shown(SCENES, rows)}"
+    told = f"{len(report['scenes'])} of 6 pictures, {size(report)}, {report['steps']} steps."
+    return f"{told}\n\n{shown(SCENES, rows)}"
 
 
 SECTIONS: dict[str, Callable[[Report], str]] = {

@@ -5,6 +5,7 @@ masks; whether [V] in a new place obeys the prompt is CLIP-T, where the CLIP can
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from .scores import caption_similarity, photo_similarity
 Scores = Mapping[int, Mapping[str, float]]  # after so many steps, by the names below
 
 LOOK, OBEY = "looks like it", "obeys the prompt"
-NO_TEXT = f"{OBEY}: CLIP has no text side"
+UNTOLD = f"{OBEY}: this CLIP cannot tell"
 ALONE, ELSEWHERE = "[V]", f"[V] in {NEW_PLACE}"  # captions of the samples
 
 
@@ -38,12 +39,12 @@ class Judge(NamedTuple):
         seen = self.looks.see(torch.stack([shown[caption] for caption in asked]))
         if seen is None:
             return {}
-        try:
-            found = {LOOK: photo_similarity(seen[:1], self.looks.photos).item()}
-            if self.caption is not None:
+        found = {}
+        with suppress(ValueError):
+            found[LOOK] = photo_similarity(seen[:1], self.looks.photos).item()
+        if LOOK in found and self.caption is not None:
+            with suppress(ValueError):
                 found[OBEY] = caption_similarity(seen[1:], self.caption).item()
-        except ValueError:
-            return {}
         return found
 
 
@@ -55,8 +56,19 @@ def best_step(scores: Scores) -> int:
 
 
 def best_so_far(scores: Scores) -> str:
-    """ "Best so far: step 300."; "" while there are not two to choose from."""
-    if len(scores) < 2:
+    """ "Best so far: step 300."; "" while there are not enough to choose from: of two samples with
+    both scores each may be the better one in something.
+    """
+    by_both = bool(scores) and OBEY in scores[max(scores)]
+    if len(scores) < 2 + by_both:
         return ""
-    by = "" if OBEY in scores[max(scores)] else ", by its look alone"
-    return f"Best so far: step {best_step(scores)}{by}."
+    return f"Best so far: step {best_step(scores)}{'' if by_both else ', by its look alone'}."
+
+
+def best_of_all(scores: Scores, steps: int) -> str:
+    """The same when a training of so many steps is over, and how to have that step."""
+    if not best_so_far(scores):
+        return ""
+    best = best_step(scores)
+    how = f" To have that step, set steps to {best}." if best != steps else ""
+    return f"Of the live samples, one picture each, step {best} was the best.{how}"

@@ -1,5 +1,6 @@
 """A private, trainable copy of the user's MODEL and CLIP."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -186,6 +187,11 @@ class ComfyDenoiser:
         return is_out_of_memory(error)
 
     def free_memory(self) -> None:
+        """Put away what only the live pictures need, and what torch holds without using it."""
+        device = self.patcher.load_device
+        if device.type != "cpu":
+            keep = [model_management.LoadedModel(model) for model in self.in_use]
+            model_management.free_memory(math.inf, device, keep_loaded=keep)
         model_management.soft_empty_cache()
 
     def room_for(self, wanted: float) -> float:

@@ -28,7 +28,8 @@ def lacking_masks(names: Sequence[str]) -> str:
             f"filename_prefix {SAVED}/photo, and run. Then type {saved} as the folder: its "
             "cut-outs are photos with masks."
         )
-    return f"{', '.join(names)} {has}. {make} Or paint masks, {own}."
+    without = "For a method that needs none, unwire them."
+    return f"{', '.join(names)} {has}. {make} Or paint masks, {own}. {without}"
 
 
 def model_first() -> str:

@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..photos.places import Places
-from .prior import PriorConfig, Report, prior_pictures
+from .prior import PriorConfig, Report, found_pictures, prior_folder, prior_pictures
 
 PROMPT = "photo of {place}"
 AT_ONCE = 4  # pictures of one place
@@ -28,18 +28,24 @@ def drawn_places(
     """`each` pictures of every place; only what is missing on disk is made.
 
     config: its prompt has {place} where the name goes. -> the pictures, how many were made.
-    Raises ValueError for a name that does not fit into a prompt.
+    report: hears of those alone. Raises ValueError for a name that does not fit into a prompt.
     """
     check_length(clip, names)
-    pictures, made = [], 0
-
-    def told(done: int, of_one: int, picture: Tensor | None) -> None:
-        report(len(pictures) * of_one + done, len(names) * of_one, picture)
-
-    for name in names:
-        of_place = replace(
+    configs = [
+        replace(
             config, prompt=config.prompt.replace("{place}", name), seed=config.seed + own_seed(name)
         )
+        for name in names
+    ]
+    found = [found_pictures(prior_folder(model, clip, vae, one), each) for one in configs]
+    missing = max(each * len(names) - sum(found), 1)
+    pictures, made = [], 0
+
+    for of_place, there in zip(configs, found, strict=True):
+
+        def told(done: int, _: int, picture: Tensor | None, before: int = made - there) -> None:
+            report(before * config.steps + done, missing * config.steps, picture)
+
         drawn, _, new = prior_pictures(model, clip, vae, of_place, each, AT_ONCE, told)
         pictures.append(drawn)
         made += new

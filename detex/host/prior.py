@@ -84,6 +84,11 @@ def write_picture(path: Path, picture: Tensor) -> None:
         log.info("%s was written by another process", path)
 
 
+def found_pictures(folder: Path, count: int) -> int:
+    """How many of `count` are on disk."""
+    return sum(picture_path(folder, number).is_file() for number in range(count))
+
+
 def chunks_of(missing: Sequence[int], count: int, size: int) -> list[range]:
     """The batches that hold a missing picture. They are cut the same way whatever is missing, so
     that a resumed set equals one made in one go.

@@ -14,7 +14,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..evaluate.live_scores import NO_TEXT, OBEY, Judge, best_so_far
+from ..evaluate.live_scores import OBEY, UNTOLD, Judge, best_so_far
 from ..photos.photos import Decode
 from ..training.live import Bar, Progress, live_picture
 from ..training.loop import Run, Watcher
@@ -144,7 +144,6 @@ class LiveView(Watcher):
                 latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
             pictures = pixels_of(latents, denoiser.patcher, self.decode)
             shown = dict(zip(filter(None, conds), pictures, strict=True))
-            self.score(run, shown)
         except RuntimeError as error:
             if not denoiser.is_out_of_memory(error):
                 raise
@@ -153,6 +152,13 @@ class LiveView(Watcher):
             return
         self.samples = [(f"{words}   step {run.step}", one) for words, one in shown.items()]
         self.keep(run.step, shown)
+        try:
+            self.score(run, shown)
+        except RuntimeError as error:
+            if not denoiser.is_out_of_memory(error):
+                raise
+            self.judge = None
+            denoiser.free_memory()
 
     def score(self, run: Run, shown: Mapping[str, Tensor]) -> None:
         """Those of full size: the coarse pictures that stand in for the VAE's tell nothing."""
@@ -186,4 +192,4 @@ def bars_of(scores: Mapping[int, Mapping[str, float]]) -> list[Bar]:
         Bar(name, value, max(s.get(name, value) for s in scores.values()))
         for name, value in latest.items()
     ]
-    return bars if OBEY in latest else [*bars, Bar(NO_TEXT)]
+    return bars if OBEY in latest else [*bars, Bar(UNTOLD)]

@@ -98,7 +98,8 @@ class Detex(SubjectMethod):
         }
         self._kept: Tensor | None = None
         made = self.photos.composites
-        for words, place in {said for row in made.said for said in row} if made else ():
+        said = [one for row in made.said for one in row] if made and self.config.gamma else ()
+        for words, place in dict.fromkeys(said):
             self.prompt("", words, place)  # one that is too long is refused now
 
     @classmethod

@@ -14,7 +14,7 @@ Say = Callable[[str], None]
 
 class Pace:
     """Times the first pieces of a work, steps or pictures, and says once how long the rest takes:
-    "595 steps at 0.21 s: about 2 min left".
+    "After the first 5: 595 steps at 0.21 s, about 2 min".
 
     warm_up: how many times are left out, after the first call, which starts the clock; measured: of
     how many the median counts, as now and then something else comes between.
@@ -46,7 +46,8 @@ class Pace:
         if len(self.seconds) == self.warm_up + self.measured and left > 1:
             each = statistics.median(self.seconds[self.warm_up :])
             rest = duration(left * each)
-            self.say(f"{left} {self.pieces} at {in_seconds(each)}: about {rest} left")
+            told = f"{left} {self.pieces} at {in_seconds(each)}"
+            self.say(f"After the first {count}: {told}, about {rest}")
             self.told = True
 
 

@@ -12,6 +12,7 @@ from detex_pack.detex.evaluate.live_scores import (
     LOOK,
     OBEY,
     Judge,
+    best_of_all,
     best_so_far,
     best_step,
 )
@@ -72,6 +73,23 @@ def test_best_step_is_the_knee_of_both():
 def test_best_step_of_one_score_is_its_highest_and_says_what_it_goes_by():
     scores = {100: {LOOK: 0.5}, 200: {LOOK: 0.7}, 300: {LOOK: 0.6}}
     assert best_so_far(scores) == "Best so far: step 200, by its look alone."
+
+
+def test_a_training_that_is_over_tells_how_to_have_its_best_sample():
+    scores = of_both((0.5, 0.3), (0.58, 0.27), (0.6, 0.2))
+    told = "Of the live samples, one picture each, step 200 was the best."
+    assert best_of_all(scores, 300) == f"{told} To have that step, set steps to 200."
+    assert best_of_all(scores, 200) == told
+    assert best_of_all(of_both((0.5, 0.3), (0.6, 0.2)), 200) == ""
+
+
+def test_of_two_samples_none_is_best_by_two_scores():
+    assert best_so_far(of_both((0.5, 0.3), (0.6, 0.2))) == ""
+
+
+def test_a_caption_that_tells_nothing_leaves_the_look():
+    found = judge([3.0, 4, 0], [0.0, 0, 0]).scores(SHOWN)
+    assert found == pytest.approx({LOOK: 0.7})
 
 
 def test_one_sample_is_not_the_best_of_anything():

@@ -28,7 +28,9 @@ def said_of(seconds: list[float], of_all: int, warm_up: int = 1, measured: int =
 
 def test_the_rest_is_told_from_the_median_of_the_steps_after_the_first_ones():
     # 5 of 600 steps are done; of 0.2, 0.2 and 3 s, a picture among them, 0.2 s is the median
-    assert said_of([60, 9, 0.2, 3, 0.2], 600) == ["595 steps at 0.2 s: about 2 min left"]
+    assert said_of([60, 9, 0.2, 3, 0.2], 600) == [
+        "After the first 5: 595 steps at 0.2 s, about 2 min"
+    ]
 
 
 def test_nothing_is_told_before_it_is_measured_and_nothing_twice():
@@ -38,7 +40,7 @@ def test_nothing_is_told_before_it_is_measured_and_nothing_twice():
 
 def test_a_run_that_is_nearly_over_says_nothing():
     assert said_of([1] * 6, 6) == []
-    assert said_of([1] * 7, 7) == ["2 steps at 1 s: about 2 s left"]
+    assert said_of([1] * 7, 7) == ["After the first 5: 2 steps at 1 s, about 2 s"]
 
 
 def test_pieces_that_come_in_batches_are_timed_each():
@@ -47,7 +49,7 @@ def test_pieces_that_come_in_batches_are_timed_each():
     for count in (10, 14):  # 6 were found on disk; each batch of 4 takes 6 s
         clock.now += 6
         pace.done(count, 50)
-    assert said == ["36 pictures at 1.5 s: about 54 s left"]
+    assert said == ["After the first 14: 36 pictures at 1.5 s, about 54 s"]
 
 
 def test_a_training_says_how_long_its_steps_to_come_take():
@@ -58,4 +60,4 @@ def test_a_training_says_how_long_its_steps_to_come_take():
         loss = {"total": [torch.zeros(())] * step}
         run = SimpleNamespace(step=step, history=loss, config=SimpleNamespace(steps=380))
         left.on_step(cast(Run, run))
-    assert said == ["25 steps at 2 s: about 50 s left"]
+    assert said == ["After the first 355: 25 steps at 2 s, about 50 s"]

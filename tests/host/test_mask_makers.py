@@ -8,7 +8,6 @@ import folder_paths
 import nodes
 import pytest
 import torch
-from comfy_extras.nodes_bg_removal import RemoveBackground
 from comfy_extras.nodes_compositing import JoinImageWithAlpha
 from comfy_extras.nodes_mask import InvertMask
 from graphs import executor_errors, node, run, training_graph
@@ -100,6 +99,7 @@ class LoadBlue:
 
 def test_the_steps_that_are_named_make_photos_with_masks(executor, photo_folder, monkeypatch):
     """The nodes inside of ComfyUI's blueprint, between Load Subject Folder and Save Image."""
+    RemoveBackground = pytest.importorskip("comfy_extras.nodes_bg_removal").RemoveBackground
     blueprint = json.loads((host_folder() / "blueprints" / f"{BLUEPRINT}.json").read_text("utf-8"))
     (inside,) = blueprint["definitions"]["subgraphs"]
     kinds = {one["type"] for one in inside["nodes"]}

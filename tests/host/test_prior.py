@@ -181,7 +181,7 @@ def test_time_of_the_pictures_to_come_is_told_after_the_second_batch(
 ):
     caplog.set_level("INFO", "detex")
     make(4, batch_size=1, report=progress(2))
-    assert re.search(r"2 pictures at [\d.]+ s: about \d+ s left", caplog.text)
+    assert re.search(r"2 pictures at [\d.]+ s, about \d+ s", caplog.text)
 
 
 def test_batches_are_cut_alike_whatever_is_missing():
