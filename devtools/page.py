@@ -39,10 +39,40 @@ def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
     """Open this workflow -> the node types that the page does not know."""
     page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
     page.wait_for_timeout(1000)
+    return missing_types(page)
+
+
+def missing_types(page: Page) -> list[str]:
+    """The node types of the open workflow that the page does not know."""
     return page.evaluate(
         "() => window.app.graph._nodes.map(n => n.type)"
         ".filter(t => !(t in window.LiteGraph.registered_node_types))"
     )
+
+
+def open_template(page: Page, name: str) -> None:
+    """Open a template of this pack as a person does: the button, the pack, the card."""
+    page.locator(".templates-tab-button").click()
+    page.get_by_role("dialog").get_by_text("ComfyUI-DETEX", exact=True).click()
+    card = page.get_by_test_id(f"template-workflow-{name}")
+    card.click()
+    card.wait_for(state="detached")
+    page.wait_for_timeout(1000)
+
+
+def count_clicks(page: Page) -> None:
+    """Count the presses of the mouse from now on; what a script does is none."""
+    page.evaluate(
+        """() => {
+            if (window.clicks === undefined)
+                window.addEventListener("pointerdown", e => (window.clicks += e.isTrusted), true);
+            window.clicks = 0;
+        }"""
+    )
+
+
+def clicks(page: Page) -> int:
+    return page.evaluate("window.clicks")
 
 
 def page_prompt(page: Page) -> dict[str, Any]:
@@ -123,6 +153,7 @@ def set_language(page: Page, language: str) -> None:
 def add_by_search(page: Page, name: str) -> None:
     """Put the node or blueprint of this name on the canvas by the page's node search."""
     # Opened by its command, not by a double click: on a slow machine the clicks come too far apart.
+    before = page.evaluate("window.app.graph._nodes.length")
     press(page, "Workspace.SearchBox.Toggle")
     box = page.get_by_role("dialog").get_by_role("combobox").first
     box.press_sequentially(name, delay=20)
@@ -130,11 +161,45 @@ def add_by_search(page: Page, name: str) -> None:
     chosen.wait_for()  # the list comes some time after the last letter
     page.wait_for_timeout(500)
     box.press("Enter")
-    page.wait_for_function("window.app.graph._nodes.length > 0")
+    page.wait_for_function(f"window.app.graph._nodes.length > {before}")
     page.mouse.move(500, 200, steps=5)  # it hangs on the mouse until the next click
     page.wait_for_timeout(500)
     page.mouse.click(500, 200, delay=100)
     page.wait_for_timeout(1000)
+
+
+def drag_wire(page: Page, output: tuple[str, str], to: tuple[str, str]) -> None:
+    """Pull a wire with the mouse, from an output to an input: (title of the node, name)."""
+    for (title, name), side, move in ((output, "outputs", "down"), (to, "inputs", "up")):
+        page.mouse.move(*_place_of(page, title, side, name), steps=5)
+        page.wait_for_timeout(100)
+        getattr(page.mouse, move)()
+    page.wait_for_timeout(200)
+
+
+def click_widget(page: Page, title: str, name: str) -> None:
+    """Click into a widget of the classic canvas."""
+    page.mouse.click(*_place_of(page, title, "widgets", name), delay=50)
+    page.wait_for_timeout(300)
+
+
+def _place_of(page: Page, title: str, kind: str, name: str) -> tuple[float, float]:
+    """Where on the screen a slot or a widget of this node is."""
+    return page.evaluate(
+        """([title, kind, name]) => {
+            const canvas = window.app.canvas;
+            const node = window.app.graph._nodes.find(n => n.title === title);
+            const place = node[kind].findIndex(one => one.name === name);
+            const y = node[kind][place].y + 10;
+            const at = kind === "outputs" ? node.getOutputPos(place)
+                : kind === "inputs" ? node.getInputPos(place)
+                : [node.pos[0] + node.size[0] * 0.6, node.pos[1] + y];
+            const corner = canvas.canvas.getBoundingClientRect();
+            const { offset, scale } = canvas.ds;
+            return [corner.x + (at[0] + offset[0]) * scale, corner.y + (at[1] + offset[1]) * scale];
+        }""",
+        [title, kind, name],
+    )
 
 
 def wire_demo_model(

@@ -73,3 +73,21 @@ def test_every_shown_widget_exists_inside(blueprint, inner):
 def test_boxes_inside_keep_their_distance(inner):
     boxes = {f"{node['id']} {node['type']}": box(node) for node in inner["nodes"]}
     assert overlaps(boxes, gap=20) == []
+
+
+@pytest.mark.parametrize("name", ["My Subject"])
+def test_the_preset_decides_the_amounts(inner):
+    nodes = {node["id"]: node for node in inner["nodes"]}
+    decided = set()
+    for link in inner["links"]:
+        source, target = nodes.get(link["origin_id"]), nodes.get(link["target_id"])
+        if source and target and source["type"] == "DETEXTrainingPreset":
+            amount = source["outputs"][link["origin_slot"]]["name"]
+            socket = target["inputs"][link["target_slot"]]["name"]
+            decided.add((amount, target["type"].removeprefix("DETEX"), socket))
+    assert decided >= {
+        ("resolution", "SubjectImages", "resolution"),
+        ("prior_images", "ClassPriorImages", "count"),
+        ("sampling_steps", "PlacePictures", "steps"),
+        ("steps", "Train", "steps"),
+    }
