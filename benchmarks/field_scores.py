@@ -55,7 +55,7 @@ from .references import reference_photos, reported_identities
 FILE = ROOT / "docs" / "science" / "field_scores.json"
 PAGE = ROOT / "docs" / "science" / "field_scores.md"
 TEMPLATE = Path(__file__).with_name("field_scores_page.md")
-TRIED = ("custom_diffusion", "detex", "improved", "places_first")  # arms
+TRIED = ("custom_diffusion", "textual_inversion", "improved", "places")  # arms
 STRENGTHS = (0.4, 0.7, 1.0)
 STEPS = 150
 COUNTS = {"neutral": 16, "both": 16, "class": 8}  # pictures of a concept
