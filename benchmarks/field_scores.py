@@ -32,7 +32,7 @@ from detex_pack.detex.evaluate.scoring import Masked, Sampled, evaluate
 from detex_pack.detex.host.encoders import vision_encoder
 from detex_pack.detex.prompt.grammar import plain_caption
 from detex_pack.detex.toys.render import render
-from detex_pack.detex.toys.scene import SHAPES, Identity, place, sample_scenes
+from detex_pack.detex.toys.scene import SHAPES, Identity, indices, place, sample_scenes
 from detex_pack.detex.toys.subjects import DemoSubject
 
 from . import reader
@@ -45,7 +45,6 @@ from .markdown import fill, table
 from .measures import (
     background_leak,
     editability,
-    indices,
     measured,
     subject_fidelity,
 )
