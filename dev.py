@@ -196,9 +196,7 @@ def check() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """The tests, file by file over some processes of one thread each: faster than many threads.
-    Long files come first (tests/conftest.py), so that no process waits for one at the end.
-    """
+    """The tests, file by file over some processes of one thread each: faster than many threads."""
     more: dict[str, object] = {"OMP_NUM_THREADS": 1}
     if "--host" in arguments:
         arguments = arguments.copy()
@@ -206,7 +204,7 @@ def test(arguments: list[str]) -> int:
         more["COMFYUI_PATH"] = other_host(*arguments[at + 1 : at + 2])
         del arguments[at : at + 2]
     processes = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
-    spread = ("-n", processes, "--dist", "loadfile", "--no-loadscope-reorder")
+    spread = ("-n", processes, "--dist", "loadfile")
     return become("-m", "pytest", *spread, *arguments, **more)
 
 

@@ -168,40 +168,6 @@ def add_by_search(page: Page, name: str) -> None:
     page.wait_for_timeout(1000)
 
 
-def drag_wire(page: Page, output: tuple[str, str], to: tuple[str, str]) -> None:
-    """Pull a wire with the mouse, from an output to an input: (title of the node, name)."""
-    for (title, name), side, move in ((output, "outputs", "down"), (to, "inputs", "up")):
-        page.mouse.move(*_place_of(page, title, side, name), steps=5)
-        page.wait_for_timeout(100)
-        getattr(page.mouse, move)()
-    page.wait_for_timeout(200)
-
-
-def click_widget(page: Page, title: str, name: str) -> None:
-    """Click into a widget of the classic canvas."""
-    page.mouse.click(*_place_of(page, title, "widgets", name), delay=50)
-    page.wait_for_timeout(300)
-
-
-def _place_of(page: Page, title: str, kind: str, name: str) -> tuple[float, float]:
-    """Where on the screen a slot or a widget of this node is."""
-    return page.evaluate(
-        """([title, kind, name]) => {
-            const canvas = window.app.canvas;
-            const node = window.app.graph._nodes.find(n => n.title === title);
-            const place = node[kind].findIndex(one => one.name === name);
-            const y = node[kind][place].y + 10;
-            const at = kind === "outputs" ? node.getOutputPos(place)
-                : kind === "inputs" ? node.getInputPos(place)
-                : [node.pos[0] + node.size[0] * 0.6, node.pos[1] + y];
-            const corner = canvas.canvas.getBoundingClientRect();
-            const { offset, scale } = canvas.ds;
-            return [corner.x + (at[0] + offset[0]) * scale, corner.y + (at[1] + offset[1]) * scale];
-        }""",
-        [title, kind, name],
-    )
-
-
 def wire_demo_model(
     page: Page, title: str, values: dict[str, Any], *, subject: bool = True
 ) -> None:

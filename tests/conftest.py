@@ -18,11 +18,7 @@ import comfyui_version
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device, or the one ComfyUI that files were made with, elsewhere. Files
-    that take long come first.
-    """
-    long = {i.path for i in items if i.get_closest_marker("slow") or i.get_closest_marker("page")}
-    items.sort(key=lambda item: item.path not in long)
+    """Skip what needs a CUDA device, or the one ComfyUI that files were made with, elsewhere."""
     unmet = []
     if not torch.cuda.is_available():
         unmet.append(("gpu", "needs a CUDA device"))

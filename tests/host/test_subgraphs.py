@@ -1,15 +1,23 @@
-"""The subgraph blueprints, as files; test_workflows.py asks a server for them."""
+"""The subgraph blueprints: what ComfyUI lists of them, and whether they fit the nodes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from workflow_files import box, overlaps
 
-from devtools.workflows import SUBGRAPHS
+from devtools.server import ComfyServer
+from devtools.workflows import SUBGRAPHS, in_step
 
 NAMES = ("Train a subject", "My Subject")
 INPUT_NODE, OUTPUT_NODE = -10, -20  # ids that the page gives the two ends of a subgraph
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ComfyServer]:
+    with ComfyServer() as running:
+        yield running
 
 
 @pytest.fixture(params=NAMES)
@@ -30,6 +38,22 @@ def inner(blueprint: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_blueprint_is_tested():
     assert {path.stem for path in SUBGRAPHS.glob("*.json")} == set(NAMES)
+
+
+@pytest.mark.pinned_host
+def test_its_nodes_are_in_step_with_their_schemas(server, blueprint):
+    """Else run `python -m devtools.workflows --update`."""
+    assert in_step(blueprint, server.object_info()) == blueprint
+
+
+def test_the_server_lists_and_serves_it(server, name, blueprint):
+    listed = {
+        number: entry
+        for number, entry in server.get("/global_subgraphs").items()
+        if entry["info"]["node_pack"] == "custom_nodes.ComfyUI-DETEX"
+    }
+    (number,) = [number for number, entry in listed.items() if entry["name"] == name]
+    assert json.loads(server.get(f"/global_subgraphs/{number}")["data"]) == blueprint
 
 
 def test_the_outer_node_stands_for_the_graph_inside(blueprint, inner):

@@ -17,7 +17,6 @@ from devtools.server import ComfyServer, to_api_prompt
 from devtools.thumbnails import DRAW
 from devtools.workflows import (
     FOLDER,
-    SUBGRAPHS,
     demo_settings,
     has_seed_control,
     in_step,
@@ -66,30 +65,6 @@ def test_every_workflow_has_a_thumbnail_and_is_tested():
 def test_every_node_is_in_step_with_its_schema(workflow, object_info):
     """Else run `python -m devtools.workflows --update`."""
     assert in_step(workflow, object_info) == workflow
-
-
-@pytest.fixture(params=sorted(SUBGRAPHS.glob("*.json")), ids=lambda path: path.stem)
-def blueprint(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Its name, and what its file holds."""
-    return request.param.stem, json.loads(request.param.read_text(encoding="utf-8"))
-
-
-@pytest.mark.pinned_host
-def test_the_nodes_of_a_blueprint_are_in_step_with_their_schemas(object_info, blueprint):
-    """Else run `python -m devtools.workflows --update`."""
-    _, content = blueprint
-    assert in_step(content, object_info) == content
-
-
-def test_the_server_lists_and_serves_a_blueprint(server, blueprint):
-    name, content = blueprint
-    listed = {
-        number: entry
-        for number, entry in server.get("/global_subgraphs").items()
-        if entry["info"]["node_pack"] == "custom_nodes.ComfyUI-DETEX"
-    }
-    (number,) = [number for number, entry in listed.items() if entry["name"] == name]
-    assert json.loads(server.get(f"/global_subgraphs/{number}")["data"]) == content
 
 
 def test_a_node_takes_on_the_inputs_and_outputs_that_its_schema_gets(object_info):
