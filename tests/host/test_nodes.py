@@ -381,7 +381,8 @@ def test_last_text_names_the_best_step_of_the_live_samples(
     wired = {"model": None, "clip": clip, "subject": collect(photos, masks)}
     widgets = {name: value for name, value in defaults(Train).items() if value is not None}
     (text,) = Train.execute(**wired, **widgets).ui.as_dict()["text"]
-    assert text.endswith("\nBest so far: step 1, by its look alone.")
+    best = "\nOf the live samples, one picture each, step 1 was the best. "
+    assert text.endswith(best + "To have that step, set steps to 1.")
 
 
 def test_photos_go_without_masks_and_image_encoder(vae: comfy.sd.VAE, photos: list[Tensor]):
