@@ -35,12 +35,12 @@ from devtools.batch_jobs import (
 )
 from devtools.graphs import Graph, node
 from devtools.host_process import exit_on_terminate
+from devtools.machine import facts
 from devtools.server import ComfyServer
 
 from .batch_kills import HARMS, kills
 from .batch_protocol import protocol
 from .batch_scale import scale
-from .machine import facts
 
 KILL_EVERY = 60.0  # s
 BARE = 300  # prompts that the bare server is measured with

@@ -20,10 +20,10 @@ from detex_pack.detex.toys.render import render
 from detex_pack.detex.toys.scene import Scenes
 from detex_pack.detex.toys.world import any_scenes
 from detex_pack.pretraining.judge import WEIGHTS, degrade, load_net
+from devtools.machine import ROOT
 
 from . import reader
 from .cells import sha256_of
-from .machine import ROOT
 
 REPORT = ROOT / "docs" / "science" / "judge.json"
 COUNT = 2000

@@ -30,11 +30,11 @@ from detex_pack.detex.toys.world import HEADS
 from detex_pack.detex.training.loop import Watcher
 from detex_pack.pretraining.judge import load_judge
 from detex_pack.pretraining.sampling import sample, sample_conditions
+from devtools.machine import commit
 
 from . import reader
 from .arms import TUNED, Arm, arm_named
 from .cells import SAMPLER, STRIPS, Cell, store
-from .machine import commit
 from .prompts import Request, requests
 from .references import reference_photos
 from .workers import serve, take_stdout

@@ -23,10 +23,10 @@ from detex_pack.detex.concept.files import hold
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH
 from detex_pack.detex.toys.scene import Identity
 from detex_pack.pretraining.judge import WEIGHTS
+from devtools.machine import ROOT
 
 from . import prompts
 from .arms import arm_named
-from .machine import ROOT
 
 FILE = Path(os.environ.get("DETEX_CELLS") or ROOT / "docs" / "science" / "cells.jsonl")
 STRIPS = ROOT / "runs" / "science"  # a few pictures a cell, not committed

@@ -34,13 +34,13 @@ from detex_pack.detex.prompt.grammar import plain_caption
 from detex_pack.detex.toys.render import render
 from detex_pack.detex.toys.scene import SHAPES, Identity, indices, place, sample_scenes
 from detex_pack.detex.toys.subjects import DemoSubject
+from devtools.machine import ROOT, facts
 
 from . import reader
 from .arms import ARMS, arm_named
 from .cell import demo_model, draw, judge, learn
 from .cells import Cell
 from .hypotheses import study
-from .machine import ROOT, facts
 from .markdown import fill, table
 from .measures import (
     background_leak,

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from detex_pack.detex.methods.detex import Detex, photo_maps
 from detex_pack.detex.training.loop import Run, Watcher
+from devtools.machine import ROOT, facts
 
 from .arms import ARMS
 from .cell import learn
 from .cells import Cell
 from .figures import save
-from .machine import ROOT, facts
 from .references import reference_photos, tuning_identities
 
 FOLDER = ROOT / "docs" / "science"

@@ -29,8 +29,8 @@ from detex_pack.detex.evaluate.masked import blanked
 from detex_pack.detex.evaluate.scores import cosines
 from detex_pack.detex.photos.folder import read_photo
 from detex_pack.detex.photos.places import square_middle
+from devtools.machine import ROOT, facts
 
-from .machine import ROOT, facts
 from .markdown import fill, table
 
 FILE = ROOT / "docs" / "science" / "real_photos.json"

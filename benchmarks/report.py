@@ -15,6 +15,7 @@ import torch
 
 from detex_pack.detex.evaluate.paired import Comparison, holm
 from detex_pack.pretraining.judge import WEIGHTS
+from devtools.machine import ROOT, commit
 
 from . import figures, tables
 from .arms import ARMS, tuned_values
@@ -32,7 +33,6 @@ from .hypotheses import (
     judge_hypothesis,
     study,
 )
-from .machine import ROOT, commit
 from .markdown import fill, table
 from .measures import Measured, measured
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TextIO
 
-from .machine import ROOT
+from devtools.machine import ROOT
 
 
 class Worker:

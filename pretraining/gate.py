@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from detex_pack.benchmarks.machine import facts
 from detex_pack.detex.host.demo_model import DEMO_MODEL_PATH, load_demo_model
 from detex_pack.detex.toys.subjects import GATE_SUBJECTS, RATE_SUBJECTS, SUBJECTS
+from devtools.machine import facts
 
 from . import vae
 from .common import sheet

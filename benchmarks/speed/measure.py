@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..machine import ROOT, facts
+from devtools.machine import ROOT, facts
 
 Keep = Callable[[dict[str, Any]], None]  # writes what was found so far: a stop loses little
 FOLDER = ROOT / "docs" / "performance"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from detex_pack.benchmarks import arms, cells, machine
+from detex_pack.benchmarks import arms, cells
 from detex_pack.benchmarks.cells import Cell, DamagedCell, load, load_sound, store
 from detex_pack.benchmarks.references import reported_identities
 from detex_pack.detex.methods.detex import DetexConfig
 from detex_pack.detex.training.config import TrainConfig, as_json
+from devtools import machine
 
 CELL = Cell("detex", reported_identities(1)[0])
 RESULT = {"judge": {"shape": "0123"}, "plain": "0000"}

@@ -1,7 +1,7 @@
 """README's table is that of the cells in git."""
 
-from detex_pack.benchmarks.machine import ROOT
 from detex_pack.benchmarks.tables import readme_table
+from devtools.machine import ROOT
 
 
 def test_readme_tells_what_the_cells_say():
