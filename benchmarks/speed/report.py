@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from ..figures import COLOURS, save
 from ..markdown import fill, table
 from .measure import FOLDER
+from .scenes import SCENES as ASKED
 
 PAGE = FOLDER.parent / "performance.md"
 TEMPLATE = Path(__file__).with_name("page.md")
@@ -252,7 +253,8 @@ def scenes(report: Report) -> str:
         }
         for one in report["scenes"]
     )
-    told = f"{len(report['scenes'])} of 6 pictures, {size(report)}, {report['steps']} steps."
+    count = f"{len(report['scenes'])} of {len(ASKED)} pictures"
+    told = f"{count}, {size(report)}, {report['steps']} steps."
     return f"{told}\n\n{shown(SCENES, rows)}"
 
 

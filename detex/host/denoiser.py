@@ -187,21 +187,23 @@ class ComfyDenoiser:
         return is_out_of_memory(error)
 
     def free_memory(self) -> None:
-        """Put away what only the live pictures need, and what torch holds without using it."""
-        device = self.patcher.load_device
-        if device.type != "cpu":
-            keep = [model_management.LoadedModel(model) for model in self.in_use]
-            model_management.free_memory(math.inf, device, keep_loaded=keep)
+        self.put_away(math.inf)
         model_management.soft_empty_cache()
 
     def room_for(self, wanted: float) -> float:
         """Bytes that are free, once ComfyUI has put away what it can where `wanted` are not."""
+        self.put_away(wanted)
+        free: Any = model_management.get_free_memory(self.patcher.load_device)
+        return free
+
+    def put_away(self, wanted: float) -> None:
+        """Have ComfyUI unload other models, such as those of the live pictures, as far as so many
+        bytes want.
+        """
         device = self.patcher.load_device
         if device.type != "cpu":
             keep = [model_management.LoadedModel(model) for model in self.in_use]
             model_management.free_memory(wanted, device, keep_loaded=keep)
-        free: Any = model_management.get_free_memory(device)
-        return free
 
     def _keeping(self) -> AbstractContextManager:
         if self.gradient_checkpointing and torch.is_grad_enabled():

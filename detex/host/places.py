@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import comfy.sd
 import torch
@@ -37,16 +38,18 @@ def drawn_places(
         )
         for name in names
     ]
-    found = [found_pictures(prior_folder(model, clip, vae, one), each) for one in configs]
-    missing = max(each * len(names) - sum(found), 1)
+    folders = [prior_folder(model, clip, vae, of_place) for of_place in configs]
+    found = [found_pictures(folder, each) for folder in folders]
+    missing = each * len(names) - sum(found)
     pictures, made = [], 0
 
-    for of_place, there in zip(configs, found, strict=True):
+    def told(before: int, done: int, _of_one: int, picture: Tensor | None) -> None:
+        report(before * config.steps + done, missing * config.steps, picture)
 
-        def told(done: int, _: int, picture: Tensor | None, before: int = made - there) -> None:
-            report(before * config.steps + done, missing * config.steps, picture)
-
-        drawn, _, new = prior_pictures(model, clip, vae, of_place, each, AT_ONCE, told)
+    for of_place, folder, there in zip(configs, folders, found, strict=True):
+        drawn, _, new = prior_pictures(
+            model, clip, vae, of_place, each, AT_ONCE, partial(told, made - there), folder=folder
+        )
         pictures.append(drawn)
         made += new
     named = tuple(name for name in names for _ in range(each))

@@ -2,6 +2,8 @@
 
 import logging
 
+import comfy.model_management as model_management
+
 from ..methods.base import Batch
 from ..training.loop import Run, Watcher
 from ..training.memory import (
@@ -37,10 +39,11 @@ class Preflight(Watcher):
             run.passes, self.denoiser.gradient_checkpointing = photos, True
             how = describe_passes(photos, checkpointing=True)
             log.warning("Memory: too little to measure it; each step is computed in %s.", how)
+            self.denoiser.free_memory()
             return
         finally:
             run.rewind()
-            self.denoiser.free_memory()
+            model_management.soft_empty_cache()
         whole = footprint.bytes_for(photos, checkpointing=False)
         free = self.denoiser.room_for(MARGIN * whole)
         plan = make_plan(footprint, photos, free, least=run.passes)  # a resumed run may know better

@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import comfy.model_management as model_management
 import comfy.utils
@@ -134,39 +135,38 @@ class LiveView(Watcher):
         return self.drawing.elapsed() / max(run.step - self.started_at, 1)
 
     def take_samples(self, run: Run) -> None:
-        """What the method shows of its words. Where the card is full, no more of them."""
+        """What the method shows of its words, and its scores. Where the card is full for one of
+        them, no more of it.
+        """
         self.sampled_at = run.step
-        method = run.method
-        denoiser: Any = run.denoiser  # a ComfyDenoiser
-        try:
-            with run.averaged():
-                conds = method.samples()
-                latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
-            pictures = pixels_of(latents, denoiser.patcher, self.decode)
-            shown = dict(zip(filter(None, conds), pictures, strict=True))
-        except RuntimeError as error:
-            if not denoiser.is_out_of_memory(error):
-                raise
+        shown = unless_full(run, self.samples_of)
+        if shown is None:
             self.can_sample = False
-            denoiser.free_memory()
             return
         self.samples = [(f"{words}   step {run.step}", one) for words, one in shown.items()]
         self.keep(run.step, shown)
-        try:
-            self.score(run, shown)
-        except RuntimeError as error:
-            if not denoiser.is_out_of_memory(error):
-                raise
+        scores = unless_full(run, partial(self.scores_of, shown))
+        if scores is None:
             self.judge = None
-            denoiser.free_memory()
+        elif scores:
+            run.scores[run.step] = scores
 
-    def score(self, run: Run, shown: Mapping[str, Tensor]) -> None:
+    def samples_of(self, run: Run) -> dict[str, Tensor]:
+        """Pictures by their captions."""
+        method = run.method
+        denoiser: Any = run.denoiser  # a ComfyDenoiser
+        with run.averaged():
+            conds = method.samples()
+            latents = sample(denoiser, conds, method.photos.latents.shape[-3:], SEED)
+        pictures = pixels_of(latents, denoiser.patcher, self.decode)
+        return dict(zip(filter(None, conds), pictures, strict=True))
+
+    def scores_of(self, shown: Mapping[str, Tensor], run: Run) -> dict[str, float]:
         """Those of full size: the coarse pictures that stand in for the VAE's tell nothing."""
         side = run.method.photos.resolution
-        if self.judge and all(len(picture) >= side for picture in shown.values()):
-            scores = self.judge.scores(shown)
-            if scores:
-                run.scores[run.step] = scores
+        if self.judge is None or any(len(picture) < side for picture in shown.values()):
+            return {}
+        return self.judge.scores(shown)
 
     def progress(self, run: Run) -> Progress:
         return Progress(
@@ -181,6 +181,20 @@ class LiveView(Watcher):
             verdict=best_so_far(run.scores),
             note=f"{run.passes} passes" if run.passes > 1 else "",
         )
+
+
+T = TypeVar("T")
+
+
+def unless_full(run: Run, work: Callable[[Run], T]) -> T | None:
+    """What the work gives; None where the card is full for it."""
+    try:
+        return work(run)
+    except RuntimeError as error:
+        if not run.denoiser.is_out_of_memory(error):
+            raise
+    run.denoiser.free_memory()  # here, where no traceback holds the tensors
+    return None
 
 
 def bars_of(scores: Mapping[int, Mapping[str, float]]) -> list[Bar]:

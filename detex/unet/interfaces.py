@@ -54,7 +54,7 @@ class Denoiser(Protocol):
         ...
 
     def free_memory(self) -> None:
-        """Give the device back what no tensor uses."""
+        """Where the device is full: give back what no tensor uses, and what training can spare."""
         ...
 
 

@@ -261,6 +261,18 @@ def test_full_card_ends_the_samples_not_the_training(train: Train, monkeypatch: 
     assert not view.can_sample and view.pictures[-1] is not None
 
 
+def test_full_card_while_scoring_ends_the_scores_not_the_samples(train: Train, vae, looks: Looks):
+    def full(_pictures: Tensor) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    kept: dict[int, dict[str, Tensor]] = {}
+    judge = Judge(looks._replace(see=full))
+    view = Eager(2, 1, latent_decoder(vae), kept.__setitem__, judge)
+    _, losses = train(None, view, steps=2)
+    assert view.can_sample and [*kept] == [1, 2] and view.samples
+    assert view.judge is None and losses.scores == {}
+
+
 def test_side_work_is_afforded_within_its_share_of_all_other_time():
     clock = Clock()
     budget = Budget(0.05, clock)

@@ -349,38 +349,41 @@ def test_prior_images_that_are_enlarged_are_told_of(
     assert prior_note(subject, None) == ""
 
 
-def test_loss_map_is_the_total_and_the_steady_loss(
+@pytest.fixture
+def trained(
     collect: Collect,
     photos: list[Tensor],
     masks: list[Tensor],
     clip: comfy.sd.CLIP,
     concept: Concept,
     monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[Losses], io.NodeOutput]:
+    """What DETEX Train gives out where the training had these losses."""
+
+    def output(losses: Losses) -> io.NodeOutput:
+        monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
+        wired = {"model": None, "clip": clip, "subject": collect(photos, masks)}
+        widgets = {name: value for name, value in defaults(Train).items() if value is not None}
+        return Train.execute(**wired, **widgets)
+
+    return output
+
+
+def test_loss_map_is_the_total_and_the_steady_loss(
+    trained: Callable[[Losses], io.NodeOutput], concept: Concept
 ):
     terms = {"diffusion": [1.0, 2.0], "prior": [4.0, 2.0], "total": [5.0, 4.0]}
-    losses = Losses(terms, {"0": 0.7, "2": 0.5})
-    monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
-    wired = {"model": None, "clip": clip, "subject": collect(photos, masks)}
-    widgets = {name: value for name, value in defaults(Train).items() if value is not None}
-    learned, loss_map, _ = Train.execute(**wired, **widgets).args
+    learned, loss_map, _ = trained(Losses(terms, {"0": 0.7, "2": 0.5})).args
     assert learned is concept
     assert loss_map == {"loss": [5.0, 4.0], "steady_loss": [0.7, 0.5]}
 
 
 def test_last_text_names_the_best_step_of_the_live_samples(
-    collect: Collect,
-    photos: list[Tensor],
-    masks: list[Tensor],
-    clip: comfy.sd.CLIP,
-    concept: Concept,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: Callable[[Losses], io.NodeOutput],
 ):
     scores = {"1": {"looks like it": 0.7}, "2": {"looks like it": 0.6}}
     losses = Losses({"total": [5.0, 4.0]}, {"0": 0.7, "2": 0.5}, scores)
-    monkeypatch.setattr(train_node, "train_concept", lambda *_: (concept, losses))
-    wired = {"model": None, "clip": clip, "subject": collect(photos, masks)}
-    widgets = {name: value for name, value in defaults(Train).items() if value is not None}
-    (text,) = Train.execute(**wired, **widgets).ui.as_dict()["text"]
+    (text,) = trained(losses).ui.as_dict()["text"]
     best = "\nOf the live samples, one picture each, step 1 was the best. "
     assert text.endswith(best + "To have that step, set steps to 1.")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import comfy.sd
+import comfy.utils
 import folder_paths
 import pytest
 import torch
@@ -62,6 +63,19 @@ def test_only_what_is_missing_is_drawn_again_and_is_the_same(wired: dict, output
 def test_places_do_not_begin_with_the_same_noise(wired: dict):
     drawn = PlacePictures.execute(names="beach\nbeach ball", each=1, **wired).args[0].pictures
     assert (drawn[0] - drawn[1]).abs().mean() > 0.02
+
+
+def test_bar_moves_over_the_pictures_that_are_drawn(wired: dict, monkeypatch: pytest.MonkeyPatch):
+    bars = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: bars.append((value, total))
+    )
+    PlacePictures.execute(names="beach\nforest", each=1, **wired)
+    drawn = [bar for bar in bars if bar[1] == bars[-1][1]]
+    bars.clear()
+    PlacePictures.execute(names="forest\ngarden\nbeach", each=1, **wired)  # one is new
+    assert bars[-1] == (drawn[-1][0] // 2, drawn[-1][1] // 2)
+    assert all(value <= total for value, total in bars)
 
 
 def test_own_pictures_need_no_model():
